@@ -1,0 +1,366 @@
+"""Pre-trains an image encoder with a self-supervised loss.
+
+python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from sslhsic import augment, losses, optim, parallel
+from sslhsic.data import loader, sources
+from sslhsic.evaluation import diagnostics, features, figures, representations
+from sslhsic.networks import branches
+from sslhsic.training import runner
+
+
+class State(NamedTuple):
+  """All that training changes.
+
+  Attributes:
+    params: of the online network.
+    network_state: batch statistics of the online network.
+    target_params: of the target network, or None.
+    target_state: batch statistics of the target network, or None.
+    loss_params: of the loss.
+    opt_state: of the optimiser of `params`.
+    loss_opt_state: of the optimiser of `loss_params`.
+    average: of `params` over training, for evaluation.
+  """
+
+  params: hk.Params
+  network_state: hk.State
+  target_params: hk.Params | None
+  target_state: hk.State | None
+  loss_params: chex.ArrayTree
+  opt_state: optax.OptState
+  loss_opt_state: optax.OptState
+  average: optax.EmaState
+
+
+class Pretrain:
+  """The experiment; see `sslhsic.training.experiment` for the contract."""
+
+  CHECKPOINT_ATTRS = {'state': 'state'}
+  NON_BROADCAST_CHECKPOINT_ATTRS = {'input_state': 'input_state'}
+
+  def __init__(
+    self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
+  ):
+    data = config.data
+    self.batch_size = config.training.batch_size
+    parallel.per_device(self.batch_size)
+    self._config = config
+    self._train_source = sources.create(data.source, data.train_split)
+    self._test_source = sources.create(data.source, data.test_split)
+    self.num_steps = _num_steps(config, len(self._train_source))
+    self._build_networks()
+    self._build_optimizers()
+    self._policies = [
+      augment.create(name, **config.augment.options) for name in config.augment.views
+    ]
+    self._normalize = augment.create('none', mean=data.mean, std=data.std)
+    self._pmapped_step = parallel.pmap(
+      self._step, in_axes=(0, 0, None, None), donate_argnums=(0,)
+    )
+    self._embed = parallel.pmap(self._embed_images)
+    self._init_rng = init_rng
+    self.state = self._initial_state()
+    self._input = self._build_input() if mode == 'train' else None
+
+  # Building
+
+  def _build_networks(self) -> None:
+    network = self._config.network
+    shared = {
+      'encoder': network.encoder,
+      'encoder_options': network.encoder_options,
+      'head': network.head,
+      'axis_name': parallel.AXIS_NAME,
+    }
+    self._online = branches.online(
+      **shared,
+      with_predictor=self._config.target_network,
+      num_classes=self._train_source.num_classes,
+    )
+    self._target = branches.target(**shared) if self._config.target_network else None
+    loss = self._config.loss
+    self._loss = losses.create(loss.name, **loss.get(loss.name, {}))
+
+  def _build_optimizers(self) -> None:
+    optimizer, training = self._config.optimizer, self._config.training
+    steps_per_epoch = len(self._train_source) / self.batch_size
+    peak = optim.scaled_learning_rate(optimizer.base_learning_rate, self.batch_size)
+    self._schedule = optim.warmup_cosine(
+      peak, int(training.warmup_epochs * steps_per_epoch), self.num_steps
+    )
+    self._optimizer = optim.create(
+      optimizer.name, self._schedule, weight_decay=optimizer.weight_decay
+    )
+    self._loss_optimizer = optax.adam(self._config.loss.learning_rate)
+    self._average = optim.weight_ema(self._config.weight_ema_decay)
+
+  def _build_input(self) -> loader.DeviceIterator:
+    data = self._config.data
+    batches = loader.two_views(
+      self._train_source,
+      batch_size=self.batch_size,
+      seed=self._config.seed,
+      crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
+      num_workers=data.num_workers,
+    )
+    return loader.DeviceIterator(batches)
+
+  def _initial_state(self) -> State:
+    keys = parallel.replicate(self._init_rng)
+    size = self._config.data.crop_size
+    image = jnp.asarray(self._train_source[0]['image'])
+    shape = (1, size, size, image.shape[-1]) if size else (1, *image.shape)
+    return parallel.pmap(lambda rng: self._init(rng, jnp.zeros(shape)))(keys)
+
+  def _init(self, rng: chex.PRNGKey, images: chex.Array) -> State:
+    online_rng, target_rng, loss_rng = jax.random.split(rng, 3)
+    params, network_state = self._online.init(online_rng, images, True)
+    target_params, target_state = None, None
+    if self._target:
+      target_params, target_state = self._target.init(target_rng, images, True)
+    loss_params = self._loss.init(loss_rng)
+    return State(
+      params=params,
+      network_state=network_state,
+      target_params=target_params,
+      target_state=target_state,
+      loss_params=loss_params,
+      opt_state=self._optimizer.init(params),
+      loss_opt_state=self._loss_optimizer.init(loss_params),
+      average=self._average.init(params),
+    )
+
+  # Training
+
+  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+    """One update of everything in `state`."""
+    batch = next(self._input)
+    self.state, scalars = self._pmapped_step(
+      self.state, batch, rng, jnp.int32(global_step)
+    )
+    return parallel.first(scalars)
+
+  def _step(
+    self,
+    state: State,
+    batch: dict[str, chex.Array],
+    rng: chex.PRNGKey,
+    global_step: chex.Array,
+  ) -> tuple[State, dict[str, chex.Array]]:
+    """The train step on one device."""
+    views = self._augment(batch)
+    grad_fn = jax.value_and_grad(self._total_loss, argnums=(0, 1), has_aux=True)
+    (_, (network_state, target_state, scalars)), gradients = grad_fn(
+      state.params, state.loss_params, state, views, batch['label'], rng
+    )
+    gradients, loss_gradients = parallel.pmean(gradients)
+    updates, opt_state = self._optimizer.update(
+      gradients, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    loss_updates, loss_opt_state = self._loss_optimizer.update(
+      loss_gradients, state.loss_opt_state
+    )
+    target_params, target_scalars = self._update_target(
+      state.target_params, params, global_step
+    )
+    _, average = self._average.update(params, state.average)
+    state = State(
+      params=params,
+      network_state=network_state,
+      target_params=target_params,
+      target_state=target_state,
+      loss_params=optax.apply_updates(state.loss_params, loss_updates),
+      opt_state=opt_state,
+      loss_opt_state=loss_opt_state,
+      average=average,
+    )
+    scalars = parallel.pmean(scalars) | target_scalars
+    scalars['learning_rate'] = self._schedule(global_step)
+    scalars['gradient_norm'] = optax.global_norm(gradients)
+    return state, scalars
+
+  def _augment(self, batch: dict[str, chex.Array]) -> list[chex.Array]:
+    seed_key = jax.random.key(self._config.seed)
+    return [
+      policy(augment.keys(seed_key, batch['index'], view), batch[f'view{view + 1}'])
+      for view, policy in enumerate(self._policies)
+    ]
+
+  def _total_loss(
+    self,
+    params: hk.Params,
+    loss_params: chex.ArrayTree,
+    state: State,
+    views: list[chex.Array],
+    labels: chex.Array,
+    rng: chex.PRNGKey,
+  ) -> tuple[chex.Array, Any]:
+    """The loss and, on stopped gradients, that of the monitoring classifier."""
+    outputs, network_state = _forward(self._online, params, state.network_state, views)
+    target, target_state = None, None
+    online = jnp.stack([out.projection for out in outputs])
+    if self._target:
+      online = jnp.stack([out.prediction for out in outputs])
+      targets, target_state = _forward(
+        self._target, state.target_params, state.target_state, views
+      )
+      target = jax.lax.stop_gradient(jnp.stack([out.projection for out in targets]))
+      target = losses.l2_normalize(target)
+    projections = losses.Projections(losses.l2_normalize(online), target)
+    loss, scalars = self._loss(loss_params, rng, projections, parallel.AXIS_NAME)
+    logits = outputs[0].logits.astype(jnp.float32)
+    classifier_loss = optax.softmax_cross_entropy_with_integer_labels(
+      logits, labels
+    ).mean()
+    scalars |= {
+      'classifier_loss': classifier_loss,
+      'classifier_top1': jnp.mean(logits.argmax(axis=1) == labels),
+      'projection_std': diagnostics.feature_std(outputs[0].projection),
+    }
+    return loss + classifier_loss, (network_state, target_state, scalars)
+
+  def _update_target(
+    self, target_params: hk.Params | None, params: hk.Params, global_step: chex.Array
+  ) -> tuple[hk.Params | None, dict[str, chex.Array]]:
+    """Moves the target network towards the updated online network."""
+    if target_params is None:
+      return None, {}
+    decay = optim.target_decay(
+      global_step, self.num_steps, self._config.target_base_decay
+    )
+    followed = {name: params[name] for name in target_params}
+    return optim.ema_update(target_params, followed, decay), {'target_decay': decay}
+
+  # Input state, for the checkpoint
+
+  @property
+  def input_state(self) -> dict[str, Any]:
+    """Where the input is in its stream."""
+    return self._input.state
+
+  @input_state.setter
+  def input_state(self, value: dict[str, Any]) -> None:
+    if self._input:
+      self._input.restore(value)
+
+  @property
+  def data_wait_s(self) -> float:
+    """Seconds that steps have waited for data."""
+    return self._input.wait_s
+
+  # Evaluation
+
+  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+    """kNN, online classifier and collapse measures, with the averaged parameters."""
+    del global_step, rng  # Nothing is random.
+    params, network_state = self._averaged_network()
+    train, _ = self._features(self._train_source, params, network_state)
+    test, logits = self._features(self._test_source, params, network_state)
+    protocol, num_classes = self._protocol, self._train_source.num_classes
+    return {
+      'knn_top1': representations.knn_top1(
+        train, test, num_classes=num_classes, protocol=protocol
+      ),
+      'online_top1': (logits.argmax(axis=1) == test.labels).mean(),
+      'embedding_std': diagnostics.feature_std(test.features),
+      'effective_rank': diagnostics.effective_rank(test.features),
+    }
+
+  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+    """Compares pixels, the untrained and the trained encoder, as configured."""
+    del global_step
+    results = {'protocol': self._protocol.describe()}
+    if not self._config.evaluation.compare_representations:
+      return results
+    networks = {
+      'untrained': self._untrained_network(),
+      'trained': self._averaged_network(),
+    }
+    both = (self._train_source, self._test_source)
+    compared = {'pixels': [representations.pixels(source) for source in both]}
+    for name, network in networks.items():
+      compared[name] = [self._features(source, *network)[0] for source in both]
+    maps = {name: test.features for name, (_, test) in compared.items()}
+    figures.embedding_maps(
+      maps, compared['pixels'][1].labels, directory / 'embeddings.png'
+    )
+    comparison = representations.compare(
+      compared, num_classes=self._train_source.num_classes, protocol=self._protocol
+    )
+    print(representations.table(comparison))
+    return results | comparison
+
+  @property
+  def _protocol(self) -> representations.Protocol:
+    return representations.Protocol(**self._config.evaluation.protocol)
+
+  def _averaged_network(self) -> tuple[hk.Params, hk.State]:
+    average = parallel.pmap(lambda ema: optim.averaged(ema, self._config.weight_ema_decay))
+    return average(self.state.average), self.state.network_state
+
+  def _untrained_network(self) -> tuple[hk.Params, hk.State]:
+    """The initial parameters, with batch statistics of some training images."""
+    state = self._initial_state()
+    batch = next(self._one_pass(self._train_source))
+    calibrate = parallel.pmap(
+      lambda params, network_state, images: self._online.apply(
+        params, network_state, None, self._prepare(images), True
+      )[1]
+    )
+    images = parallel.shard(batch['image'])
+    return state.params, calibrate(state.params, state.network_state, images)
+
+  def _features(self, source, params, network_state):
+    """Embeddings with their labels, and the classifier's logits, of a whole source."""
+    outputs, labels = features.extract(
+      lambda images: self._embed(params, network_state, images),
+      self._one_pass(source),
+    )
+    return representations.Split(outputs.embedding, labels), outputs.logits
+
+  def _one_pass(self, source):
+    return loader.one_pass(
+      source,
+      batch_size=self._config.evaluation.batch_size,
+      crop_size=self._config.data.crop_size,
+    )
+
+  def _embed_images(self, params, network_state, images):
+    outputs, _ = self._online.apply(
+      params, network_state, None, self._prepare(images), False
+    )
+    return outputs
+
+  def _prepare(self, images: chex.Array) -> chex.Array:
+    keys = jax.random.split(jax.random.key(0), len(images))  # 'none' uses none.
+    return self._normalize(keys, images)
+
+
+def _forward(network, params, network_state, views):
+  """A pass for each view, so that batch statistics are those of one view."""
+  outputs = []
+  for images in views:
+    output, network_state = network.apply(params, network_state, None, images, True)
+    outputs.append(output)
+  return outputs, network_state
+
+
+def _num_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
+  return config.training.epochs * num_examples // config.training.batch_size
+
+
+if __name__ == '__main__':
+  runner.main(Pretrain)

@@ -1,0 +1,1 @@
+"""Self-supervised learning by kernel dependence maximisation (SSL-HSIC)."""

@@ -1,0 +1,1 @@
+"""Images in: sources (data sets by name), images (crops), loader (batches)."""

@@ -1,0 +1,51 @@
+"""Pictures of features."""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+from sklearn import decomposition, manifold
+
+matplotlib.use('Agg')  # Works without a screen.
+
+from matplotlib import pyplot  # noqa: E402
+
+# More points would hide each other, and t-SNE is slow.
+_MAX_POINTS = 2000
+
+
+def embedding_maps(
+  features: dict[str, np.ndarray], labels: np.ndarray, path: pathlib.Path
+) -> None:
+  """Maps features to the plane by t-SNE, coloured by class, into a PNG.
+
+  Args:
+    features: [n, d] by the title of their panel.
+    labels: [n], the classes.
+    path: where the picture goes.
+  """
+  figure, axes = pyplot.subplots(
+    1, len(features), figsize=(4.6 * len(features), 4.6), squeeze=False
+  )
+  for axis, (title, x) in zip(axes.flat, features.items(), strict=True):
+    points = _tsne(x[:_MAX_POINTS])
+    scatter = axis.scatter(
+      *points.T, c=labels[:_MAX_POINTS], s=9, cmap='tab10' if max(labels) < 10 else 'hsv'
+    )
+    axis.set_title(title)
+    axis.set_xticks([])
+    axis.set_yticks([])
+  if max(labels) < 20:
+    figure.legend(*scatter.legend_elements(num=None), loc='center right', title='class')
+  figure.tight_layout(rect=(0, 0, 0.93, 1))
+  figure.savefig(path, dpi=110)
+  pyplot.close(figure)
+
+
+def _tsne(x: np.ndarray) -> np.ndarray:
+  """[n, d] -> [n, 2]; the cosine of features is what the loss shapes."""
+  x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+  if x.shape[1] > 50:
+    x = decomposition.PCA(50, random_state=0).fit_transform(x)
+  perplexity = min(30, (len(x) - 1) / 3)
+  return manifold.TSNE(perplexity=perplexity, random_state=0).fit_transform(x)

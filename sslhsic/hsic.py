@@ -1,0 +1,101 @@
+"""The two dependence measures of SSL-HSIC: HSIC(Z,Y) and HSIC(Z,Z).
+
+Z is the feature of a view, Y the identity of its image (Li et al., 2021). Sums run over B images i with M views p each; φ is a feature map of the kernel, see
+`fourier`. From features the cost is linear in the batch: each device sums over its
+own images, and one `psum` of O(D²) numbers makes the result that of the global batch.
+The exact functions are quadratic in M·B and are what the estimators converge to.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from sslhsic import kernels
+
+
+def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
+  """HSIC(Z,Y): how much a feature tells of which image it comes from.
+
+  Σᵢ‖Σₚ φᵢᵖ‖² / (B·M·(M−1))  −  ‖Σᵢₚ φᵢᵖ‖² / (B·M)²
+
+  as published: the terms p = l are kept (a constant if k(z,z) is one), the factor
+  1/N is dropped.
+
+  Args:
+    phi: [M, b, D] features of this device's images.
+    axis_name: the mapped axis over which the batch is spread, if it is.
+
+  Returns:
+    A scalar, float32, the same on every device.
+  """
+  num_views, _, _ = _check_views(phi)
+  phi = phi.astype(jnp.float32)
+  of_image = phi.sum(axis=0)
+  within, total = _global_sum((jnp.sum(of_image**2), of_image.sum(axis=0)), axis_name)
+  batch_size = _global_batch_size(phi, axis_name)
+  return (
+    within / (batch_size * num_views * (num_views - 1))
+    - jnp.sum(total**2) / (batch_size * num_views) ** 2
+  )
+
+
+def hsic_zz(
+  phi_a: chex.Array, phi_b: chex.Array, axis_name: str | None = None
+) -> chex.Array:
+  """HSIC(Z,Z): the kernelised variance of the features.
+
+  ‖Σᵢₚ (φ_a − mean φ_a)(φ_b − mean φ_b)ᵀ‖²_F / (B·M)²
+
+  Args:
+    phi_a: [M, b, D] features of this device's images, from one draw.
+    phi_b: [M, b, D'] features of the same images, from an independent draw.
+    axis_name: the mapped axis over which the batch is spread, if it is.
+
+  Returns:
+    A scalar, float32, the same on every device.
+  """
+  num_views, _, _ = _check_views(phi_a)
+  chex.assert_equal_shape_prefix([phi_a, phi_b], 2)
+  a, b = (phi.reshape(-1, phi.shape[-1]).astype(jnp.float32) for phi in (phi_a, phi_b))
+  count = _global_batch_size(phi_a, axis_name) * num_views
+  sum_a, sum_b, products = _global_sum(
+    (a.sum(axis=0), b.sum(axis=0), jnp.matmul(a.T, b, precision='highest')), axis_name
+  )
+  covariance = products / count - jnp.outer(sum_a / count, sum_b / count)
+  return jnp.sum(covariance**2)
+
+
+def exact_hsic_zy(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
+  """What `hsic_zy` estimates, from all pairs: [M, B, d] -> scalar, float32."""
+  num_views, batch_size, dim = _check_views(views)
+  gram = kernel(views.reshape(-1, dim), views.reshape(-1, dim))
+  gram = gram.reshape(num_views, batch_size, num_views, batch_size)
+  within = jnp.einsum('pili->', gram)
+  return within / (batch_size * num_views * (num_views - 1)) - gram.mean()
+
+
+def exact_hsic_zz(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
+  """Tr(KHKH)/(B·M)², what `hsic_zz` estimates: [M, B, d] -> scalar, float32."""
+  _, _, dim = _check_views(views)
+  gram = kernel(views.reshape(-1, dim), views.reshape(-1, dim))
+  means = gram.mean(axis=0)
+  centred = gram - means[:, None] - means[None, :] + means.mean()
+  return jnp.mean(centred**2)
+
+
+def _check_views(views: chex.Array) -> tuple[int, int, int]:
+  chex.assert_rank(views, 3)
+  if views.shape[0] < 2:
+    raise ValueError(
+      f'features have shape {views.shape}, so {views.shape[0]} view of each image; '
+      'HSIC(Z,Y) compares views: give [M, B, D] with M of 2 or more'
+    )
+  return views.shape
+
+
+def _global_batch_size(views: chex.Array, axis_name: str | None) -> int:
+  return views.shape[1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+
+
+def _global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  return jax.lax.psum(tree, axis_name) if axis_name else tree

@@ -1,0 +1,31 @@
+"""Objectives of self-supervised learning, one a file, by name.
+
+A loss is an object with
+
+  init(rng) -> params
+  __call__(params, rng, projections, axis_name=None) -> (loss, metrics)
+
+It is the same number, and gives the same parameter gradient, on one device with B
+images as on n devices with B/n each (averaged over them).
+"""
+
+from sslhsic.losses.projections import Projections, l2_normalize
+from sslhsic.losses.ssl_hsic import SSLHSIC
+
+__all__ = ['LOSSES', 'Projections', 'SSLHSIC', 'create', 'l2_normalize']
+
+LOSSES = {
+  'ssl_hsic': SSLHSIC,
+}
+
+
+def create(name: str, **config):
+  """The loss called `name`, with the settings of its class.
+
+  Raises:
+    ValueError: there is no such loss.
+    TypeError: it has no such setting.
+  """
+  if name not in LOSSES:
+    raise ValueError(f'unknown loss {name!r}; use one of {", ".join(LOSSES)}')
+  return LOSSES[name](**config)

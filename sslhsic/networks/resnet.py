@@ -1,0 +1,323 @@
+"""ResNet v1 for images, with the padding of PyTorch and every stage's feature map.
+
+He et al. (2016), https://arxiv.org/abs/1512.03385, with the stride of a bottleneck on
+its 3×3 convolution. Convolutions and pooling are padded symmetrically, and a shortcut
+is projected only where its shape changes, so that the weights mean the same in
+torchvision. Its names follow from ours:
+
+| Haiku                              | torchvision                   |
+|------------------------------------|-------------------------------|
+| resnet/stem_conv, stem_batchnorm   | conv1, bn1                    |
+| resnet/group_G/block_B/conv_I      | layer{G+1}.B.conv{I+1}        |
+| resnet/group_G/block_B/batchnorm_I | layer{G+1}.B.bn{I+1}          |
+| .../shortcut_conv                  | layer{G+1}.B.downsample.0     |
+| .../shortcut_batchnorm             | layer{G+1}.B.downsample.1     |
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+_STEM_STRIDES = {'imagenet': 4, 'small': 1}
+
+
+class Features(NamedTuple):
+  """What a network makes of n images.
+
+  Attributes:
+    stages: the output of every group, [n, h_i, w_i, c_i].
+    embedding: the last one averaged over space, [n, c], float32.
+  """
+
+  stages: tuple[jax.Array, ...]
+  embedding: jax.Array
+
+
+def conv2d(
+  x: jax.Array,
+  channels: int,
+  kernel_size: int,
+  *,
+  stride: int = 1,
+  dilation: int = 1,
+  name: str,
+) -> jax.Array:
+  """Convolves [n, h, w, c] without bias, padded alike on both sides as in PyTorch."""
+  padding = dilation * (kernel_size - 1) // 2
+  layer = hk.Conv2D(
+    channels,
+    kernel_size,
+    stride=stride,
+    rate=dilation,
+    padding=[(padding, padding)] * 2,
+    with_bias=False,
+    name=name,
+  )
+  return layer(x)
+
+
+def batch_norm(
+  x: jax.Array,
+  *,
+  is_training: bool,
+  axis_name: str | None,
+  scale_init: hk.initializers.Initializer | None = None,
+  name: str,
+) -> jax.Array:
+  """Normalises the last axis of x, with batch statistics over the devices of an axis.
+
+  The axis does not matter to initial values: the network can be initialised outside it.
+  """
+  layer = hk.BatchNorm(
+    create_scale=True,
+    create_offset=True,
+    decay_rate=0.9,
+    eps=1e-5,
+    scale_init=scale_init,
+    cross_replica_axis=None if hk.running_init() else axis_name,
+    name=name,
+  )
+  # Haiku raises a float to an integer power, which strict promotion forbids.
+  with jax.numpy_dtype_promotion('standard'):
+    return layer(x, is_training)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """Takes the maximum of 3×3 windows at stride 2, padded by one pixel of -∞."""
+  padding = ((0, 0), (1, 1), (1, 1), (0, 0))
+  return jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding
+  )
+
+
+class Block(hk.Module):
+  """Residual block: convolutions 1×1, 3×3, 1×1 (bottleneck), or two of 3×3 (basic)."""
+
+  def __init__(
+    self,
+    channels: int,
+    *,
+    bottleneck: bool,
+    stride: int,
+    dilations: tuple[int, int],
+    axis_name: str | None,
+    name: str,
+  ):
+    """Sets the shape of the block.
+
+    Args:
+      channels: of the output; a bottleneck is a quarter as wide inside.
+      bottleneck: whether the block is a bottleneck or basic.
+      stride: of the first 3×3 convolution and the shortcut.
+      dilations: of the first 3×3 convolution, and of those after it.
+      axis_name: devices that share their batch statistics, or None.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self.channels = channels
+    self.stride = stride
+    self.axis_name = axis_name
+    first, after = dilations
+    if bottleneck:  # channels, kernel size, stride, dilation
+      inner = channels // 4
+      self.layers = (
+        (inner, 1, 1, 1),
+        (inner, 3, stride, first),
+        (channels, 1, 1, 1),
+      )
+    else:
+      self.layers = ((channels, 3, stride, first), (channels, 3, 1, after))
+
+  def __call__(self, x: jax.Array, *, is_training: bool) -> jax.Array:
+    """Maps [n, h, w, c] to [n, h/stride, w/stride, channels]."""
+    norm = {'is_training': is_training, 'axis_name': self.axis_name}
+    shortcut = x
+    if self.stride != 1 or x.shape[-1] != self.channels:
+      shortcut = conv2d(x, self.channels, 1, stride=self.stride, name='shortcut_conv')
+      shortcut = batch_norm(shortcut, name='shortcut_batchnorm', **norm)
+    last = len(self.layers) - 1
+    for i, (channels, kernel_size, stride, dilation) in enumerate(self.layers):
+      x = conv2d(
+        x, channels, kernel_size, stride=stride, dilation=dilation, name=f'conv_{i}'
+      )
+      # A zero scale makes the block start as its shortcut.
+      scale_init = jnp.zeros if i == last else jnp.ones
+      x = batch_norm(x, scale_init=scale_init, name=f'batchnorm_{i}', **norm)
+      x = jax.nn.relu(x) if i < last else x
+    return jax.nn.relu(x + shortcut)
+
+
+class ResNet(hk.Module):
+  """Residual network without classifier; computes in the type of its images.
+
+  The total stride is that of the stem (imagenet 4, small 1), doubled by every group
+  but the first. A smaller `output_stride` keeps the resolution of the last one or two
+  groups: stride 1 instead of 2, and dilation 2, then 4, after that. As in torchvision,
+  the convolution that loses its stride keeps the dilation of the group before; the
+  features are then those of the undilated network, on a finer grid. torchvision
+  dilates bottleneck networks only; here, basic blocks follow the same rule.
+  """
+
+  def __init__(
+    self,
+    *,
+    blocks_per_group: Sequence[int],
+    channels_per_group: Sequence[int],
+    bottleneck: bool,
+    width: int = 1,
+    stem: str = 'imagenet',
+    output_stride: int | None = None,
+    axis_name: str | None = None,
+    name: str = 'resnet',
+  ):
+    """Sets the shape of the network.
+
+    Args:
+      blocks_per_group: number of residual blocks in each group.
+      channels_per_group: channels of each group's output, before `width`.
+      bottleneck: whether blocks are bottlenecks or basic.
+      width: multiplies all channels, those of the stem included.
+      stem: 'imagenet' (7×7 convolution and max-pool, stride 2 each) or 'small' (one
+        3×3 convolution, for images of CIFAR's size). It is as wide as the 3×3
+        convolutions of the first group: 64 in the published networks.
+      output_stride: pixels of the image per pixel of the last stage; None for the total
+        stride, or half or a quarter of it.
+      axis_name: devices that share their batch statistics, or None.
+      name: of the module.
+
+    Raises:
+      ValueError: if the groups do not match, or stem or output stride are unknown.
+    """
+    super().__init__(name=name)
+    if len(blocks_per_group) != len(channels_per_group):
+      raise ValueError(
+        f'{len(blocks_per_group)} groups of blocks but {len(channels_per_group)} of '
+        'channels; blocks_per_group and channels_per_group need the same length'
+      )
+    if stem not in _STEM_STRIDES:
+      raise ValueError(f'unknown stem {stem!r}; use one of {sorted(_STEM_STRIDES)}')
+    self.blocks_per_group = blocks_per_group
+    self.channels_per_group = [width * channels for channels in channels_per_group]
+    self.bottleneck = bottleneck
+    self.stem = stem
+    self.strides, self.dilations = _strides_and_dilations(
+      len(blocks_per_group), _STEM_STRIDES[stem], output_stride
+    )
+    self.axis_name = axis_name
+
+  def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
+    """Computes the features of [n, h, w, c] images, in a floating-point type."""
+    chex.assert_rank(images, 4)
+    chex.assert_type(images, float)
+    x = _stem(
+      images,
+      self.channels_per_group[0] // (4 if self.bottleneck else 1),
+      self.stem,
+      is_training=is_training,
+      axis_name=self.axis_name,
+    )
+    stages = []
+    dilation_before = 1
+    for group, num_blocks in enumerate(self.blocks_per_group):
+      dilation = self.dilations[group]
+      with hk.name_scope(f'group_{group}'):
+        for i in range(num_blocks):
+          block = Block(
+            self.channels_per_group[group],
+            bottleneck=self.bottleneck,
+            stride=self.strides[group] if i == 0 else 1,
+            dilations=(dilation_before, dilation),
+            axis_name=self.axis_name,
+            name=f'block_{i}',
+          )
+          x = block(x, is_training=is_training)
+          dilation_before = dilation
+      stages.append(x)
+    return Features(tuple(stages), jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
+
+
+def _stem(
+  images: jax.Array,
+  channels: int,
+  stem: str,
+  *,
+  is_training: bool,
+  axis_name: str | None,
+) -> jax.Array:
+  """Maps images to the input of the first group."""
+  kernel_size, stride = (7, 2) if stem == 'imagenet' else (3, 1)
+  x = conv2d(images, channels, kernel_size, stride=stride, name='stem_conv')
+  x = batch_norm(x, is_training=is_training, axis_name=axis_name, name='stem_batchnorm')
+  x = jax.nn.relu(x)
+  return max_pool(x) if stem == 'imagenet' else x
+
+
+def _strides_and_dilations(
+  num_groups: int, stem_stride: int, output_stride: int | None
+) -> tuple[list[int], list[int]]:
+  """Returns the stride and the dilation of every group."""
+  total_stride = stem_stride * 2 ** (num_groups - 1)
+  possible = [total_stride // 2**i for i in range(min(num_groups, 3))]
+  if output_stride is None:
+    output_stride = total_stride
+  if output_stride not in possible:
+    raise ValueError(
+      f'output stride {output_stride} with {num_groups} groups after a stem of stride '
+      f'{stem_stride}; use one of {possible}'
+    )
+  num_dilated = possible.index(output_stride)
+  strides = [1] + [2] * (num_groups - 1 - num_dilated) + [1] * num_dilated
+  dilations = [1] * (num_groups - num_dilated) + [2, 4][:num_dilated]
+  return strides, dilations
+
+
+def _basic(*blocks_per_group: int) -> dict[str, Any]:
+  return {
+    'blocks_per_group': blocks_per_group,
+    'channels_per_group': (64, 128, 256, 512),
+    'bottleneck': False,
+  }
+
+
+def _bottleneck(*blocks_per_group: int) -> dict[str, Any]:
+  return {
+    'blocks_per_group': blocks_per_group,
+    'channels_per_group': (256, 512, 1024, 2048),
+    'bottleneck': True,
+  }
+
+
+# Arguments of ResNet by name. The last one is for 8×8 images on a processor.
+PRESETS: dict[str, dict[str, Any]] = {
+  'resnet18': _basic(2, 2, 2, 2),
+  'resnet34': _basic(3, 4, 6, 3),
+  'resnet50': _bottleneck(3, 4, 6, 3),
+  'resnet101': _bottleneck(3, 4, 23, 3),
+  'resnet152': _bottleneck(3, 8, 36, 3),
+  'resnet200': _bottleneck(3, 24, 36, 3),
+  'resnet_digits': {
+    'blocks_per_group': (1, 1, 1),
+    'channels_per_group': (32, 64, 128),
+    'bottleneck': False,
+    'stem': 'small',
+  },
+}
+
+
+def create(preset: str, /, **overrides: Any) -> ResNet:
+  """Creates the network of a preset, some of its arguments replaced.
+
+  Args:
+    preset: a name in `PRESETS`.
+    **overrides: arguments of `ResNet`, such as `width`, `stem` or `axis_name`.
+
+  Raises:
+    ValueError: if there is no such preset.
+  """
+  if preset not in PRESETS:
+    raise ValueError(f'unknown network {preset!r}; use one of {sorted(PRESETS)}')
+  return ResNet(**{**PRESETS[preset], **overrides})

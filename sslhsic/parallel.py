@@ -1,0 +1,71 @@
+"""Devices: the one file that names `pmap`, its axis and its devices.
+
+Arrays of a mapped function have a leading axis of this host's devices. What is equal
+on all of them (parameters, statistics, losses) is *replicated*; a batch is *sharded*.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import numpy as np
+
+AXIS_NAME = 'devices'
+
+
+def pmap(
+  function: Callable,
+  *,
+  in_axes: int | tuple[int | None, ...] = 0,
+  donate_argnums: tuple[int, ...] = (),
+) -> Callable:
+  """Maps a function over this host's devices, with collectives over all hosts'."""
+  return jax.pmap(
+    function, axis_name=AXIS_NAME, in_axes=in_axes, donate_argnums=donate_argnums
+  )
+
+
+def pmean(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Mean over all devices, inside a mapped function."""
+  return jax.lax.pmean(tree, AXIS_NAME)
+
+
+def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Puts a copy on each of this host's devices: [...] -> [devices, ...]."""
+  devices = jax.local_device_count()
+  stack = lambda x: jax.numpy.broadcast_to(x[None], (devices, *x.shape))
+  return _put(jax.tree.map(lambda x: stack(jax.numpy.asarray(x)), tree))
+
+
+def first(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """One copy of a replicated tree: [devices, ...] -> [...]."""
+  return jax.tree.map(lambda x: x[0], tree)
+
+
+def per_device(batch_size: int, device_count: int | None = None) -> int:
+  """A device's share of the global batch.
+
+  Raises:
+    ValueError: the batch does not divide over the devices.
+  """
+  device_count = device_count or jax.device_count()
+  if batch_size % device_count:
+    raise ValueError(
+      f'batch size {batch_size} does not divide over {device_count} devices; '
+      f'use a multiple of {device_count}'
+    )
+  return batch_size // device_count
+
+
+def shard(batch: chex.ArrayTree) -> chex.ArrayTree:
+  """Spreads a host's batch over its devices: [b, ...] -> [devices, b/devices, ...]."""
+  devices = jax.local_device_count()
+  split = lambda x: x.reshape(devices, per_device(len(x), devices), *x.shape[1:])
+  return _put(jax.tree.map(split, batch))
+
+
+def _put(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Puts [devices, ...] arrays on the devices, a slice each."""
+  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS_NAME,))
+  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS_NAME))
+  return jax.device_put(tree, sharding)

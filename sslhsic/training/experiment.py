@@ -1,0 +1,49 @@
+"""The contract between an experiment and the runner; jaxline's, with a report.
+
+The experiment owns the train step, the target-network update and the evaluations.
+The runner owns flags, the loop, checkpoints, logs and signals.
+"""
+
+import pathlib
+from typing import Any, Protocol
+
+import chex
+import ml_collections
+
+Scalars = dict[str, chex.Numeric]
+
+
+class Experiment(Protocol):
+  """What the runner needs of an experiment.
+
+  Attributes:
+    CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays
+      that are replicated over this host's devices.
+    NON_BROADCAST_CHECKPOINT_ATTRS: likewise, of JSON values that live on the host.
+    num_steps: length of the training.
+    batch_size: images per step, over all devices.
+    data_wait_s: seconds that steps have waited for data so far.
+  """
+
+  CHECKPOINT_ATTRS: dict[str, str]
+  NON_BROADCAST_CHECKPOINT_ATTRS: dict[str, str]
+  num_steps: int
+  batch_size: int
+  data_wait_s: float
+
+  def __init__(
+    self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
+  ):
+    """Builds networks, data and initial state; `mode` is 'train' or 'eval'."""
+
+  def step(self, global_step: int, rng: chex.PRNGKey) -> Scalars:
+    """One update; scalars may still be on their way from the device."""
+    ...
+
+  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> Scalars:
+    """Measures the current state, without changing it."""
+    ...
+
+  def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:
+    """Final results (JSON types, with their protocol); writes pictures to `figures`."""
+    ...

@@ -1,0 +1,66 @@
+"""The progress line of a training run, and its speed."""
+
+import sys
+import time
+
+import tqdm
+
+from sslhsic.training.experiment import Experiment, Scalars
+
+
+class Progress:
+  """Shows step, loss, images per second, share of waiting for data, time left.
+
+  Speed is that of training: `restart` leaves out what happens between steps.
+  """
+
+  def __init__(self, experiment: Experiment, start_step: int, start_elapsed_s: float):
+    self._experiment = experiment
+    self._start = time.perf_counter() - start_elapsed_s
+    # A log file gets a line twice a minute, a terminal one line that changes.
+    self._bar = tqdm.tqdm(
+      total=experiment.num_steps,
+      initial=start_step,
+      unit='step',
+      dynamic_ncols=True,
+      mininterval=0.1 if sys.stderr.isatty() else 30,
+    )
+    self.restart()
+
+  def __enter__(self) -> 'Progress':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._bar.close()
+
+  @property
+  def elapsed_s(self) -> float:
+    """Seconds of the whole run so far, those before a restart included."""
+    return time.perf_counter() - self._start
+
+  def restart(self) -> None:
+    """Begins a new interval for measuring speed."""
+    self._interval_steps = 0
+    self._interval_start = time.perf_counter()
+    self._interval_wait_s = self._experiment.data_wait_s
+
+  def advance(self) -> None:
+    """Counts one step."""
+    self._interval_steps += 1
+    self._bar.update()
+
+  def log(self, scalars: Scalars) -> dict[str, float]:
+    """Shows the scalars of a finished step; returns the speed since the last call."""
+    seconds = time.perf_counter() - self._interval_start
+    images = self._interval_steps * self._experiment.batch_size
+    wait_s = self._experiment.data_wait_s - self._interval_wait_s
+    speed = {
+      'images_per_second': images / seconds,
+      'data_wait_share': min(wait_s / seconds, 1.0),
+    }
+    self._bar.set_postfix_str(
+      f'loss {scalars["loss"]:.4f}, {speed["images_per_second"]:,.0f} images/s, '
+      f'data wait {speed["data_wait_share"]:.0%}'
+    )
+    self.restart()
+    return speed

@@ -1,0 +1,98 @@
+"""The working directory of a run: one configuration, and the run's results."""
+
+import json
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import jax
+import ml_collections
+
+from sslhsic.training import writers
+
+# Settings of how a run is watched and kept; they may change when it goes on.
+_FREE = 'runner'
+_PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'chex', 'grain', 'numpy')
+
+
+def prepare(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Makes the directory and writes `config.json`.
+
+  Raises:
+    OSError: the directory cannot be made or written.
+    ValueError: it holds a run of another configuration.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / 'config.json'
+  wanted = json.loads(config.to_json())
+  if path.exists():
+    found = json.loads(path.read_text(encoding='utf-8'))
+    differing = _differences(_flat(found), _flat(wanted))
+    if differing:
+      raise ValueError(
+        f'{workdir} holds a run of another configuration ({"; ".join(differing)}); '
+        'use its configuration or another --workdir'
+      )
+  writers.write_atomically(path, json.dumps(wanted, indent=2) + '\n')
+
+
+def write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
+  """Writes `results.json`: what was measured, and on what."""
+  text = json.dumps({**results, **_environment()}, indent=2)
+  writers.write_atomically(workdir / 'results.json', text + '\n')
+
+
+def _environment() -> dict[str, Any]:
+  return {
+    'device': f'{jax.device_count()} × {jax.devices()[0].device_kind}',
+    'peak_memory_bytes': _peak_memory_bytes(),
+    'versions': {
+      'python': platform.python_version(),
+      **{package: metadata.version(package) for package in _PACKAGES},
+    },
+    'git_commit': _git_commit(),
+    'command': sys.argv,
+  }
+
+
+def _peak_memory_bytes() -> int:
+  """Of the first device if it says so, else of this process."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+  return stats.get('peak_bytes_in_use', resident)
+
+
+def _git_commit() -> str | None:
+  """The commit of the code that runs, marked if files differ from it."""
+  describe = subprocess.run(
+    ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+    cwd=pathlib.Path(__file__).parent,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  return describe.stdout.strip() or None
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat.update(_flat(value, f'{prefix}{name}.'))
+    else:
+      flat[f'{prefix}{name}'] = value
+  return flat
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+  missing = 'nothing'
+  return [
+    f'{name}: {found.get(name, missing)} there, {wanted.get(name, missing)} here'
+    for name in sorted(found.keys() | wanted.keys())
+    if found.get(name, missing) != wanted.get(name, missing)
+    and not name.startswith(f'{_FREE}.')
+  ]

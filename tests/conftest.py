@@ -1,0 +1,33 @@
+"""Every test runs on eight fake CPU devices, with strict promotion rules."""
+
+import os
+import pathlib
+
+# Set before JAX starts: the number of devices cannot change afterwards.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_compilation_cache_dir', str(ROOT / '.jax_cache'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+DATA = ROOT / 'tests' / 'data'
+
+
+@pytest.fixture(scope='session')
+def golden_values():
+  """Computed with the published implementation of SSL-HSIC, random draws replaced.
+
+  Keys 'caseN/NAME': views [M, B, d], frequencies [2, D, d] at unit scale and phases
+  [2, D] of draws a and b, scale, gamma; hsic_zy, hsic_zz, loss, grad_views;
+  kernel_grad_log_norm over all pairs of the views, and its derivative by the scale.
+  """
+  with np.load(DATA / 'ssl_hsic_published.npz', allow_pickle=False) as file:
+    return dict(file)

@@ -1,0 +1,100 @@
+"""Random features against the kernels that they approximate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslhsic import fourier, kernels
+
+SHIFT_INVARIANT = [kernels.Gaussian(0.8), kernels.InverseMultiquadric(0.8)]
+
+
+def _unit_features(count, dim, seed=0):
+  x = np.random.default_rng(seed).normal(size=(count, dim))
+  return jnp.float32(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize('sampler', fourier.SAMPLERS)
+@pytest.mark.parametrize('kernel', SHIFT_INVARIANT, ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize('dim', [1, 2, 1024])
+def test_inner_products_are_unbiased(kernel, sampler, dim):
+  x = _unit_features(6, dim)
+
+  def gram(rng):
+    phi = fourier.draw(kernel, rng, dim=dim, num_features=8, sampler=sampler)(x)
+    return phi @ phi.T
+
+  grams = jax.vmap(gram)(jax.random.split(jax.random.key(1), 2000))
+  error = np.abs(grams.mean(axis=0) - kernel(x, x))
+  standard_error = grams.std(axis=0) / np.sqrt(len(grams))
+  # 21 distinct entries: four standard errors are exceeded once in 700 such tests.
+  assert np.all(error <= 4 * standard_error + 1e-5)
+
+
+@pytest.mark.parametrize('dim', [2, 64])
+def test_stratified_inverse_multiquadric_has_less_variance(dim):
+  kernel, x = kernels.InverseMultiquadric(), _unit_features(8, dim)
+
+  def variance(sampler):
+    def gram(rng):
+      phi = fourier.draw(kernel, rng, dim=dim, num_features=64, sampler=sampler)(x)
+      return phi @ phi.T
+
+    return jax.vmap(gram)(jax.random.split(jax.random.key(0), 200)).var(axis=0).mean()
+
+  assert variance('stratified') < 0.6 * variance('iid')
+
+
+def test_cosine_and_sine_features_have_unit_norm():
+  kernel = kernels.InverseMultiquadric()
+  phi = fourier.draw(kernel, jax.random.key(0), dim=16, num_features=32)
+  norms = jnp.linalg.norm(phi(_unit_features(10, 16)), axis=1)
+  np.testing.assert_allclose(norms, 1, rtol=1e-6)
+
+
+def test_strata_hold_one_amplitude_each():
+  frequencies = fourier.draw(
+    kernels.InverseMultiquadric(), jax.random.key(3), dim=1, num_features=200_000
+  ).frequencies
+  assert bool(jnp.all(jnp.isfinite(frequencies)))
+
+
+def test_linear_kernel_is_its_own_feature_map():
+  x = _unit_features(4, 8)
+  phi = fourier.draw(kernels.Linear(), jax.random.key(0), dim=8, num_features=2)
+  np.testing.assert_array_equal(phi(x), x)
+
+
+def test_leading_axes_pass_through():
+  x = _unit_features(6, 8)
+  phi = fourier.draw(
+    kernels.Gaussian(), jax.random.key(0), dim=8, num_features=10, sampler='iid'
+  )
+  folded = phi(x.reshape(2, 3, 8))
+  assert folded.shape == (2, 3, 10)
+  np.testing.assert_allclose(folded.reshape(6, 10), phi(x), atol=1e-6)
+
+
+def test_bfloat16_features_are_mapped_in_float32():
+  phi = fourier.draw(kernels.Gaussian(), jax.random.key(0), dim=8, num_features=4)
+  assert phi(jnp.ones([3, 8], jnp.bfloat16)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+  ('num_features', 'sampler', 'message'),
+  [
+    (8, 'sobol', "unknown sampler 'sobol'"),
+    (7, 'stratified', 'num_features is 7'),
+    (0, 'iid', 'num_features is 0'),
+  ],
+)
+def test_what_cannot_be_drawn_is_refused(num_features, sampler, message):
+  with pytest.raises(ValueError, match=message):
+    fourier.draw(
+      kernels.Gaussian(),
+      jax.random.key(0),
+      dim=2,
+      num_features=num_features,
+      sampler=sampler,
+    )

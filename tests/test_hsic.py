@@ -1,0 +1,168 @@
+"""HSIC against the published implementation, the definitions, and across devices."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslhsic import fourier, hsic, kernels
+
+KERNELS = [kernels.Linear(), kernels.Gaussian(0.8), kernels.InverseMultiquadric(0.8)]
+KERNEL_IDS = [type(kernel).__name__ for kernel in KERNELS]
+
+
+def _views(num_views=3, batch_size=6, dim=5, seed=0):
+  x = np.random.default_rng(seed).normal(size=(num_views, batch_size, dim))
+  x[1:] += 2 * x[0]  # Views of an image resemble each other.
+  return jnp.float32(x / np.linalg.norm(x, axis=-1, keepdims=True))
+
+
+@pytest.fixture(scope='module', params=range(4))
+def golden(request, golden_values):
+  return {
+    key.split('/')[1]: value
+    for key, value in golden_values.items()
+    if key.startswith(f'case{request.param}/')
+  }
+
+
+def _published_features(golden):
+  return [
+    fourier.RandomFeatures(jnp.float32(w / golden['scale']), jnp.asarray(b))
+    for w, b in zip(golden['frequencies'], golden['phases'], strict=True)
+  ]
+
+
+def test_values_are_the_published_ones(golden):
+  phi_a, phi_b = (phi(jnp.asarray(golden['views'])) for phi in _published_features(golden))
+  np.testing.assert_allclose(hsic.hsic_zy(phi_a), golden['hsic_zy'], rtol=1e-5)
+  np.testing.assert_allclose(hsic.hsic_zz(phi_a, phi_b), golden['hsic_zz'], rtol=1e-5)
+
+
+def test_gradient_is_the_published_one(golden):
+  draw_a, draw_b = _published_features(golden)
+
+  def loss(views):
+    phi_a, phi_b = draw_a(views), draw_b(views)
+    root = jnp.sqrt(hsic.hsic_zz(phi_a, phi_b))
+    return golden['gamma'].astype(np.float32) * root - hsic.hsic_zy(phi_a)
+
+  value, gradient = jax.value_and_grad(loss)(jnp.asarray(golden['views']))
+  np.testing.assert_allclose(value, golden['loss'], rtol=1e-5)
+  scale = np.abs(golden['grad_views']).max()
+  np.testing.assert_allclose(gradient, golden['grad_views'], rtol=1e-4, atol=1e-5 * scale)
+
+
+def _loop_hsic_zy(views, kernel):
+  num_views, batch_size, _ = views.shape
+  k = lambda x, y: float(kernel(x[None], y[None])[0, 0])
+  pairs = list(itertools.product(range(num_views), range(num_views)))
+  within = sum(
+    k(views[p, i], views[q, i]) for i in range(batch_size) for p, q in pairs
+  )
+  rows = views.reshape(num_views * batch_size, -1)
+  total = sum(k(x, y) for x in rows for y in rows)
+  return (
+    within / (batch_size * num_views * (num_views - 1))
+    - total / (batch_size * num_views) ** 2
+  )
+
+
+@pytest.mark.parametrize('kernel', KERNELS, ids=KERNEL_IDS)
+def test_exact_hsic_zy_is_the_definition(kernel):
+  views = _views(num_views=2, batch_size=4)
+  np.testing.assert_allclose(
+    hsic.exact_hsic_zy(views, kernel), _loop_hsic_zy(views, kernel), rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('kernel', KERNELS, ids=KERNEL_IDS)
+def test_exact_hsic_zz_is_the_trace(kernel):
+  views = _views()
+  rows = views.reshape(-1, views.shape[-1])
+  gram = np.asarray(kernel(rows, rows), np.float64)
+  n = len(rows)
+  centring = np.eye(n) - 1 / n
+  expected = np.trace(gram @ centring @ gram @ centring) / n**2
+  np.testing.assert_allclose(hsic.exact_hsic_zz(views, kernel), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('sampler', fourier.SAMPLERS)
+@pytest.mark.parametrize('kernel', KERNELS[1:], ids=KERNEL_IDS[1:])
+@pytest.mark.parametrize('dim', [1, 2, 1024])
+def test_feature_estimators_are_unbiased(kernel, sampler, dim):
+  views = _views(dim=dim)
+
+  def estimate(rng):
+    phi_a, phi_b = (
+      fourier.draw(kernel, key, dim=dim, num_features=16, sampler=sampler)(views)
+      for key in jax.random.split(rng)
+    )
+    return hsic.hsic_zy(phi_a), hsic.hsic_zz(phi_a, phi_b)
+
+  draws = jax.vmap(estimate)(jax.random.split(jax.random.key(0), 1000))
+  exact = hsic.exact_hsic_zy(views, kernel), hsic.exact_hsic_zz(views, kernel)
+  for estimates, value in zip(draws, exact, strict=True):
+    standard_error = estimates.std() / np.sqrt(len(estimates))
+    assert abs(estimates.mean() - value) <= 3 * standard_error
+
+
+def test_linear_features_are_exact():
+  views = _views()
+  np.testing.assert_allclose(
+    hsic.hsic_zy(views), hsic.exact_hsic_zy(views, kernels.Linear()), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    hsic.hsic_zz(views, views), hsic.exact_hsic_zz(views, kernels.Linear()), rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize('num_devices', [1, 2, 4, 8])
+def test_value_and_gradient_do_not_depend_on_the_number_of_devices(num_devices):
+  views = _views(num_views=2, batch_size=16, dim=8)
+  kernel = kernels.InverseMultiquadric()
+  draw_a, draw_b = (
+    fourier.draw(kernel, rng, dim=8, num_features=32)
+    for rng in jax.random.split(jax.random.key(0))
+  )
+
+  def loss(views, axis_name=None):
+    phi_a, phi_b = draw_a(views), draw_b(views)
+    return hsic.hsic_zz(phi_a, phi_b, axis_name) - hsic.hsic_zy(phi_a, axis_name)
+
+  value, gradient = jax.value_and_grad(loss)(views)
+  spread = views.reshape(2, num_devices, -1, 8).swapaxes(0, 1)
+  values, gradients = jax.pmap(
+    jax.value_and_grad(functools.partial(loss, axis_name='i')),
+    axis_name='i',
+    devices=jax.devices()[:num_devices],
+  )(spread)
+  np.testing.assert_allclose(values, jnp.full(num_devices, value), rtol=1e-5)
+  # Each device holds the loss, so the gradient of their sum is that many times it.
+  gathered = gradients.swapaxes(0, 1).reshape(views.shape) / num_devices
+  np.testing.assert_allclose(gathered, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'views',
+  [jnp.ones([2, 4, 8]) / 8**0.5, jnp.zeros([2, 4, 8]), _views(2, 1, 8)],
+  ids=['equal', 'zero', 'one image'],
+)
+def test_degenerate_features_give_finite_gradients(views):
+  draw = fourier.draw(kernels.InverseMultiquadric(), jax.random.key(0), dim=8, num_features=8)
+
+  def loss(views):
+    phi = draw(views)
+    return hsic.hsic_zz(phi, phi) - hsic.hsic_zy(phi)
+
+  value, gradient = jax.value_and_grad(loss)(views)
+  assert np.isfinite(value)
+  assert np.all(np.isfinite(gradient))
+
+
+def test_one_view_is_refused():
+  with pytest.raises(ValueError, match='1 view of each image'):
+    hsic.hsic_zy(jnp.zeros([1, 4, 8]))
