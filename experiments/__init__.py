@@ -1,0 +1,1 @@
+"""The programs: `python -m experiments.NAME --config=FILE.py --workdir=DIR`."""

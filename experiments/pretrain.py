@@ -4,7 +4,7 @@ python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
 """
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import chex
 import haiku as hk
@@ -47,8 +47,8 @@ class State(NamedTuple):
 class Pretrain:
   """The experiment; see `sslhsic.training.experiment` for the contract."""
 
-  CHECKPOINT_ATTRS = {'state': 'state'}
-  NON_BROADCAST_CHECKPOINT_ATTRS = {'input_state': 'input_state'}
+  CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {'input_state': 'input_state'}
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
@@ -58,7 +58,10 @@ class Pretrain:
     parallel.per_device(self.batch_size)
     self._config = config
     self._train_source = sources.create(data.source, data.train_split)
-    self._test_source = sources.create(data.source, data.test_split)
+    self._evaluation_sources = [
+      sources.create(data.source, config.evaluation[split])
+      for split in ('train_split', 'test_split')
+    ]
     self.num_steps = _num_steps(config, len(self._train_source))
     self._build_networks()
     self._build_optimizers()
@@ -103,7 +106,9 @@ class Pretrain:
     self._optimizer = optim.create(
       optimizer.name, self._schedule, weight_decay=optimizer.weight_decay
     )
-    self._loss_optimizer = optax.adam(self._config.loss.learning_rate)
+    self._loss_optimizer = optim.create(
+      'adamw', self._config.loss.learning_rate, weight_decay=0.0
+    )
     self._average = optim.weight_ema(self._config.weight_ema_decay)
 
   def _build_input(self) -> loader.DeviceIterator:
@@ -160,23 +165,24 @@ class Pretrain:
     global_step: chex.Array,
   ) -> tuple[State, dict[str, chex.Array]]:
     """The train step on one device."""
-    views = self._augment(batch)
-    grad_fn = jax.value_and_grad(self._total_loss, argnums=(0, 1), has_aux=True)
-    (_, (network_state, target_state, scalars)), gradients = grad_fn(
-      state.params, state.loss_params, state, views, batch['label'], rng
+    (gradients, loss_gradients), network_state, target_state, scalars = self._gradients(
+      state, batch, rng
     )
-    gradients, loss_gradients = parallel.pmean(gradients)
     updates, opt_state = self._optimizer.update(
       gradients, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
     loss_updates, loss_opt_state = self._loss_optimizer.update(
-      loss_gradients, state.loss_opt_state
+      loss_gradients, state.loss_opt_state, state.loss_params
     )
     target_params, target_scalars = self._update_target(
       state.target_params, params, global_step
     )
     _, average = self._average.update(params, state.average)
+    scalars |= target_scalars | {
+      'learning_rate': self._schedule(global_step),
+      'gradient_norm': optax.global_norm(gradients),
+    }
     state = State(
       params=params,
       network_state=network_state,
@@ -187,10 +193,21 @@ class Pretrain:
       loss_opt_state=loss_opt_state,
       average=average,
     )
-    scalars = parallel.pmean(scalars) | target_scalars
-    scalars['learning_rate'] = self._schedule(global_step)
-    scalars['gradient_norm'] = optax.global_norm(gradients)
     return state, scalars
+
+  def _gradients(self, state: State, batch: dict[str, chex.Array], rng: chex.PRNGKey):
+    """Gradients by `params` and `loss_params`, new batch statistics, scalars."""
+    grad_fn = jax.grad(self._total_loss, argnums=(0, 1), has_aux=True)
+    gradients, (network_state, target_state, scalars) = grad_fn(
+      state.params,
+      state.loss_params,
+      state,
+      self._augment(batch),
+      batch['label'],
+      rng,
+    )
+    gradients, scalars = parallel.pmean((gradients, scalars))
+    return gradients, network_state, target_state, scalars
 
   def _augment(self, batch: dict[str, chex.Array]) -> list[chex.Array]:
     seed_key = jax.random.key(self._config.seed)
@@ -266,13 +283,16 @@ class Pretrain:
   def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
     """kNN, online classifier and collapse measures, with the averaged parameters."""
     del global_step, rng  # Nothing is random.
-    params, network_state = self._averaged_network()
-    train, _ = self._features(self._train_source, params, network_state)
-    test, logits = self._features(self._test_source, params, network_state)
-    protocol, num_classes = self._protocol, self._train_source.num_classes
+    network = self._averaged_network()
+    (train, _), (test, logits) = (
+      self._features(source, *network) for source in self._evaluation_sources
+    )
     return {
       'knn_top1': representations.knn_top1(
-        train, test, num_classes=num_classes, protocol=protocol
+        train,
+        test,
+        num_classes=self._train_source.num_classes,
+        protocol=self._protocol,
       ),
       'online_top1': (logits.argmax(axis=1) == test.labels).mean(),
       'embedding_std': diagnostics.feature_std(test.features),
@@ -285,18 +305,14 @@ class Pretrain:
     results = {'protocol': self._protocol.describe()}
     if not self._config.evaluation.compare_representations:
       return results
-    networks = {
-      'untrained': self._untrained_network(),
-      'trained': self._averaged_network(),
+    compared = {
+      'pixels': [representations.pixels(source) for source in self._evaluation_sources],
+      'untrained': self._embeddings(self._untrained_network()),
+      'trained': self._embeddings(self._averaged_network()),
     }
-    both = (self._train_source, self._test_source)
-    compared = {'pixels': [representations.pixels(source) for source in both]}
-    for name, network in networks.items():
-      compared[name] = [self._features(source, *network)[0] for source in both]
     maps = {name: test.features for name, (_, test) in compared.items()}
-    figures.embedding_maps(
-      maps, compared['pixels'][1].labels, directory / 'embeddings.png'
-    )
+    labels = compared['pixels'][1].labels
+    figures.embedding_maps(maps, labels, directory / 'embeddings.png')
     comparison = representations.compare(
       compared, num_classes=self._train_source.num_classes, protocol=self._protocol
     )
@@ -308,7 +324,8 @@ class Pretrain:
     return representations.Protocol(**self._config.evaluation.protocol)
 
   def _averaged_network(self) -> tuple[hk.Params, hk.State]:
-    average = parallel.pmap(lambda ema: optim.averaged(ema, self._config.weight_ema_decay))
+    decay = self._config.weight_ema_decay
+    average = parallel.pmap(lambda ema: optim.averaged(ema, decay))
     return average(self.state.average), self.state.network_state
 
   def _untrained_network(self) -> tuple[hk.Params, hk.State]:
@@ -322,6 +339,9 @@ class Pretrain:
     )
     images = parallel.shard(batch['image'])
     return state.params, calibrate(state.params, state.network_state, images)
+
+  def _embeddings(self, network):
+    return [self._features(source, *network)[0] for source in self._evaluation_sources]
 
   def _features(self, source, params, network_state):
     """Embeddings with their labels, and the classifier's logits, of a whole source."""

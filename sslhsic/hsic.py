@@ -1,9 +1,10 @@
 """The two dependence measures of SSL-HSIC: HSIC(Z,Y) and HSIC(Z,Z).
 
-Z is the feature of a view, Y the identity of its image (Li et al., 2021). Sums run over B images i with M views p each; φ is a feature map of the kernel, see
-`fourier`. From features the cost is linear in the batch: each device sums over its
-own images, and one `psum` of O(D²) numbers makes the result that of the global batch.
-The exact functions are quadratic in M·B and are what the estimators converge to.
+Z is the feature of a view, Y the identity of its image (Li et al., 2021). Sums run over
+B images i with M views p each; φ is a feature map of the kernel, see `fourier`. From
+features the cost is linear in the batch: each device sums over its own images, and one
+`psum` of O(D²) numbers makes the result that of the global batch. The exact functions
+are quadratic in M·B; they are what the estimators converge to.
 """
 
 import chex

@@ -8,9 +8,15 @@ from collections.abc import Callable
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 AXIS_NAME = 'devices'
+
+
+def devices() -> list[jax.Device]:
+  """All devices that take part, those of other hosts included."""
+  return jax.devices()
 
 
 def pmap(
@@ -21,7 +27,11 @@ def pmap(
 ) -> Callable:
   """Maps a function over this host's devices, with collectives over all hosts'."""
   return jax.pmap(
-    function, axis_name=AXIS_NAME, in_axes=in_axes, donate_argnums=donate_argnums
+    function,
+    axis_name=AXIS_NAME,
+    in_axes=in_axes,
+    donate_argnums=donate_argnums,
+    devices=devices(),
   )
 
 
@@ -32,9 +42,9 @@ def pmean(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Puts a copy on each of this host's devices: [...] -> [devices, ...]."""
-  devices = jax.local_device_count()
-  stack = lambda x: jax.numpy.broadcast_to(x[None], (devices, *x.shape))
-  return _put(jax.tree.map(lambda x: stack(jax.numpy.asarray(x)), tree))
+  count = len(_local_devices())
+  stack = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))
+  return _put(jax.tree.map(lambda x: stack(jnp.asarray(x)), tree))
 
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
@@ -43,12 +53,12 @@ def first(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def per_device(batch_size: int, device_count: int | None = None) -> int:
-  """A device's share of the global batch.
+  """A device's share of the global batch, by default over all devices.
 
   Raises:
     ValueError: the batch does not divide over the devices.
   """
-  device_count = device_count or jax.device_count()
+  device_count = device_count or len(devices())
   if batch_size % device_count:
     raise ValueError(
       f'batch size {batch_size} does not divide over {device_count} devices; '
@@ -59,13 +69,19 @@ def per_device(batch_size: int, device_count: int | None = None) -> int:
 
 def shard(batch: chex.ArrayTree) -> chex.ArrayTree:
   """Spreads a host's batch over its devices: [b, ...] -> [devices, b/devices, ...]."""
-  devices = jax.local_device_count()
-  split = lambda x: x.reshape(devices, per_device(len(x), devices), *x.shape[1:])
+  count = len(_local_devices())
+  split = lambda x: x.reshape(count, per_device(len(x), count), *x.shape[1:])
   return _put(jax.tree.map(split, batch))
+
+
+def _local_devices() -> list[jax.Device]:
+  return [
+    device for device in devices() if device.process_index == jax.process_index()
+  ]
 
 
 def _put(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Puts [devices, ...] arrays on the devices, a slice each."""
-  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS_NAME,))
+  mesh = jax.sharding.Mesh(np.array(_local_devices()), (AXIS_NAME,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS_NAME))
   return jax.device_put(tree, sharding)

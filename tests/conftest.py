@@ -10,6 +10,7 @@ os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -17,6 +18,9 @@ jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_compilation_cache_dir', str(ROOT / '.jax_cache'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+# Grain's worker processes read flags, which no program has parsed here.
+flags.FLAGS.mark_as_parsed()
 
 DATA = ROOT / 'tests' / 'data'
 

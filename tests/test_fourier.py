@@ -25,7 +25,7 @@ def test_inner_products_are_unbiased(kernel, sampler, dim):
     phi = fourier.draw(kernel, rng, dim=dim, num_features=8, sampler=sampler)(x)
     return phi @ phi.T
 
-  grams = jax.vmap(gram)(jax.random.split(jax.random.key(1), 2000))
+  grams = jax.jit(jax.vmap(gram))(jax.random.split(jax.random.key(1), 2000))
   error = np.abs(grams.mean(axis=0) - kernel(x, x))
   standard_error = grams.std(axis=0) / np.sqrt(len(grams))
   # 21 distinct entries: four standard errors are exceeded once in 700 such tests.
@@ -41,7 +41,8 @@ def test_stratified_inverse_multiquadric_has_less_variance(dim):
       phi = fourier.draw(kernel, rng, dim=dim, num_features=64, sampler=sampler)(x)
       return phi @ phi.T
 
-    return jax.vmap(gram)(jax.random.split(jax.random.key(0), 200)).var(axis=0).mean()
+    grams = jax.jit(jax.vmap(gram))(jax.random.split(jax.random.key(0), 200))
+    return grams.var(axis=0).mean()
 
   assert variance('stratified') < 0.6 * variance('iid')
 
@@ -53,11 +54,12 @@ def test_cosine_and_sine_features_have_unit_norm():
   np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 
-def test_strata_hold_one_amplitude_each():
+def test_every_frequency_is_finite():
+  """Float32 must not round the last stratum's quantile to infinity."""
   frequencies = fourier.draw(
     kernels.InverseMultiquadric(), jax.random.key(3), dim=1, num_features=200_000
   ).frequencies
-  assert bool(jnp.all(jnp.isfinite(frequencies)))
+  assert np.all(np.isfinite(frequencies))
 
 
 def test_linear_kernel_is_its_own_feature_map():

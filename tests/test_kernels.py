@@ -67,7 +67,9 @@ def test_scale_gradient_of_the_mean_log_slope_vanishes_where_the_theory_says():
 def test_inverse_multiquadric_amplitudes_are_half_normal():
   tails = jnp.float32([1e-30, 1e-6, 0.01, 0.5, 0.99, 1.0])
   amplitudes = kernels.InverseMultiquadric().amplitudes(tails)
-  np.testing.assert_allclose(amplitudes, stats.halfnorm.isf(tails), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    amplitudes, stats.halfnorm.isf(tails), rtol=1e-4, atol=1e-6
+  )
 
 
 def test_gram_matrix_rejects_features_of_different_dimension():

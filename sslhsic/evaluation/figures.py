@@ -2,13 +2,9 @@
 
 import pathlib
 
-import matplotlib
 import numpy as np
+from matplotlib import figure
 from sklearn import decomposition, manifold
-
-matplotlib.use('Agg')  # Works without a screen.
-
-from matplotlib import pyplot  # noqa: E402
 
 # More points would hide each other, and t-SNE is slow.
 _MAX_POINTS = 2000
@@ -24,22 +20,25 @@ def embedding_maps(
     labels: [n], the classes.
     path: where the picture goes.
   """
-  figure, axes = pyplot.subplots(
-    1, len(features), figsize=(4.6 * len(features), 4.6), squeeze=False
-  )
+  picture = figure.Figure(figsize=(4.6 * len(features), 4.6))
+  axes = picture.subplots(1, len(features), squeeze=False)
   for axis, (title, x) in zip(axes.flat, features.items(), strict=True):
     points = _tsne(x[:_MAX_POINTS])
     scatter = axis.scatter(
-      *points.T, c=labels[:_MAX_POINTS], s=9, cmap='tab10' if max(labels) < 10 else 'hsv'
+      *points.T,
+      c=labels[:_MAX_POINTS],
+      s=9,
+      cmap='tab10' if max(labels) < 10 else 'hsv',
     )
     axis.set_title(title)
     axis.set_xticks([])
     axis.set_yticks([])
   if max(labels) < 20:
-    figure.legend(*scatter.legend_elements(num=None), loc='center right', title='class')
-  figure.tight_layout(rect=(0, 0, 0.93, 1))
-  figure.savefig(path, dpi=110)
-  pyplot.close(figure)
+    picture.legend(
+      *scatter.legend_elements(num=None), loc='center right', title='class'
+    )
+  picture.tight_layout(rect=(0, 0, 0.93, 1))
+  picture.savefig(path, dpi=110)
 
 
 def _tsne(x: np.ndarray) -> np.ndarray:

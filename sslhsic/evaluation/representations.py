@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
+from sslhsic.data import sources
 from sslhsic.evaluation import few_label, knn, metrics, probe
 
 L2S = tuple(float(l2) for l2 in np.logspace(-6, 1, 15))
@@ -39,8 +40,8 @@ class Protocol(NamedTuple):
       'linear_top1': 'multinomial logistic regression on frozen standardised features, '
       f'L2 from {len(L2S)} log-spaced in [{L2S[0]:g}, {L2S[-1]:g}] chosen on a '
       'stratified fifth of train, refitted on all of train, one pass over test',
-      'few_label_top1': 'the same regression from n labels per class, mean over 5 draws '
-      'of labels, one pass over test',
+      'few_label_top1': 'such a regression from n labels per class, mean over 5 draws of '
+      'labels, one pass over test',
     }
 
 
@@ -57,6 +58,30 @@ def knn_top1(
     temperature=protocol.temperature,
   )
   return metrics.top_k_accuracy(scores, test.labels)
+
+
+def linear_top1(
+  train: Split, test: Split, *, num_classes: int, protocol: Protocol
+) -> float:
+  """Top-1 accuracy of L2-regularised logistic regression, its L2 chosen on train."""
+  mean, scale = probe.standardize(train.features)
+  fitted = probe.fit_selected(
+    (train.features - mean) / scale,
+    train.labels,
+    num_classes=num_classes,
+    l2s=L2S,
+    seed=protocol.seed,
+  )
+  logits = probe.predict(fitted, (test.features - mean) / scale)
+  return float(metrics.top_k_accuracy(logits, test.labels))
+
+
+def pixels(source: sources.Source) -> Split:
+  """The images themselves as features, in [0, 1]."""
+  examples = [source[i] for i in range(len(source))]
+  images = np.stack([example['image'].reshape(-1) for example in examples])
+  labels = np.stack([example['label'] for example in examples])
+  return Split(images.astype(np.float32) / 255, labels)
 
 
 def compare(
@@ -95,3 +120,15 @@ def compare(
     )
   last = list(measured)[-1]
   return measured[last] | {'representations': measured, 'few_label_top1': few_labels}
+
+
+def table(comparison: dict[str, Any]) -> str:
+  """What `compare` measured, as lines of text."""
+  few_labels = comparison['few_label_top1']
+  counts = list(next(iter(few_labels.values())))
+  header = ['', 'kNN', 'linear', *(f'{count} labels/class' for count in counts)]
+  lines = [''.join(f'{cell:>16}' for cell in header)]
+  for name, measured in comparison['representations'].items():
+    values = [measured['knn_top1'], measured['linear_top1'], *few_labels[name].values()]
+    lines.append(f'{name:>16}' + ''.join(f'{value:16.3f}' for value in values))
+  return '\n'.join(lines)

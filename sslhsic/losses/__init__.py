@@ -12,7 +12,7 @@ images as on n devices with B/n each (averaged over them).
 from sslhsic.losses.projections import Projections, l2_normalize
 from sslhsic.losses.ssl_hsic import SSLHSIC
 
-__all__ = ['LOSSES', 'Projections', 'SSLHSIC', 'create', 'l2_normalize']
+__all__ = ['LOSSES', 'SSLHSIC', 'Projections', 'create', 'l2_normalize']
 
 LOSSES = {
   'ssl_hsic': SSLHSIC,

@@ -300,8 +300,8 @@ PRESETS: dict[str, dict[str, Any]] = {
   'resnet152': _bottleneck(3, 8, 36, 3),
   'resnet200': _bottleneck(3, 24, 36, 3),
   'resnet_digits': {
-    'blocks_per_group': (1, 1, 1),
-    'channels_per_group': (32, 64, 128),
+    'blocks_per_group': (1, 1),
+    'channels_per_group': (32, 64),
     'bottleneck': False,
     'stem': 'small',
   },

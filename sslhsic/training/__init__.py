@@ -1,0 +1,1 @@
+"""The loop around an experiment: contract, runner, checkpoints, logs."""

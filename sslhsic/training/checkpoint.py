@@ -62,9 +62,27 @@ class Checkpointer:
         host=ocp.args.JsonRestore(),
       ),
     )
+    _check_alike(restored.arrays, like, step)
     return Checkpoint(step, restored.arrays, restored.host)
 
   def close(self) -> None:
     """Waits until everything is on disk."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def _check_alike(found: chex.ArrayTree, wanted: chex.ArrayTree, step: int) -> None:
+  """Orbax does not mind other shapes; training would."""
+  leaves = zip(
+    jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True
+  )
+  differing = [
+    f'{jax.tree_util.keystr(path)} is {x.dtype}{x.shape}, expected {y.dtype}{y.shape}'
+    for (path, x), y in leaves
+    if (x.shape, x.dtype) != (y.shape, y.dtype)
+  ]
+  if differing:
+    raise ValueError(
+      f'the checkpoint of step {step} does not fit: {"; ".join(differing[:5])}; '
+      'use the configuration that it was made with'
+    )

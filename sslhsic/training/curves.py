@@ -5,11 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')  # Works without a screen.
-
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import figure
 
 
 def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
@@ -17,9 +13,8 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
   names = sorted({name for row in rows for name in row} - {'step'})
   columns = min(4, len(names))
   lines = math.ceil(len(names) / columns)
-  figure, axes = pyplot.subplots(
-    lines, columns, figsize=(3.6 * columns, 2.6 * lines), squeeze=False
-  )
+  picture = figure.Figure(figsize=(3.6 * columns, 2.6 * lines))
+  axes = picture.subplots(lines, columns, squeeze=False)
   for axis in axes.flat:
     axis.set_axis_off()
   for axis, name in zip(axes.flat, names, strict=False):
@@ -30,6 +25,5 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     axis.grid(alpha=0.3)
   for axis in axes[-1]:
     axis.set_xlabel('step')
-  figure.tight_layout()
-  figure.savefig(path, dpi=110)
-  pyplot.close(figure)
+  picture.tight_layout()
+  picture.savefig(path, dpi=110)

@@ -104,12 +104,14 @@ class Runner:
   def run(self) -> None:
     """Trains, evaluates, or both, and reports."""
     writer = writers.MetricWriter(self._path, self._step)
-    if self._mode != 'eval':
-      self._train(writer)
-    if self._mode != 'train':
-      self._report(writer)
-    writer.close()
-    self._checkpointer.close()
+    try:
+      if self._mode != 'eval':
+        self._train(writer)
+      if self._mode != 'train':
+        self._report(writer)
+    finally:
+      writer.close()
+      self._checkpointer.close()
 
   def _train(self, writer: writers.MetricWriter) -> None:
     in_flight = collections.deque()

@@ -1,0 +1,33 @@
+# The project's commands. Both make .venv and install into it the first time.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+WORKDIR ?= runs/digits
+
+# Which Python makes the environment: 3.11 or 3.12.
+SYSTEM_PYTHON ?= python3
+
+.PHONY: pretrain test clean
+
+# Pre-trains on real images (scikit-learn's digits) and shows what was learned.
+pretrain: $(VENV)/installed
+	$(PYTHON) -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=$(WORKDIR)
+
+# Lint, then the whole suite.
+test: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+$(VENV)/installed: requirements.txt setup.py
+	$(SYSTEM_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --requirement requirements.txt
+	$(PYTHON) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PYTHON) -m pip install --quiet --constraint requirements.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .jax_cache

@@ -1,0 +1,49 @@
+"""Package description; the exact versions that were tested are in requirements.txt."""
+
+import pathlib
+
+import setuptools
+
+_TEST = [
+  'hypothesis>=6.100',
+  'pytest>=8',
+  'pytest-xdist>=3.5',
+  'ruff>=0.15',
+  'scikit-image>=0.24',
+  'scipy>=1.13',
+]
+
+setuptools.setup(
+  name='sslhsic',
+  version='0.1.0',
+  description='Self-supervised learning with kernel dependence maximisation, in JAX.',
+  long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=setuptools.find_namespace_packages(
+    include=['sslhsic*', 'experiments*', 'configs*', 'benchmarks*']
+  ),
+  python_requires='>=3.11,<3.13',
+  install_requires=[
+    'absl-py>=2.1',
+    'chex>=0.1.90',
+    'dm-haiku>=0.0.16',
+    'grain>=0.2.12',
+    'jax>=0.10,<0.12',
+    'matplotlib>=3.9',
+    'ml-collections>=1.0',
+    'numpy>=2.0',
+    'opencv-python-headless>=4.10',
+    'optax>=0.2.5',
+    'orbax-checkpoint>=0.11.25',
+    'scikit-learn>=1.5',
+    'tensorboardX>=2.6',
+    'tensorflow-datasets>=4.9.9',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'cuda': ['jax[cuda13]'],
+    'tpu': ['jax[tpu]'],
+    'test': _TEST,
+  },
+)

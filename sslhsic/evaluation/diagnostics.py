@@ -1,0 +1,59 @@
+"""Has the representation collapsed? Two numbers that tell without a label.
+
+Both take features [n, d], can be jitted, and are finite on features that are all alike.
+"""
+
+import chex
+import jax.numpy as jnp
+
+from sslhsic.evaluation import knn
+
+
+def feature_std(features: chex.Array) -> chex.Array:
+  """Spread of the unit-norm features, as watched in SimSiam.
+
+    √d · mean_j std_i(z_ij / ‖z_i‖)
+
+  is one if the directions are spread evenly over the sphere and zero if all features
+  point the same way (Chen and He 2021, "Exploring Simple Siamese Representation
+  Learning", arXiv:2011.10566, §4.1, who plot it without the factor √d).
+
+  Args:
+    features: [n, d].
+
+  Returns:
+    A float32 scalar, between 0 and 1.
+  """
+  chex.assert_rank(features, 2)
+  directions = knn.unit_norm(features)
+  return jnp.sqrt(jnp.float32(features.shape[1])) * jnp.mean(
+    jnp.std(directions, axis=0)
+  )
+
+
+def effective_rank(features: chex.Array) -> chex.Array:
+  """How many directions the features vary in: exp of the entropy of their spectrum.
+
+    exp(−Σ_k p_k log p_k),  p_k = σ_k / Σ_l σ_l,
+
+  σ the singular values of the centred features (Roy and Vetterli 2007, "The effective
+  rank: a measure of effective dimensionality"). It lies between 1 and the rank, which
+  it reaches when the σ are equal; it is 0 for features that do not vary. Singular
+  values within the rounding error of float32 count as zero, else noise would have rank.
+
+  Args:
+    features: [n, d].
+
+  Returns:
+    A float32 scalar, between 0 and min(n − 1, d).
+  """
+  chex.assert_rank(features, 2)
+  features = jnp.asarray(features, jnp.float32)
+  centred = features - jnp.mean(features, axis=0, keepdims=True)
+  spectrum = jnp.linalg.svd(centred, compute_uv=False)
+  rounding = jnp.finfo(jnp.float32).eps * max(features.shape)
+  spectrum = jnp.where(spectrum > rounding * jnp.linalg.norm(features), spectrum, 0)
+  total = jnp.sum(spectrum)
+  shares = spectrum / jnp.where(total > 0, total, 1)
+  entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(shares), 0))
+  return jnp.where(total > 0, jnp.exp(entropy), 0)

@@ -1,0 +1,89 @@
+"""Weighted nearest-neighbour classification of frozen features.
+
+The protocol of Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric
+Instance Discrimination" (arXiv:1805.01978), §3.4: the k training examples of greatest
+cosine similarity s vote for their label, each with weight exp(s / τ).
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def unit_norm(features: chex.Array) -> chex.Array:
+  """Scales features [n, d] to Euclidean norm one; a zero row stays zero. float32."""
+  chex.assert_rank(features, 2)
+  features = jnp.asarray(features, jnp.float32)
+  squared = jnp.sum(jnp.square(features), axis=1, keepdims=True)
+  return features * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+
+
+def scores(
+  train_features: chex.Array,
+  train_labels: chex.Array,
+  test_features: chex.Array,
+  *,
+  num_classes: int,
+  k: int = 20,
+  temperature: float = 0.07,
+  chunk: int = 256,
+) -> chex.Array:
+  """Share of the votes that each class gets from the neighbours of a test example.
+
+  For the neighbours i of a row the score of class c is
+
+    Σ_i exp(s_i / τ) [y_i = c] / Σ_i exp(s_i / τ),
+
+  which ranks the classes as the published sum of weights does and cannot overflow at a
+  small τ. Of training examples that are equally similar the earlier one is nearer.
+
+  Args:
+    train_features: [n, d], of any scale: they are normalised here.
+    train_labels: [n], integers in [0, num_classes).
+    test_features: [m, d].
+    num_classes: C.
+    k: neighbours that vote, at most n.
+    temperature: τ, in units of cosine similarity.
+    chunk: test examples at a time; the similarities in memory are [chunk, n].
+
+  Returns:
+    Scores [m, C], float32; each row sums to one.
+
+  Raises:
+    ValueError: if there are fewer than k training examples.
+  """
+  chex.assert_rank([train_features, train_labels, test_features], [2, 1, 2])
+  chex.assert_equal_shape_prefix([train_features, train_labels], 1)
+  chex.assert_equal_shape_suffix([train_features, test_features], 1)
+  chex.assert_type(train_labels, int)
+  if not 1 <= k <= train_features.shape[0]:
+    raise ValueError(
+      f'k is {k} for {train_features.shape[0]} training examples; '
+      'use a k between 1 and their number'
+    )
+  return _scores(
+    unit_norm(train_features),
+    jnp.asarray(train_labels),
+    unit_norm(test_features),
+    num_classes,
+    k,
+    temperature,
+    chunk,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 6))
+def _scores(bank, labels, queries, num_classes, k, temperature, chunk):
+  """`scores` of unit-norm features: queries [m, d] against the bank [n, d]."""
+
+  def vote(query):
+    similarities = jnp.matmul(bank, query, precision='highest')
+    nearest, neighbours = jax.lax.top_k(similarities, k)
+    weights = jax.nn.softmax(nearest / temperature)
+    # A product, not a scatter-add, whose order of summation a GPU may change.
+    ballots = jax.nn.one_hot(labels[neighbours], num_classes, dtype=jnp.float32)
+    return jnp.matmul(weights, ballots, precision='highest')
+
+  return jax.lax.map(vote, queries, batch_size=chunk)

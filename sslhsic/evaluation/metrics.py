@@ -1,0 +1,64 @@
+"""Classification accuracies of an array of scores, as reported for transfer tasks.
+
+Every function takes scores [n, C], of which only the order within a row matters (logits,
+probabilities or votes), and integer labels [n], and can be jitted.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> chex.Array:
+  """Fraction of examples whose label is among the k classes that score highest.
+
+  Among equal scores the lower class index ranks first, so that constant scores, those
+  of a collapsed representation, earn no more than always naming the same k classes.
+
+  Args:
+    scores: [n, C].
+    labels: [n], integers in [0, C).
+    k: how many classes may be named, at most C.
+
+  Returns:
+    A float32 scalar in [0, 1].
+
+  Raises:
+    ValueError: if k is not between 1 and C.
+  """
+  _check(scores, labels)
+  num_classes = scores.shape[1]
+  if not 1 <= k <= num_classes:
+    raise ValueError(
+      f'k is {k} for scores of {num_classes} classes; use 1 <= k <= {num_classes}'
+    )
+  named = jax.lax.top_k(scores, k)[1]
+  return jnp.mean(jnp.any(named == labels[:, None], axis=1), dtype=jnp.float32)
+
+
+def mean_per_class_accuracy(scores: chex.Array, labels: chex.Array) -> chex.Array:
+  """Mean over the classes of the top-1 accuracy on the examples of each class.
+
+  The metric of Aircraft, Pets, Caltech-101 and Flowers, whose test sets are unbalanced
+  (Kornblith et al. 2019, arXiv:1805.08974). A class without an example is left out.
+
+  Args:
+    scores: [n, C].
+    labels: [n], integers in [0, C).
+
+  Returns:
+    A float32 scalar in [0, 1].
+  """
+  _check(scores, labels)
+  num_classes = scores.shape[1]
+  correct = (jnp.argmax(scores, axis=1) == labels).astype(jnp.float32)
+  hits = jax.ops.segment_sum(correct, labels, num_classes)
+  counts = jax.ops.segment_sum(jnp.ones_like(correct), labels, num_classes)
+  return jnp.mean(hits / counts, where=counts > 0)
+
+
+def _check(scores: chex.Array, labels: chex.Array) -> None:
+  """Refuses scores that are not [n, C] and labels that are not [n] integers."""
+  chex.assert_rank([scores, labels], [2, 1])
+  chex.assert_equal_shape_prefix([scores, labels], 1)
+  chex.assert_type(labels, int)

@@ -1,0 +1,343 @@
+"""Multinomial logistic regression on frozen features, fitted by L-BFGS.
+
+The linear protocol of the transfer tasks (Grill et al. 2020, arXiv:2006.07733, after
+Kornblith et al. 2019, arXiv:1805.08974): no augmentation, an L2 penalty chosen on a
+validation split, the classifier fitted again on training and validation examples.
+
+The minimised objective, over the weights W [d, C] and the bias b [C], is
+
+  f(W, b) = 1/n Σ_i −log softmax(Wᵀx_i + b)[y_i]  +  λ/2 ‖W‖²,
+
+that of scikit-learn's LogisticRegression with C = 1/(n·λ). The bias is not penalised.
+As the cross-entropy is a mean, λ keeps its meaning when n changes.
+
+The solver sees other coordinates, in which the curvature is about one along every
+axis, and the objective is the same function: centred features, which only shift the
+bias, and weights multiplied by √(h·var(x_j) + λ), with h the mean of p(1 − p) at the
+starting point. On ReLU features this saves nine in ten steps.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sslhsic.evaluation import metrics
+
+# The grid of λ of the transfer protocol.
+L2_GRID = tuple(np.logspace(-6, 5, 45).tolist())
+
+
+class LinearProbe(NamedTuple):
+  """A linear classifier; `fit_path` stacks K of them along a leading axis."""
+
+  weights: chex.Array  # [d, C]
+  bias: chex.Array  # [C]
+
+
+class Selection(NamedTuple):
+  """What the search for λ found."""
+
+  probe: LinearProbe  # fitted on training and validation examples
+  l2: float  # the λ chosen
+  accuracies: np.ndarray  # [K], top-1 on the validation examples for every λ
+
+
+def predict(probe: LinearProbe, features: chex.Array) -> chex.Array:
+  """Logits [n, C] of features [n, d], float32."""
+  chex.assert_rank([probe.weights, probe.bias, features], [2, 1, 2])
+  features = jnp.asarray(features, jnp.float32)
+  logits = jnp.matmul(features, probe.weights, precision='highest')
+  return logits + probe.bias[None, :]
+
+
+def objective(
+  probe: LinearProbe, features: chex.Array, labels: chex.Array, l2: chex.Numeric
+) -> chex.Array:
+  """f(W, b) of the module's docstring, a float32 scalar.
+
+  Args:
+    probe: the classifier.
+    features: [n, d].
+    labels: [n], integers in [0, C).
+    l2: λ.
+  """
+  loss = _cross_entropy(predict(probe, features), labels)
+  return loss + l2 / 2 * jnp.sum(jnp.square(probe.weights))
+
+
+def fit(
+  features: chex.Array,
+  labels: chex.Array,
+  *,
+  num_classes: int,
+  l2: float,
+  max_steps: int = 1000,
+  tolerance: float = 1e-7,
+) -> LinearProbe:
+  """Fits one probe. Can be vmapped over the features and labels.
+
+  Args and errors as those of `fit_path`, with one λ for K of them.
+
+  Returns:
+    Weights [d, C] and bias [C], float32.
+  """
+  path = fit_path(
+    features,
+    labels,
+    num_classes=num_classes,
+    l2s=[l2],
+    max_steps=max_steps,
+    tolerance=tolerance,
+  )
+  return jax.tree.map(lambda leaf: leaf[0], path)
+
+
+def fit_path(
+  features: chex.Array,
+  labels: chex.Array,
+  *,
+  num_classes: int,
+  l2s: Sequence[float],
+  max_steps: int = 1000,
+  tolerance: float = 1e-7,
+) -> LinearProbe:
+  """Fits a probe for every λ, each starting from that of the next stronger penalty.
+
+  Args:
+    features: [n, d], any real type; computed with in float32.
+    labels: [n], integers in [0, num_classes).
+    num_classes: C.
+    l2s: the K penalties λ > 0, in any order.
+    max_steps: most L-BFGS steps for one λ.
+    tolerance: a fit ends when a step promises to lower f by less than this part of it,
+      gᵀHg ≤ tolerance·f with g the gradient and H the inverse Hessian that L-BFGS has
+      learnt: the gradient norm that does not depend on the scale of the features. At
+      the default, f is within 1e-4 of its minimum, mostly within 1e-5.
+
+  Returns:
+    Weights [K, d, C] and bias [K, C], float32, in the order of `l2s`.
+
+  Raises:
+    ValueError: if a λ is not positive, or a label not in [0, num_classes).
+  """
+  chex.assert_rank([features, labels], [2, 1])
+  chex.assert_equal_shape_prefix([features, labels], 1)
+  chex.assert_type(labels, int)
+  _check_labels(labels, num_classes)
+  penalties = np.asarray(l2s, np.float32)
+  if not (penalties > 0).all():
+    raise ValueError(f'the smallest L2 penalty is {penalties.min()}; use λ > 0')
+  strong_to_weak = np.argsort(-penalties)
+  path = _fit_path(
+    jnp.asarray(features, jnp.float32),
+    jnp.asarray(labels),
+    jnp.asarray(penalties[strong_to_weak]),
+    num_classes=num_classes,
+    max_steps=max_steps,
+    tolerance=tolerance,
+  )
+  return jax.tree.map(lambda leaf: leaf[np.argsort(strong_to_weak)], path)
+
+
+def select(
+  train_features: chex.Array,
+  train_labels: chex.Array,
+  validation_features: chex.Array,
+  validation_labels: chex.Array,
+  *,
+  num_classes: int,
+  l2s: Sequence[float] = L2_GRID,
+) -> Selection:
+  """Chooses λ by validation accuracy, then fits on training and validation examples.
+
+  Of penalties that are equally good the strongest is chosen.
+
+  Args:
+    train_features: [n, d].
+    train_labels: [n], integers in [0, num_classes).
+    validation_features: [m, d].
+    validation_labels: [m].
+    num_classes: C.
+    l2s: the K penalties.
+
+  Returns:
+    The probe, its λ, and the accuracies of all.
+
+  Raises:
+    ValueError: as `fit_path`.
+  """
+  path = fit_path(train_features, train_labels, num_classes=num_classes, l2s=l2s)
+  accuracy = jax.vmap(
+    lambda probe: metrics.top_k_accuracy(
+      predict(probe, validation_features), validation_labels
+    )
+  )
+  accuracies = np.asarray(accuracy(path))
+  l2 = max(l2 for l2, hit in zip(l2s, accuracies) if hit == accuracies.max())
+  probe = fit(
+    np.concatenate([train_features, validation_features]),
+    np.concatenate([train_labels, validation_labels]),
+    num_classes=num_classes,
+    l2=l2,
+  )
+  return Selection(probe, l2, accuracies)
+
+
+def fit_selected(
+  features: chex.Array,
+  labels: chex.Array,
+  *,
+  num_classes: int,
+  l2s: Sequence[float] = L2_GRID,
+  validation_fraction: float = 0.2,
+  seed: int = 0,
+) -> Selection:
+  """`select` for a data set that has no validation split of its own.
+
+  Args:
+    features: [n, d].
+    labels: [n], integers in [0, num_classes).
+    num_classes: C.
+    l2s: the K penalties.
+    validation_fraction: part of every class that is held out to choose λ.
+    seed: of the split.
+
+  Returns:
+    The probe fitted on all n examples, its λ, and the validation accuracies.
+
+  Raises:
+    ValueError: as `fit_path` and `stratified_split`.
+  """
+  features, labels = np.asarray(features), np.asarray(labels)
+  train, validation = stratified_split(labels, fraction=validation_fraction, seed=seed)
+  return select(
+    features[train],
+    labels[train],
+    features[validation],
+    labels[validation],
+    num_classes=num_classes,
+    l2s=l2s,
+  )
+
+
+def stratified_split(
+  labels: chex.Array, *, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Splits examples at random, class by class.
+
+  Args:
+    labels: [n].
+    fraction: part of every class that is held out, rounded to whole examples, but at
+      least one, and never a class's only example.
+    seed: of the split.
+
+  Returns:
+    Indices of the examples that are kept, and of those held out, both ascending.
+
+  Raises:
+    ValueError: if fraction is not between 0 and 1, or no class has two examples.
+  """
+  if not 0 < fraction < 1:
+    raise ValueError(f'the fraction to hold out is {fraction}; use one in (0, 1)')
+  rng = np.random.default_rng(seed)
+  held_out = np.zeros(len(labels), bool)
+  for label in np.unique(labels):
+    members = rng.permutation(np.flatnonzero(labels == label))
+    wanted = max(1, round(fraction * len(members)))
+    held_out[members[: min(wanted, len(members) - 1)]] = True
+  if not held_out.any():
+    raise ValueError(
+      f'none of the {len(labels)} examples can be held out, as every class has only '
+      'one; give a validation set'
+    )
+  return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _check_labels(labels: chex.Array, num_classes: int) -> None:
+  """Refuses labels out of range. Under vmap they have no values to look at."""
+  if isinstance(labels, jax.core.Tracer):
+    return
+  smallest, largest = int(jnp.min(labels)), int(jnp.max(labels))
+  if smallest < 0 or largest >= num_classes:
+    raise ValueError(
+      f'labels go from {smallest} to {largest}, but num_classes is {num_classes}; '
+      f'number the classes from 0 to {num_classes - 1}'
+    )
+
+
+@functools.partial(jax.jit, static_argnames='num_classes')
+def _fit_path(features, labels, l2s, *, num_classes, max_steps, tolerance):
+  """`fit_path` for penalties that already go from strong to weak."""
+  mean = jnp.mean(features, axis=0)
+  centred = features - mean[None, :]
+  variance = jnp.mean(jnp.square(centred), axis=0)
+
+  def solve(start, l2):
+    probe, curvature = start
+    scale = LinearProbe(
+      weights=jnp.sqrt(curvature * variance + l2)[:, None],
+      bias=jnp.sqrt(curvature),
+    )
+
+    def scaled_objective(scaled):
+      return objective(jax.tree.map(jnp.divide, scaled, scale), centred, labels, l2)
+
+    scaled = jax.tree.map(jnp.multiply, probe, scale)
+    scaled = _descend(scaled_objective, scaled, max_steps, tolerance)
+    probe = jax.tree.map(jnp.divide, scaled, scale)
+    return (probe, _curvature(predict(probe, centred))), probe
+
+  # No weights and the class frequencies: the optimum for an infinite penalty. A class
+  # without examples has its own at b = −∞; a probability of e⁻⁷/n is near enough.
+  counts = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
+  bias = jnp.log(jnp.maximum(counts, 1e-3) / labels.shape[0])
+  start = LinearProbe(jnp.zeros((features.shape[1], num_classes), jnp.float32), bias)
+  path = jax.lax.scan(solve, (start, _curvature(bias)), l2s)[1]
+  shift = jnp.einsum('d,kdc->kc', mean, path.weights, precision='highest')
+  return LinearProbe(path.weights, path.bias - shift)
+
+
+def _descend(value_fn: Callable, start, max_steps, tolerance):
+  """Minimises value_fn from start by L-BFGS with the zoom line search."""
+  optimiser = optax.lbfgs()
+  value_and_grad = optax.value_and_grad_from_state(value_fn)
+
+  def unfinished(carry):
+    _, _, promise, steps = carry
+    return (promise > tolerance) & (steps < max_steps)
+
+  def step(carry):
+    params, state, _, steps = carry
+    value, grad = value_and_grad(params, state=state)
+    updates, state = optimiser.update(
+      grad, state, params, value=value, grad=grad, value_fn=value_fn
+    )
+    promise = -optax.tree.vdot(grad, updates) / value
+    return optax.apply_updates(params, updates), state, promise, steps + 1
+
+  carry = (start, optimiser.init(start), jnp.float32(jnp.inf), jnp.int32(0))
+  return jax.lax.while_loop(unfinished, step, carry)[0]
+
+
+def _cross_entropy(logits, labels):
+  """Mean of −log softmax(z)_y = log(1 + Σ_{c≠y} exp(z_c − z_y)).
+
+  In this form neither the value nor the gradient cancels when it is close to zero.
+  """
+  is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+  label_logits = jnp.sum(logits, axis=1, keepdims=True, where=is_label)
+  others = jax.nn.logsumexp(logits - label_logits, axis=1, where=~is_label)
+  return jnp.mean(jax.nn.softplus(others))
+
+
+def _curvature(logits):
+  """Mean of p(1 − p), the second derivative of the cross-entropy by a logit."""
+  probabilities = jax.nn.softmax(logits)
+  # Bounded from below, as it is a divisor and vanishes when every example is certain.
+  return jnp.maximum(jnp.mean(probabilities * (1 - probabilities)), 1e-6)

@@ -1,0 +1,45 @@
+"""Data sets by name."""
+
+import numpy as np
+import pytest
+from sklearn import datasets
+
+from sslhsic.data import sources
+
+
+def test_digits_are_scikit_learns_each_in_one_split():
+  train, test = (sources.create('digits', split) for split in ('train', 'test'))
+  assert (len(train), len(test), train.num_classes) == (1437, 360, 10)
+  images = np.concatenate([train.images, test.images]).reshape(-1, 64)
+  original = datasets.load_digits().data
+  recovered = np.round(images * (16 / 255))
+  order = lambda x: x[np.lexsort(x.T)]
+  np.testing.assert_array_equal(order(recovered), order(original))
+
+
+def test_digits_split_is_stratified():
+  train, test = (sources.create('digits', split) for split in ('train', 'test'))
+  share = np.bincount(test.labels) / np.bincount(
+    np.concatenate([train.labels, test.labels])
+  )
+  np.testing.assert_allclose(share, 0.2, atol=0.01)
+
+
+def test_example_is_an_image_and_its_label():
+  example = sources.create('digits', 'train')[3]
+  assert example['image'].shape == (8, 8, 1)
+  assert example['image'].dtype == np.uint8
+  assert example['label'].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+  ('name', 'split', 'message'),
+  [
+    ('digit', 'train', "unknown data source 'digit'; use one of digits"),
+    ('digits', 'val', "digits has no split 'val'; use 'train' or 'test'"),
+    ('digits:8', 'train', "'digits:8' is unknown; use 'digits'"),
+  ],
+)
+def test_unknown_names_are_refused_in_one_line(name, split, message):
+  with pytest.raises(ValueError, match=message):
+    sources.create(name, split)

@@ -1,0 +1,63 @@
+"""A working directory belongs to one configuration."""
+
+import json
+
+import ml_collections
+import pytest
+
+from sslhsic.training import workdir
+
+
+def _config(**changes):
+  config = ml_collections.ConfigDict(
+    {'seed': 0, 'loss': {'gamma': 3.0, 'views': (1, 2)}, 'runner': {'log_every': 10}}
+  )
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def test_directory_is_made_with_its_configuration(tmp_path):
+  workdir.prepare(tmp_path / 'a' / 'b', _config())
+  written = json.loads((tmp_path / 'a' / 'b' / 'config.json').read_text())
+  assert written == {
+    'seed': 0,
+    'loss': {'gamma': 3.0, 'views': [1, 2]},
+    'runner': {'log_every': 10},
+  }
+
+
+def test_same_configuration_is_taken_again(tmp_path):
+  workdir.prepare(tmp_path, _config())
+  workdir.prepare(tmp_path, _config())
+
+
+def test_other_configuration_is_refused_with_the_differing_fields(tmp_path):
+  workdir.prepare(tmp_path, _config())
+  before = (tmp_path / 'config.json').read_text()
+  message = r'loss\.gamma: 3\.0 there, 1\.0 here; seed: 0 there, 5 here'
+  with pytest.raises(ValueError, match=message):
+    workdir.prepare(tmp_path, _config(**{'loss.gamma': 1.0, 'seed': 5}))
+  assert (tmp_path / 'config.json').read_text() == before
+
+
+def test_how_a_run_is_watched_may_change(tmp_path):
+  workdir.prepare(tmp_path, _config())
+  workdir.prepare(tmp_path, _config(**{'runner.log_every': 50}))
+  written = json.loads((tmp_path / 'config.json').read_text())
+  assert written['runner']['log_every'] == 50
+
+
+def test_directory_that_cannot_be_made_is_an_os_error(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(OSError, match='file'):
+    workdir.prepare(tmp_path / 'file' / 'run', _config())
+
+
+def test_results_say_what_they_were_measured_on(tmp_path):
+  workdir.write_results(tmp_path, {'knn_top1': 0.5})
+  results = json.loads((tmp_path / 'results.json').read_text())
+  assert results['knn_top1'] == 0.5
+  assert results['device'] == '8 × cpu'
+  assert results['versions']['jax'].startswith('0.')
+  assert results['peak_memory_bytes'] > 1e6
+  assert {'git_commit', 'command'} <= results.keys()

@@ -1,0 +1,44 @@
+"""Logs that survive a kill and a restart."""
+
+import json
+
+from sslhsic.training import writers
+
+
+def test_rows_are_read_back(tmp_path):
+  writer = writers.MetricWriter(tmp_path, start_step=0)
+  writer.write(1, {'loss': 0.5})
+  writer.write(2, {'loss': 0.25, 'hsic_zy': 1.0})
+  writer.close()
+  assert writers.read(tmp_path) == [
+    {'step': 1, 'loss': 0.5},
+    {'step': 2, 'loss': 0.25, 'hsic_zy': 1.0},
+  ]
+  assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_restart_replaces_what_was_logged_after_its_checkpoint(tmp_path):
+  first = writers.MetricWriter(tmp_path, start_step=0)
+  for step in (1, 2, 3):
+    first.write(step, {'loss': float(step)})
+  first.close()
+  second = writers.MetricWriter(tmp_path, start_step=2)
+  second.write(3, {'loss': 30.0})
+  second.close()
+  assert [row['loss'] for row in writers.read(tmp_path)] == [1, 2, 30]
+
+
+def test_line_cut_short_by_a_kill_is_left_out(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(json.dumps({'step': 1, 'loss': 1.0}) + '\n{"step": 2, "lo')
+  assert writers.read(tmp_path) == [{'step': 1, 'loss': 1.0}]
+  writers.MetricWriter(tmp_path, start_step=1).close()
+  assert path.read_text() == '{"step": 1, "loss": 1.0}\n'
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'results.json'
+  writers.write_atomically(path, 'first')
+  writers.write_atomically(path, 'second')
+  assert path.read_text() == 'second'
+  assert [file.name for file in tmp_path.iterdir()] == ['results.json']
