@@ -39,6 +39,7 @@ setuptools.setup(
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',
+    'threadpoolctl>=3.5',
     'tqdm>=4.66',
   ],
   extras_require={

@@ -62,7 +62,7 @@ class Pretrain:
       sources.create(data.source, config.evaluation[split])
       for split in ('train_split', 'test_split')
     ]
-    self.num_steps = _num_steps(config, len(self._train_source))
+    self.num_steps = num_steps(config, len(self._train_source))
     self._build_networks()
     self._build_optimizers()
     self._policies = [
@@ -165,7 +165,7 @@ class Pretrain:
     global_step: chex.Array,
   ) -> tuple[State, dict[str, chex.Array]]:
     """The train step on one device."""
-    (gradients, loss_gradients), network_state, target_state, scalars = self._gradients(
+    (gradients, loss_gradients), network_state, target_state, scalars = self.gradients(
       state, batch, rng
     )
     updates, opt_state = self._optimizer.update(
@@ -195,7 +195,7 @@ class Pretrain:
     )
     return state, scalars
 
-  def _gradients(self, state: State, batch: dict[str, chex.Array], rng: chex.PRNGKey):
+  def gradients(self, state: State, batch: dict[str, chex.Array], rng: chex.PRNGKey):
     """Gradients by `params` and `loss_params`, new batch statistics, scalars."""
     grad_fn = jax.grad(self._total_loss, argnums=(0, 1), has_aux=True)
     gradients, (network_state, target_state, scalars) = grad_fn(
@@ -245,7 +245,9 @@ class Pretrain:
     scalars |= {
       'classifier_loss': classifier_loss,
       'classifier_top1': jnp.mean(logits.argmax(axis=1) == labels),
-      'projection_std': diagnostics.feature_std(outputs[0].projection),
+      'projection_std': diagnostics.feature_std(
+        outputs[0].projection, parallel.AXIS_NAME
+      ),
     }
     return loss + classifier_loss, (network_state, target_state, scalars)
 
@@ -378,7 +380,8 @@ def _forward(network, params, network_state, views):
   return outputs, network_state
 
 
-def _num_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
+def num_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:
+  """Length of the training: whole batches in all epochs."""
   return config.training.epochs * num_examples // config.training.batch_size
 
 

@@ -75,9 +75,7 @@ def shard(batch: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def _local_devices() -> list[jax.Device]:
-  return [
-    device for device in devices() if device.process_index == jax.process_index()
-  ]
+  return [device for device in devices() if device.process_index == jax.process_index()]
 
 
 def _put(tree: chex.ArrayTree) -> chex.ArrayTree:

@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.training = {
     'batch_size': 128,  # Over all devices.
-    'epochs': 80,
+    'epochs': 60,
     'warmup_epochs': 10,
   }
   config.evaluation = {

@@ -4,12 +4,13 @@ Both take features [n, d], can be jitted, and are finite on features that are al
 """
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from sslhsic.evaluation import knn
 
 
-def feature_std(features: chex.Array) -> chex.Array:
+def feature_std(features: chex.Array, axis_name: str | None = None) -> chex.Array:
   """Spread of the unit-norm features, as watched in SimSiam.
 
     √d · mean_j std_i(z_ij / ‖z_i‖)
@@ -19,16 +20,22 @@ def feature_std(features: chex.Array) -> chex.Array:
   Learning", arXiv:2011.10566, §4.1, who plot it without the factor √d).
 
   Args:
-    features: [n, d].
+    features: [n, d] of this device.
+    axis_name: the mapped axis over which the features are spread, if they are.
 
   Returns:
-    A float32 scalar, between 0 and 1.
+    A float32 scalar, between 0 and 1, the same on every device.
   """
   chex.assert_rank(features, 2)
   directions = knn.unit_norm(features)
-  return jnp.sqrt(jnp.float32(features.shape[1])) * jnp.mean(
-    jnp.std(directions, axis=0)
-  )
+  mean = _global_mean(directions, axis_name)
+  variance = _global_mean(jnp.square(directions - mean[None, :]), axis_name)
+  return jnp.sqrt(jnp.float32(features.shape[1])) * jnp.mean(jnp.sqrt(variance))
+
+
+def _global_mean(rows: chex.Array, axis_name: str | None) -> chex.Array:
+  mean = jnp.mean(rows, axis=0)
+  return jax.lax.pmean(mean, axis_name) if axis_name else mean
 
 
 def effective_rank(features: chex.Array) -> chex.Array:

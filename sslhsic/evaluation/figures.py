@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+import threadpoolctl
 from matplotlib import figure
 from sklearn import decomposition, manifold
 
@@ -46,5 +47,7 @@ def _tsne(x: np.ndarray) -> np.ndarray:
   x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   if x.shape[1] > 50:
     x = decomposition.PCA(50, random_state=0).fit_transform(x)
-  perplexity = min(30, (len(x) - 1) / 3)
-  return manifold.TSNE(perplexity=perplexity, random_state=0).fit_transform(x)
+  tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
+  # So few points are done sooner by one thread than by threads that wait for another.
+  with threadpoolctl.threadpool_limits(1):
+    return tsne.fit_transform(x)

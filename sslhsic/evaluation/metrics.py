@@ -1,7 +1,7 @@
 """Classification accuracies of an array of scores, as reported for transfer tasks.
 
-Every function takes scores [n, C], of which only the order within a row matters (logits,
-probabilities or votes), and integer labels [n], and can be jitted.
+Every function takes integer labels [n] and scores [n, C], of which only the order
+within a row matters (logits, probabilities or votes), and can be jitted.
 """
 
 import chex

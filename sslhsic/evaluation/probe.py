@@ -179,7 +179,7 @@ def select(
     )
   )
   accuracies = np.asarray(accuracy(path))
-  l2 = max(l2 for l2, hit in zip(l2s, accuracies) if hit == accuracies.max())
+  l2 = float(np.asarray(l2s)[accuracies == accuracies.max()].max())
   probe = fit(
     np.concatenate([train_features, validation_features]),
     np.concatenate([train_labels, validation_labels]),
@@ -197,8 +197,8 @@ def fit_selected(
   l2s: Sequence[float] = L2_GRID,
   validation_fraction: float = 0.2,
   seed: int = 0,
-) -> Selection:
-  """`select` for a data set that has no validation split of its own.
+) -> LinearProbe:
+  """Fits a probe to data without a validation split: `select` makes do with a part.
 
   Args:
     features: [n, d].
@@ -209,7 +209,7 @@ def fit_selected(
     seed: of the split.
 
   Returns:
-    The probe fitted on all n examples, its λ, and the validation accuracies.
+    The probe fitted on all n examples with the λ chosen.
 
   Raises:
     ValueError: as `fit_path` and `stratified_split`.
@@ -223,7 +223,26 @@ def fit_selected(
     labels[validation],
     num_classes=num_classes,
     l2s=l2s,
-  )
+  ).probe
+
+
+def standardize(features: chex.Array) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of every feature dimension.
+
+  A protocol may fit on (features − mean) / scale, so that a λ means the same for
+  features of any scale; to the solver it makes no difference.
+
+  Args:
+    features: [n, d], of training examples.
+
+  Returns:
+    mean and scale, both [1, d] and float32; the scale of a constant dimension is one.
+  """
+  chex.assert_rank(features, 2)
+  features = np.asarray(features, np.float32)
+  scale = features.std(axis=0, keepdims=True)
+  constant = features.min(axis=0, keepdims=True) == features.max(axis=0, keepdims=True)
+  return features.mean(axis=0, keepdims=True), np.where(constant, np.float32(1), scale)
 
 
 def stratified_split(

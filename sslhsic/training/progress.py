@@ -60,7 +60,8 @@ class Progress:
     }
     self._bar.set_postfix_str(
       f'loss {scalars["loss"]:.4f}, {speed["images_per_second"]:,.0f} images/s, '
-      f'data wait {speed["data_wait_share"]:.0%}'
+      f'data wait {speed["data_wait_share"]:.0%}',
+      refresh=sys.stderr.isatty(),
     )
     self.restart()
     return speed

@@ -57,13 +57,17 @@ def main(experiment_class: type[Experiment]) -> None:
 
 
 def _parse_flags(argv):
+  # Libraries tell more than a user wants to read, unless asked to.
+  logging.set_verbosity(logging.WARNING)
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
     _fail(str(error))
-  except AttributeError as error:
-    overrides = [arg for arg in argv if arg.startswith('--config.')]
-    _fail(f'the configuration has no field {error}, see {" ".join(overrides)}')
+  except OSError:
+    _fail('cannot read the configuration: give --config=FILE.py, an existing file')
+  except (AttributeError, KeyError) as error:
+    # The configuration's own message, which may have a second line with a guess.
+    _fail('the configuration has no field ' + ' '.join(error.args[0].split()))
 
 
 def _fail(message: str) -> None:
@@ -86,7 +90,7 @@ class Runner:
     path: pathlib.Path,
     mode: str,
   ):
-    workdir.prepare(path, config)
+    workdir.check(path, config)
     self._config = config.runner
     self._path = path
     self._mode = mode
@@ -100,6 +104,7 @@ class Runner:
     self._step = self._restore()
     if mode == 'eval' and not self._step:
       raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
+    workdir.write_config(path, config)
 
   def run(self) -> None:
     """Trains, evaluates, or both, and reports."""

@@ -19,25 +19,32 @@ _FREE = 'runner'
 _PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'chex', 'grain', 'numpy')
 
 
-def prepare(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Checks that the directory may be used with this configuration.
+
+  Raises:
+    ValueError: it holds a run of another configuration.
+  """
+  path = workdir / 'config.json'
+  if not path.exists():
+    return
+  found = json.loads(path.read_text(encoding='utf-8'))
+  differing = _differences(_flat(found), _flat(json.loads(config.to_json())))
+  if differing:
+    raise ValueError(
+      f'{workdir} holds a run of another configuration ({"; ".join(differing)}); '
+      'use its configuration or another --workdir'
+    )
+
+
+def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   """Makes the directory and writes `config.json`.
 
   Raises:
     OSError: the directory cannot be made or written.
-    ValueError: it holds a run of another configuration.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir / 'config.json'
-  wanted = json.loads(config.to_json())
-  if path.exists():
-    found = json.loads(path.read_text(encoding='utf-8'))
-    differing = _differences(_flat(found), _flat(wanted))
-    if differing:
-      raise ValueError(
-        f'{workdir} holds a run of another configuration ({"; ".join(differing)}); '
-        'use its configuration or another --workdir'
-      )
-  writers.write_atomically(path, json.dumps(wanted, indent=2) + '\n')
+  writers.write_atomically(workdir / 'config.json', config.to_json(indent=2) + '\n')
 
 
 def write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:

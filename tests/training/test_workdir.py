@@ -17,7 +17,7 @@ def _config(**changes):
 
 
 def test_directory_is_made_with_its_configuration(tmp_path):
-  workdir.prepare(tmp_path / 'a' / 'b', _config())
+  workdir.write_config(tmp_path / 'a' / 'b', _config())
   written = json.loads((tmp_path / 'a' / 'b' / 'config.json').read_text())
   assert written == {
     'seed': 0,
@@ -27,30 +27,30 @@ def test_directory_is_made_with_its_configuration(tmp_path):
 
 
 def test_same_configuration_is_taken_again(tmp_path):
-  workdir.prepare(tmp_path, _config())
-  workdir.prepare(tmp_path, _config())
+  workdir.check(tmp_path, _config())
+  workdir.write_config(tmp_path, _config())
+  workdir.check(tmp_path, _config())
 
 
 def test_other_configuration_is_refused_with_the_differing_fields(tmp_path):
-  workdir.prepare(tmp_path, _config())
-  before = (tmp_path / 'config.json').read_text()
+  workdir.write_config(tmp_path, _config())
   message = r'loss\.gamma: 3\.0 there, 1\.0 here; seed: 0 there, 5 here'
   with pytest.raises(ValueError, match=message):
-    workdir.prepare(tmp_path, _config(**{'loss.gamma': 1.0, 'seed': 5}))
-  assert (tmp_path / 'config.json').read_text() == before
+    workdir.check(tmp_path, _config(**{'loss.gamma': 1.0, 'seed': 5}))
 
 
 def test_how_a_run_is_watched_may_change(tmp_path):
-  workdir.prepare(tmp_path, _config())
-  workdir.prepare(tmp_path, _config(**{'runner.log_every': 50}))
-  written = json.loads((tmp_path / 'config.json').read_text())
-  assert written['runner']['log_every'] == 50
+  workdir.write_config(tmp_path, _config())
+  other = _config(**{'runner.log_every': 50})
+  workdir.check(tmp_path, other)
+  with pytest.raises(ValueError, match='seed'):
+    workdir.check(tmp_path, _config(**{'runner.log_every': 50, 'seed': 1}))
 
 
 def test_directory_that_cannot_be_made_is_an_os_error(tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(OSError, match='file'):
-    workdir.prepare(tmp_path / 'file' / 'run', _config())
+    workdir.write_config(tmp_path / 'file' / 'run', _config())
 
 
 def test_results_say_what_they_were_measured_on(tmp_path):

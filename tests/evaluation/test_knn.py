@@ -1,0 +1,86 @@
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import neighbors
+
+from sslhsic.evaluation import knn
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(4, size=90)
+TRAIN = RNG.normal(size=(90, 8)) + np.eye(4, 8)[LABELS] * 2
+TEST = RNG.normal(size=(37, 8)) + np.eye(4, 8)[RNG.integers(4, size=37)] * 2
+
+scores = functools.partial(knn.scores, num_classes=4)
+
+
+def scikit_learn(k, temperature):
+  """Votes of exp((1 − cosine distance) / τ), as shares."""
+  model = neighbors.KNeighborsClassifier(
+    k,
+    weights=lambda distance: np.exp((1 - distance) / temperature),
+    metric='cosine',
+    algorithm='brute',
+  )
+  return model.fit(TRAIN, LABELS).predict_proba(TEST)
+
+
+@pytest.mark.parametrize(('k', 'temperature'), [(20, 0.07), (1, 0.07), (90, 0.5)])
+def test_scores_are_those_of_scikit_learn(k, temperature):
+  np.testing.assert_allclose(
+    scores(TRAIN, LABELS, TEST, k=k, temperature=temperature),
+    scikit_learn(k, temperature),
+    atol=2e-5,
+  )
+
+
+@pytest.mark.parametrize('chunk', [1, 10, 37, 64])
+def test_chunks_do_not_change_the_scores(chunk):
+  np.testing.assert_allclose(
+    scores(TRAIN, LABELS, TEST, chunk=chunk), scikit_learn(20, 0.07), atol=2e-5
+  )
+
+
+def test_scores_by_hand():
+  train = jnp.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+  votes = scores(
+    train, jnp.array([1, 0, 1]), jnp.array([[5.0, 0.0]]), k=2, temperature=0.5
+  )
+  share = np.exp(1 / 0.5) / (np.exp(1 / 0.5) + np.exp(0))
+  np.testing.assert_allclose(votes, [[1 - share, share, 0, 0]], rtol=1e-5)
+
+
+def test_the_scale_of_the_features_does_not_matter():
+  scales = np.exp(RNG.normal(size=(90, 1)))
+  np.testing.assert_allclose(
+    scores(TRAIN * scales, LABELS, TEST * 1e-3), scores(TRAIN, LABELS, TEST), atol=2e-5
+  )
+
+
+def test_a_tiny_temperature_does_not_overflow():
+  votes = scores(TRAIN, LABELS, TEST, temperature=1e-3)
+  nearest = scikit_learn(1, 1.0)
+  np.testing.assert_array_equal(np.argmax(votes, axis=1), nearest.argmax(axis=1))
+
+
+def test_a_zero_vector_is_equally_similar_to_everything():
+  votes = scores(TRAIN, LABELS, np.zeros((1, 8)), k=90)
+  np.testing.assert_allclose(votes[0], np.bincount(LABELS) / 90, rtol=1e-5)
+
+
+def test_equally_similar_neighbours_count_in_the_order_of_the_training_set():
+  votes = scores(np.ones((5, 3)), np.array([3, 1, 0, 0, 0]), np.ones((2, 3)), k=2)
+  np.testing.assert_allclose(votes, [[0, 0.5, 0, 0.5]] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize('k', [0, 91])
+def test_k_out_of_range_is_an_error(k):
+  with pytest.raises(ValueError, match=f'k is {k} for 90 training examples'):
+    scores(TRAIN, LABELS, TEST, k=k)
+
+
+def test_unit_norm():
+  rows = knn.unit_norm(np.array([[3, 4], [0, 0], [1e-8, 0]]))
+  np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
+  assert rows.dtype == jnp.float32

@@ -1,0 +1,131 @@
+"""Pre-training: equal on any number of devices, and the published configuration."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.pretrain import digits, imagenet
+from experiments import pretrain
+from sslhsic import parallel
+from sslhsic.data import loader, sources
+
+
+def _tiny(**changes):
+  config = digits.get_config()
+  config.training.batch_size = 16
+  config.network.head = {'hidden_size': 16, 'output_size': 8}
+  config.network.encoder_options = {'channels_per_group': (4, 8)}
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def _gradients(config):
+  experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
+  source = sources.create('digits', 'train')
+  batch = next(loader.two_views(source, batch_size=16, seed=0))
+  gradients = parallel.pmap(experiment.gradients, in_axes=(0, 0, None))
+  result = gradients(experiment.state, parallel.shard(batch), jax.random.key(1))
+  return jax.device_get(parallel.first(result))
+
+
+@pytest.mark.parametrize('target_network', [True, False])
+def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
+  """Loss, gradients, batch statistics and every scalar, to rounding."""
+  results = []
+  for count in (1, 2, 4):
+    monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
+    results.append(_gradients(_tiny(target_network=target_network)))
+  one = results[0]
+  gradient_norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(one[0][0])))
+  for many in results[1:]:
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+      # Biases before a batch norm have no gradient, only rounding.
+      scale = max(np.linalg.norm(x), 0.01 * gradient_norm)
+      assert np.linalg.norm(x - y) <= 1e-5 * scale
+
+
+def _step(experiment, count):
+  for step in range(count):
+    scalars = experiment.step(step, jax.random.key(step))
+  return jax.device_get(scalars)
+
+
+@pytest.mark.parametrize('target_network', [True, False])
+def test_training_lowers_the_loss(target_network):
+  config = _tiny(target_network=target_network)
+  config.training.epochs = 3
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  first = _step(experiment, 1)
+  last = _step(experiment, 60)
+  assert last['loss'] < first['loss'] - 0.05
+  assert last['classifier_loss'] < first['classifier_loss'] - 0.1
+
+
+def test_target_network_follows_the_updated_online_network():
+  config = _tiny()
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  before = jax.device_get(parallel.first(experiment.state))
+  _step(experiment, 2)  # At the first, the learning rate is zero.
+  after = jax.device_get(parallel.first(experiment.state))
+  once = jax.tree.map(
+    lambda target, online: 0.9 * target + 0.1 * online,
+    before.target_params['encoder/stem_conv'],
+    before.params['encoder/stem_conv'],
+  )
+  twice = 0.9 * once['w'] + 0.1 * after.params['encoder/stem_conv']['w']
+  np.testing.assert_allclose(
+    after.target_params['encoder/stem_conv']['w'], twice, rtol=1e-3, atol=1e-5
+  )
+  assert np.any(
+    before.target_params['encoder/stem_conv']['w']
+    != before.params['encoder/stem_conv']['w']
+  )
+
+
+def test_evaluation_measures_without_changing_the_state():
+  experiment = pretrain.Pretrain('train', jax.random.key(0), _tiny())
+  _step(experiment, 2)
+  before = jax.device_get(experiment.state)
+  scalars = experiment.evaluate(2, jax.random.key(0))
+  assert 0.3 < scalars['knn_top1'] <= 1
+  assert 0 <= scalars['online_top1'] <= 1
+  assert 1 <= scalars['effective_rank'] <= 8
+  assert 0 < scalars['embedding_std'] <= 1
+  after = jax.device_get(experiment.state)
+  for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_published_configuration_takes_two_steps(monkeypatch):
+  """ResNet-50, LARS, BYOL's augmentation, on made-up images of 32 pixels."""
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (16, 40, 48, 3), dtype=np.uint8)
+  labels = np.arange(16, dtype=np.int32)
+  made_up = sources.ArraySource(images, labels, num_classes=1000)
+  monkeypatch.setitem(sources.SOURCES, 'tfds', lambda argument, split: made_up)
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+  config = imagenet.get_config()
+  config.data.crop_size = 32
+  config.data.num_workers = 0
+  config.training.batch_size = 4
+  config.network.head = {'hidden_size': 64, 'output_size': 32}
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  before = jax.device_get(experiment.state.params)
+  scalars = _step(experiment, 2)
+  assert all(np.isfinite(value) for value in scalars.values())
+  after = jax.device_get(experiment.state.params)
+  moved = [
+    np.any(x != y)
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+  ]
+  assert np.mean(moved) > 0.9
+
+
+def test_published_configuration_has_the_published_length():
+  config = imagenet.get_config()
+  assert pretrain.num_steps(config, num_examples=1_281_167) == 312_784
+
+
+def test_batch_that_does_not_divide_is_refused():
+  with pytest.raises(ValueError, match='batch size 20 does not divide over 8 devices'):
+    pretrain.Pretrain('train', jax.random.key(0), _tiny(**{'training.batch_size': 20}))
