@@ -55,7 +55,8 @@ class Pretrain:
   ):
     data = config.data
     self.batch_size = config.training.batch_size
-    parallel.per_device(self.batch_size)
+    for batch_size in (self.batch_size, config.evaluation.batch_size):
+      parallel.per_device(batch_size)
     self._config = config
     self._train_source = sources.create(data.source, data.train_split)
     self._evaluation_sources = [
@@ -66,16 +67,33 @@ class Pretrain:
     self._build_networks()
     self._build_optimizers()
     self._policies = [
-      augment.create(name, **config.augment.options) for name in config.augment.views
+      augment.create(name, mean=data.mean, std=data.std, **config.augment.options)
+      for name in config.augment.views
     ]
     self._normalize = augment.create('none', mean=data.mean, std=data.std)
     self._pmapped_step = parallel.pmap(
-      self._step, in_axes=(0, 0, None, None), donate_argnums=(0,)
+      self._step,
+      in_axes=(0, 0, None, None),
+      out_axes=(0, None),
+      donate_argnums=(0,),
     )
     self._embed = parallel.pmap(self._embed_images)
     self._init_rng = init_rng
     self.state = self._initial_state()
     self._input = self._build_input() if mode == 'train' else None
+
+  @property
+  def summary(self) -> str:
+    """What is trained, in a line."""
+    config, optimizer = self._config, self._config.optimizer
+    peak = optim.scaled_learning_rate(optimizer.base_learning_rate, self.batch_size)
+    return (
+      f'{config.loss.name} {"with" if self._target else "without"} target network, '
+      f'{config.network.encoder} on {config.data.source}: '
+      f'{len(self._train_source):,} images, {self.num_steps:,} steps of '
+      f'{self.batch_size} images on {len(parallel.devices())} devices, learning rate '
+      f'{peak:g} = {optimizer.base_learning_rate:g}·{self.batch_size}/256'
+    )
 
   # Building
 
@@ -155,7 +173,7 @@ class Pretrain:
     self.state, scalars = self._pmapped_step(
       self.state, batch, rng, jnp.int32(global_step)
     )
-    return parallel.first(scalars)
+    return scalars
 
   def _step(
     self,

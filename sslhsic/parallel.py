@@ -23,13 +23,22 @@ def pmap(
   function: Callable,
   *,
   in_axes: int | tuple[int | None, ...] = 0,
+  out_axes: int | tuple[int | None, ...] = 0,
   donate_argnums: tuple[int, ...] = (),
 ) -> Callable:
-  """Maps a function over this host's devices, with collectives over all hosts'."""
+  """Maps a function over this host's devices, with collectives over all hosts'.
+
+  Args:
+    function: sees a device's part of each argument.
+    in_axes: 0 for what has a leading axis of devices, None for what all devices get.
+    out_axes: likewise of the results; None for what is equal on all devices.
+    donate_argnums: arguments whose memory the results may take.
+  """
   return jax.pmap(
     function,
     axis_name=AXIS_NAME,
     in_axes=in_axes,
+    out_axes=out_axes,
     donate_argnums=donate_argnums,
     devices=devices(),
   )

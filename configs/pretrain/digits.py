@@ -14,8 +14,8 @@ def get_config() -> ml_collections.ConfigDict:
     'source': 'digits',
     'train_split': 'train',
     'crop_size': 0,  # Pixels; 0: whole images, the accelerator crops.
-    'mean': (0.305,),
-    'std': (0.376,),
+    'mean': (0.3053,),
+    'std': (0.3760,),
     'num_workers': 0,
   }
   config.augment = {
@@ -34,7 +34,12 @@ def get_config() -> ml_collections.ConfigDict:
     'name': 'ssl_hsic',
     'learning_rate': 3e-4,  # Adam, for the kernel scale.
     # At the published γ = 3, small networks without a target network collapse.
-    'ssl_hsic': {'gamma': 1.0, 'num_features': 128},
+    'ssl_hsic': {
+      'gamma': 1.0,
+      'num_features': 128,
+      'sampler': 'stratified',
+      'initial_scale': 1.0,
+    },
   }
   config.optimizer = {
     'name': 'adamw',

@@ -23,6 +23,7 @@ class Experiment(Protocol):
     num_steps: length of the training.
     batch_size: images per step, over all devices.
     data_wait_s: seconds that steps have waited for data so far.
+    summary: what is trained, in a line.
   """
 
   CHECKPOINT_ATTRS: dict[str, str]
@@ -30,6 +31,7 @@ class Experiment(Protocol):
   num_steps: int
   batch_size: int
   data_wait_s: float
+  summary: str
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict

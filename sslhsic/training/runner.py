@@ -119,6 +119,7 @@ class Runner:
       self._checkpointer.close()
 
   def _train(self, writer: writers.MetricWriter) -> None:
+    print(self._experiment.summary)
     in_flight = collections.deque()
     with progress.Progress(self._experiment, self._step, self._elapsed_s) as line:
       while self._step < self._experiment.num_steps:

@@ -26,7 +26,7 @@ def data_set(name):
     features, labels = datasets.load_breast_cancer(return_X_y=True)
     return preprocessing.scale(features), labels
   return datasets.make_classification(
-    400, 20, n_informative=8, n_classes=4, flip_y=0.1, shift=2.0, random_state=0
+    178, 13, n_informative=8, n_classes=3, flip_y=0.1, shift=2.0, random_state=0
   )
 
 
@@ -66,7 +66,7 @@ def wine_path():
 
 @pytest.mark.parametrize(
   ('name', 'num_classes'),
-  [('digits', 10), ('breast_cancer', 2), ('make_classification', 4)],
+  [('digits', 10), ('breast_cancer', 2), ('make_classification', 3)],
 )
 def test_a_path_reaches_the_minimum_and_accuracy_of_scikit_learn(name, num_classes):
   features, labels = data_set(name)
@@ -196,6 +196,22 @@ def test_select_measures_every_penalty_and_refits_on_all_examples():
     features, labels, num_classes=3, l2s=L2S, validation_fraction=0.3, seed=0
   )
   np.testing.assert_allclose(fitted.weights, selection.probe.weights, atol=1e-6)
+
+
+def test_select_takes_the_strongest_of_equally_good_penalties():
+  features, labels = data_set('wine')
+  train, validation = probe.stratified_split(labels, fraction=0.3, seed=0)
+  selection = probe.select(
+    features[train],
+    labels[train],
+    features[validation],
+    labels[validation],
+    num_classes=3,
+    l2s=L2S,
+  )
+  best = np.flatnonzero(selection.accuracies == selection.accuracies.max())
+  assert len(best) > 1
+  assert selection.l2 == L2S[best[-1]]
 
 
 def test_stratified_split_is_a_partition_in_proportion():

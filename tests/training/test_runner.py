@@ -19,6 +19,7 @@ class Counter:
   NON_BROADCAST_CHECKPOINT_ATTRS = {'position': 'position'}  # noqa: RUF012
   batch_size = 4
   data_wait_s = 0.0
+  summary = 'a counter'
   stop_at = None
 
   def __init__(self, mode, init_rng, config):
