@@ -91,7 +91,7 @@ class Pretrain:
       f'{config.loss.name} {"with" if self._target else "without"} target network, '
       f'{config.network.encoder} on {config.data.source}: '
       f'{len(self._train_source):,} images, {self.num_steps:,} steps of '
-      f'{self.batch_size} images on {len(parallel.devices())} devices, learning rate '
+      f'{self.batch_size} images on {len(parallel.devices())} device(s), learning rate '
       f'{peak:g} = {optimizer.base_learning_rate:g}·{self.batch_size}/256'
     )
 

@@ -45,8 +45,7 @@ def embedding_maps(
 def _tsne(x: np.ndarray) -> np.ndarray:
   """[n, d] -> [n, 2]; the cosine of features is what the loss shapes."""
   x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-  if x.shape[1] > 50:
-    x = decomposition.PCA(50, random_state=0).fit_transform(x)
+  x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
   tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
   # So few points are done sooner by one thread than by threads that wait for another.
   with threadpoolctl.threadpool_limits(1):

@@ -1,0 +1,72 @@
+"""Features of whole sources, and what they are worth."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslhsic import parallel
+from sslhsic.data import loader, sources
+from sslhsic.evaluation import features, figures, representations
+
+
+def _source(count):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
+  return sources.ArraySource(images, np.arange(count, dtype=np.int32), count)
+
+
+@pytest.mark.parametrize('count', [5, 16, 21])
+def test_every_image_is_seen_once_in_order(count):
+  source = _source(count)
+  forward = parallel.pmap(
+    lambda images: {'sum': jnp.sum(images.astype(jnp.float32), axis=(1, 2, 3))}
+  )
+  outputs, labels = features.extract(forward, loader.one_pass(source, batch_size=16))
+  np.testing.assert_array_equal(labels, np.arange(count))
+  expected = source.images.sum(axis=(1, 2, 3), dtype=np.float32)
+  np.testing.assert_array_equal(outputs['sum'], expected)
+
+
+@pytest.fixture(scope='module')
+def digits():
+  return [
+    representations.pixels(sources.create('digits', split))
+    for split in ('train', 'test')
+  ]
+
+
+def test_pixels_are_the_images(digits):
+  train, _ = digits
+  assert train.features.shape == (1437, 64)
+  assert train.features.max() == 1.0
+  assert train.features.dtype == np.float32
+
+
+def test_comparison_measures_every_representation(digits):
+  train, test = digits
+  noise = np.random.default_rng(0).normal(size=(1797, 8)).astype(np.float32)
+  compared = {
+    'noise': (
+      train._replace(features=noise[:1437]),
+      test._replace(features=noise[1437:]),
+    ),
+    'pixels': (train, test),
+  }
+  protocol = representations.Protocol(labels_per_class=(2, 10))
+  result = representations.compare(compared, num_classes=10, protocol=protocol)
+  assert result['knn_top1'] == result['representations']['pixels']['knn_top1'] > 0.95
+  assert result['linear_top1'] > 0.95
+  few_labels = result['few_label_top1']
+  assert 0.6 < few_labels['pixels'][2] < few_labels['pixels'][10] < 0.95
+  assert few_labels['noise'][10] < 0.2
+  assert result['representations']['noise']['linear_top1'] < 0.2
+  lines = representations.table(result).splitlines()
+  assert [line.split()[0] for line in lines[1:]] == ['noise', 'pixels']
+  assert lines[2].split()[1] == f'{result["knn_top1"]:.3f}'
+
+
+def test_map_is_drawn(digits, tmp_path):
+  _, test = digits
+  few = {'pixels': test.features[:40], 'again': test.features[:40]}
+  figures.embedding_maps(few, test.labels[:40], tmp_path / 'maps.png')
+  assert (tmp_path / 'maps.png').read_bytes()[:4] == b'\x89PNG'
