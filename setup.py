@@ -29,7 +29,8 @@ setuptools.setup(
     'chex>=0.1.90',
     'dm-haiku>=0.0.16',
     'grain>=0.2.12',
-    'jax>=0.10,<0.12',
+    # On a CPU, jaxlib 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103).
+    'jax>=0.10,!=0.10.2,<0.12',
     'matplotlib>=3.9',
     'ml-collections>=1.0',
     'numpy>=2.0',

@@ -199,7 +199,7 @@ class Pretrain:
     _, average = self._average.update(params, state.average)
     scalars |= target_scalars | {
       'learning_rate': self._schedule(global_step),
-      'gradient_norm': optax.global_norm(gradients),
+      'gradient_norm': optax.tree.norm(gradients),
     }
     state = State(
       params=params,

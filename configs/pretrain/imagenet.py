@@ -45,6 +45,8 @@ def get_config() -> ml_collections.ConfigDict:
       'sampler': 'stratified',
       'initial_scale': 1.0,
     },
+    'info_nce': {'temperature': 0.1},
+    'byol': {},
   }
   config.optimizer = {
     'name': 'lars',

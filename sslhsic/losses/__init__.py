@@ -9,13 +9,25 @@ It is the same number, and gives the same parameter gradient, on one device with
 images as on n devices with B/n each (averaged over them).
 """
 
+from sslhsic.losses.byol import BYOL
+from sslhsic.losses.info_nce import InfoNCE
 from sslhsic.losses.projections import Projections, l2_normalize
 from sslhsic.losses.ssl_hsic import SSLHSIC
 
-__all__ = ['LOSSES', 'SSLHSIC', 'Projections', 'create', 'l2_normalize']
+__all__ = [
+  'BYOL',
+  'LOSSES',
+  'SSLHSIC',
+  'InfoNCE',
+  'Projections',
+  'create',
+  'l2_normalize',
+]
 
 LOSSES = {
   'ssl_hsic': SSLHSIC,
+  'info_nce': InfoNCE,
+  'byol': BYOL,
 }
 
 

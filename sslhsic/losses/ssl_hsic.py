@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sslhsic import fourier, hsic, kernels
+from sslhsic.losses import collectives
 from sslhsic.losses import projections as projections_lib
 
 # Each feature is paired with this many drawn ones to learn the kernel scale.
@@ -125,8 +126,7 @@ def mean_log_slope(
   squared_distances = kernels.squared_distances(
     views.reshape(-1, views.shape[-1]), anchors
   )
-  mean = kernel.log_slope(squared_distances).mean()
-  return jax.lax.pmean(mean, axis_name) if axis_name else mean
+  return collectives.global_mean(kernel.log_slope(squared_distances), axis_name)
 
 
 def _draw_rows(
@@ -141,7 +141,7 @@ def _draw_rows(
   if not axis_name:
     return views[view, image]
   # The device that has the image gives its row, the others add zeros.
-  image = image - jax.lax.axis_index(axis_name) * local_batch
+  image = image - collectives.image_offset(local_batch, axis_name)
   is_here = (image >= 0) & (image < local_batch)
   rows = views[view, jnp.clip(image, 0, local_batch - 1)]
   return jax.lax.psum(jnp.where(is_here[:, None], rows, 0), axis_name)

@@ -1,0 +1,54 @@
+"""The loss of BYOL (Grill et al., 2020)."""
+
+import dataclasses
+
+import chex
+import jax.numpy as jnp
+
+from sslhsic.losses import collectives
+from sslhsic.losses import projections as projections_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class BYOL:
+  """Σ over both views of ‖q − t‖² = 2 − 2⟨q, t⟩, the mean over images.
+
+  q is the online network's prediction of a view, t the target network's projection of
+  the other (https://arxiv.org/abs/2006.07733, equation 2 and its symmetric).
+  """
+
+  def init(self, rng: chex.PRNGKey) -> tuple[()]:
+    """Nothing is learned."""
+    del rng
+    return ()
+
+  def __call__(
+    self,
+    params: tuple[()],
+    rng: chex.PRNGKey,
+    projections: projections_lib.Projections,
+    axis_name: str | None = None,
+  ) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """The loss of the global batch.
+
+    Args:
+      params: nothing.
+      rng: unused; nothing is random.
+      projections: unit-norm features of this device's images, [2, b, d] each.
+      axis_name: the mapped axis over which the batch is spread, if it is.
+
+    Returns:
+      The loss, a float32 scalar, and its terms; the same on every device.
+
+    Raises:
+      ValueError: there is no target network.
+    """
+    del params, rng
+    projections_lib.check(projections)
+    if projections.target is None:
+      raise ValueError('byol needs a target network; use config.target_network = True')
+    online = projections.online.astype(jnp.float32)
+    target = projections.target[::-1].astype(jnp.float32)
+    similarity = collectives.global_mean(jnp.sum(online * target, axis=-1), axis_name)
+    loss = 2 * (2 - 2 * similarity)
+    return loss, {'loss': loss, 'positive_similarity': similarity}

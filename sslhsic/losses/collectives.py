@@ -1,0 +1,23 @@
+"""What a loss needs from the other devices."""
+
+import chex
+import jax
+
+
+def global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
+  """Mean over the entries of x on all devices, which hold equally many."""
+  mean = x.mean()
+  return jax.lax.pmean(mean, axis_name) if axis_name else mean
+
+
+def gather_images(features: chex.Array, axis_name: str | None) -> chex.Array:
+  """Features of the global batch, in its order: [M, b, d] -> [M, B, d]."""
+  chex.assert_rank(features, 3)
+  if not axis_name:
+    return features
+  return jax.lax.all_gather(features, axis_name, axis=1, tiled=True)
+
+
+def image_offset(local_batch: int, axis_name: str | None) -> chex.Numeric:
+  """Index in the global batch of this device's first image."""
+  return jax.lax.axis_index(axis_name) * local_batch if axis_name else 0
