@@ -35,7 +35,7 @@ setuptools.setup(
     'ml-collections>=1.0',
     'numpy>=2.0',
     'opencv-python-headless>=4.10',
-    'optax>=0.2.5',
+    'optax>=0.2.8',
     'orbax-checkpoint>=0.11.25',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',

@@ -322,8 +322,17 @@ class Pretrain:
   def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
     """Compares pixels, the untrained and the trained encoder, as configured."""
     del global_step
-    results = {'protocol': self._protocol.describe()}
-    if not self._config.evaluation.compare_representations:
+    evaluation = self._config.evaluation
+    results = {
+      'protocol': self._protocol.describe()
+      | {
+        'data': f'{self._config.data.source}: train is {evaluation.train_split}, test '
+        f'is {evaluation.test_split}',
+        'features': 'embedding of the encoder in evaluation mode, its parameters '
+        f'averaged over training (decay {self._config.weight_ema_decay})',
+      }
+    }
+    if not evaluation.compare_representations:
       return results
     compared = {
       'pixels': [representations.pixels(source) for source in self._evaluation_sources],

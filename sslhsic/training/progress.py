@@ -14,9 +14,8 @@ class Progress:
   Speed is that of training: `restart` leaves out what happens between steps.
   """
 
-  def __init__(self, experiment: Experiment, start_step: int, start_elapsed_s: float):
+  def __init__(self, experiment: Experiment, start_step: int):
     self._experiment = experiment
-    self._start = time.perf_counter() - start_elapsed_s
     # A log file gets a line twice a minute, a terminal one line that changes.
     self._bar = tqdm.tqdm(
       total=experiment.num_steps,
@@ -32,11 +31,6 @@ class Progress:
 
   def __exit__(self, *exception) -> None:
     self._bar.close()
-
-  @property
-  def elapsed_s(self) -> float:
-    """Seconds of the whole run so far, those before a restart included."""
-    return time.perf_counter() - self._start
 
   def restart(self) -> None:
     """Begins a new interval for measuring speed."""

@@ -4,6 +4,7 @@ import collections
 import pathlib
 import statistics
 import sys
+import time
 from typing import Any
 
 import chex
@@ -90,6 +91,7 @@ class Runner:
     path: pathlib.Path,
     mode: str,
   ):
+    self._start = time.perf_counter()
     workdir.check(path, config)
     self._config = config.runner
     self._path = path
@@ -100,7 +102,6 @@ class Runner:
     self._checkpointer = checkpoint.Checkpointer(
       path / 'checkpoints', keep=self._config.keep_checkpoints
     )
-    self._elapsed_s = 0.0  # In this and earlier processes.
     self._step = self._restore()
     if mode == 'eval' and not self._step:
       raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
@@ -121,7 +122,7 @@ class Runner:
   def _train(self, writer: writers.MetricWriter) -> None:
     print(self._experiment.summary)
     in_flight = collections.deque()
-    with progress.Progress(self._experiment, self._step, self._elapsed_s) as line:
+    with progress.Progress(self._experiment, self._step) as line:
       while self._step < self._experiment.num_steps:
         scalars = self._experiment.step(self._step, self._step_rng())
         self._step += 1
@@ -137,7 +138,6 @@ class Runner:
   def _between_steps(
     self, writer: writers.MetricWriter, line: progress.Progress
   ) -> None:
-    self._elapsed_s = line.elapsed_s
     is_last = self._step == self._experiment.num_steps
     evaluates = self._mode == 'train_and_eval' and not is_last  # The report does, then.
     if evaluates and self._is_due(self._config.evaluate_every):
@@ -151,6 +151,10 @@ class Runner:
     """Whether something that happens `every` steps, and at the end, happens now."""
     at_end = self._step == self._experiment.num_steps
     return at_end or (every > 0 and self._step % every == 0)
+
+  def _elapsed_s(self) -> float:
+    """Seconds of the run so far, those of earlier processes up to their last save."""
+    return time.perf_counter() - self._start
 
   def _step_rng(self) -> chex.PRNGKey:
     return jax.random.fold_in(self._rng, self._step)
@@ -172,7 +176,7 @@ class Runner:
     speeds = [row['images_per_second'] for row in rows if 'images_per_second' in row]
     run = {
       'steps': self._step,
-      'wall_time_s': self._elapsed_s,
+      'wall_time_s': self._elapsed_s(),
       'images_per_second': statistics.median(speeds),
     }
     workdir.write_results(self._path, {**scalars, **results, **run})
@@ -189,7 +193,7 @@ class Runner:
       name: getattr(self._experiment, attribute)
       for attribute, name in self._experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items()
     }
-    host['elapsed_s'] = self._elapsed_s
+    host['elapsed_s'] = self._elapsed_s()
     self._checkpointer.save(checkpoint.Checkpoint(self._step, self._arrays(), host))
 
   def _restore(self) -> int:
@@ -201,7 +205,7 @@ class Runner:
       setattr(self._experiment, attribute, parallel.replicate(latest.arrays[name]))
     for attribute, name in self._experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items():
       setattr(self._experiment, attribute, latest.host[name])
-    self._elapsed_s = latest.host['elapsed_s']
+    self._start -= latest.host['elapsed_s']
     print(f'going on from the checkpoint of step {latest.step}')
     return latest.step
 

@@ -29,7 +29,7 @@ def test_directory_is_made_with_its_configuration(tmp_path):
 def test_same_configuration_is_taken_again(tmp_path):
   workdir.check(tmp_path, _config())
   workdir.write_config(tmp_path, _config())
-  workdir.check(tmp_path, _config())
+  assert workdir.check(tmp_path, _config()) is None
 
 
 def test_other_configuration_is_refused_with_the_differing_fields(tmp_path):
