@@ -5,7 +5,9 @@ import pathlib
 
 # Set before JAX starts: the number of devices cannot change afterwards.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+)
 
 import jax
 import numpy as np

@@ -62,7 +62,7 @@ def test_gradient_is_the_published_one(golden):
 
 def _loop_hsic_zy(views, kernel):
   num_views, batch_size, _ = views.shape
-  compiled = jax.jit(kernel)
+  compiled = jax.jit(lambda x, y: kernel(x, y))
   k = lambda x, y: float(compiled(x[None], y[None])[0, 0])
   pairs = list(itertools.product(range(num_views), range(num_views)))
   within = sum(k(views[p, i], views[q, i]) for i in range(batch_size) for p, q in pairs)
