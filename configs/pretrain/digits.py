@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.training = {
     'batch_size': 128,  # Over all devices.
-    'epochs': 60,
+    'epochs': 80,
     'warmup_epochs': 10,
   }
   config.evaluation = {
