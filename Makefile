@@ -17,7 +17,7 @@ pretrain: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
 $(VENV)/installed: requirements.txt setup.py
 	$(SYSTEM_PYTHON) -m venv $(VENV)

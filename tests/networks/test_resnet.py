@@ -208,8 +208,11 @@ def test_width_multiplies_every_layer():
     assert wide[module][name].shape == (*kernel, widened, 2 * outputs)
 
 
+THREE_GROUPS = {'blocks_per_group': (1, 1, 1), 'channels_per_group': (8, 8, 16)}
+
+
 def test_small_stem_keeps_the_resolution():
-  features = shapes_of_features('resnet_digits', image=(8, 8, 1))
+  features = shapes_of_features('resnet_digits', image=(8, 8, 1), **THREE_GROUPS)
   sides = [stage.shape[1:3] for stage in features.stages]
   assert sides == [(8, 8), (4, 4), (2, 2)]
 
@@ -296,9 +299,7 @@ def test_four_devices_equal_one():
 
 
 def test_shortcut_is_projected_where_the_shape_changes():
-  params, _ = shapes_of_weights(
-    'resnet_digits', channels_per_group=(8, 8, 16), image=(8, 8, 1)
-  )
+  params, _ = shapes_of_weights('resnet_digits', image=(8, 8, 1), **THREE_GROUPS)
   projected = {module for module in params if module.endswith('shortcut_conv')}
   assert projected == {
     'resnet/group_1/block_0/shortcut_conv',
