@@ -54,7 +54,7 @@ def draw(
   Samplers: 'iid' is the published one, independent amplitudes and random phases.
   'stratified' takes one amplitude from each of F = D/2 equally likely slices, and
   the cosine and sine of each frequency instead of a phase. Both are unbiased; for
-  the inverse multiquadric, HSIC(Z,Y) has 25 to 40 times less variance if stratified.
+  the inverse multiquadric, 64 stratified features are less noisy than 512 'iid' ones.
 
   Args:
     kernel: the kernel to approximate. The linear one is its own feature map:

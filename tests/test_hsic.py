@@ -113,6 +113,26 @@ def test_feature_estimators_are_unbiased(kernel, sampler, dim):
     assert abs(estimates.mean() - value) <= 3 * standard_error
 
 
+def test_few_stratified_features_are_no_noisier_than_many_independent_ones():
+  views = _views(num_views=4, batch_size=64, dim=256)
+  kernel = kernels.InverseMultiquadric()
+
+  def noise(num_features, sampler):
+    def estimate(rng):
+      phi_a, phi_b = (
+        fourier.draw(kernel, key, dim=256, num_features=num_features, sampler=sampler)(
+          views
+        )
+        for key in jax.random.split(rng)
+      )
+      return jnp.stack([hsic.hsic_zy(phi_a), hsic.hsic_zz(phi_a, phi_b)])
+
+    draws = jax.random.split(jax.random.key(0), 200)
+    return jax.jit(lambda draws: jax.lax.map(estimate, draws))(draws).std(axis=0)
+
+  assert np.all(noise(64, 'stratified') <= 1.1 * noise(512, 'iid'))
+
+
 def test_linear_features_are_exact():
   views = _views()
   np.testing.assert_allclose(
