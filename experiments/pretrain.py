@@ -3,6 +3,7 @@
 python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
 """
 
+import functools
 import pathlib
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +16,13 @@ import optax
 
 from sslhsic import augment, losses, optim, parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import diagnostics, features, figures, representations
+from sslhsic.evaluation import (
+  dependence,
+  diagnostics,
+  features,
+  figures,
+  representations,
+)
 from sslhsic.networks import branches
 from sslhsic.training import runner
 
@@ -113,6 +120,10 @@ class Pretrain:
     self._target = branches.target(**shared) if self._config.target_network else None
     loss = self._config.loss
     self._loss = losses.create(loss.name, **loss.get(loss.name, {}))
+    if self._loss.needs_target and not self._target:
+      raise ValueError(
+        f'the loss {loss.name} needs a target network; use config.target_network = True'
+      )
 
   def _build_optimizers(self) -> None:
     optimizer, training = self._config.optimizer, self._config.training
@@ -128,6 +139,13 @@ class Pretrain:
       'adamw', self._config.loss.learning_rate, weight_decay=0.0
     )
     self._average = optim.weight_ema(self._config.weight_ema_decay)
+    self._target_decay = functools.partial(
+      optim.target_decay,
+      total_steps=self.num_steps,
+      base_decay=self._config.target_base_decay,
+      schedule=self._config.target_decay_schedule,
+    )
+    self._target_decay(0)  # Refuses a schedule that there is not, now.
 
   def _build_input(self) -> loader.DeviceIterator:
     data = self._config.data
@@ -253,9 +271,20 @@ class Pretrain:
         self._target, state.target_params, state.target_state, views
       )
       target = jax.lax.stop_gradient(jnp.stack([out.projection for out in targets]))
-      target = losses.l2_normalize(target)
-    projections = losses.Projections(losses.l2_normalize(online), target)
-    loss, scalars = self._loss(loss_params, rng, projections, parallel.AXIS_NAME)
+    projections = losses.Projections(online, target)
+    unit_norm = jax.tree.map(losses.l2_normalize, projections)
+    loss, scalars = self._loss(
+      loss_params,
+      rng,
+      unit_norm if self._loss.unit_norm else projections,
+      parallel.AXIS_NAME,
+    )
+    if self._config.instruments:
+      scalars |= dependence.measure(
+        jax.lax.stop_gradient(unit_norm.views),
+        self._loss.kernel_of(loss_params),
+        parallel.AXIS_NAME,
+      )
     logits = outputs[0].logits.astype(jnp.float32)
     classifier_loss = optax.softmax_cross_entropy_with_integer_labels(
       logits, labels
@@ -275,9 +304,7 @@ class Pretrain:
     """Moves the target network towards the updated online network."""
     if target_params is None:
       return None, {}
-    decay = optim.target_decay(
-      global_step, self.num_steps, self._config.target_base_decay
-    )
+    decay = self._target_decay(global_step)
     followed = {name: params[name] for name in target_params}
     return optim.ema_update(target_params, followed, decay), {'target_decay': decay}
 

@@ -71,8 +71,8 @@ def draw(
     ValueError: unknown sampler, or a `num_features` that it cannot give.
   """
   if isinstance(kernel, kernels.Linear):
-    return lambda z: z.astype(jnp.float32)
-  _check(num_features, sampler)
+    return lambda z: z.astype(jnp.float32) / kernel.scale
+  check(num_features, sampler)
   tail_rng, normal_rng, phase_rng = jax.random.split(rng, 3)
   num_frequencies = num_features // 2 if sampler == 'stratified' else num_features
   # Uniform on (0, 1]: a tail of 0 would be an infinite frequency.
@@ -87,7 +87,8 @@ def draw(
   return RandomFeatures(frequencies, phases)
 
 
-def _check(num_features: int, sampler: str) -> None:
+def check(num_features: int, sampler: str) -> None:
+  """Raises ValueError if `draw` has no such sampler, or it no such number."""
   if sampler not in SAMPLERS:
     raise ValueError(f'unknown sampler {sampler!r}; use one of {", ".join(SAMPLERS)}')
   if num_features < 1 or (sampler == 'stratified' and num_features % 2):

@@ -1,4 +1,4 @@
-"""The two dependence measures of SSL-HSIC: HSIC(Z,Y) and HSIC(Z,Z).
+"""The dependence measures of SSL-HSIC: HSIC(Z,Y), HSIC(Z,Z), and its relatives.
 
 Z is the feature of a view, Y the identity of its image (Li et al., 2021). Sums run over
 B images i with M views p each; φ is a feature map of the kernel, see `fourier`. From
@@ -55,15 +55,33 @@ def hsic_zz(
   Returns:
     A scalar, float32, the same on every device.
   """
-  num_views, _, _ = _check_views(phi_a)
-  chex.assert_equal_shape_prefix([phi_a, phi_b], 2)
-  a, b = (phi.reshape(-1, phi.shape[-1]).astype(jnp.float32) for phi in (phi_a, phi_b))
-  count = _global_batch_size(phi_a, axis_name) * num_views
-  sum_a, sum_b, products = _global_sum(
-    (a.sum(axis=0), b.sum(axis=0), jnp.matmul(a.T, b, precision='highest')), axis_name
-  )
-  covariance = products / count - jnp.outer(sum_a / count, sum_b / count)
+  _, _, covariance = _moments(phi_a, phi_b, axis_name)
   return jnp.sum(covariance**2)
+
+
+def kernel_variance(
+  phi_a: chex.Array, phi_b: chex.Array, axis_name: str | None = None
+) -> chex.Array:
+  """E_z Var_z' k(z, z'): the regulariser that InfoNCE implies, twice over.
+
+  It is HSIC(Z,Z) + Var_z E_z' k, so never below HSIC(Z,Z) (Li et al., 2021). With C the
+  cross-covariance of φ_a and φ_b, and m their means,
+
+  ‖C‖²_F + m_aᵀ C m_b
+
+  Args:
+    phi_a: [M, b, D] features of this device's images, from one draw.
+    phi_b: [M, b, D'] features of the same images, from an independent draw.
+    axis_name: the mapped axis over which the batch is spread, if it is.
+
+  Returns:
+    A scalar, float32, the same on every device.
+  """
+  mean_a, mean_b, covariance = _moments(phi_a, phi_b, axis_name)
+  of_means = jnp.matmul(
+    mean_a, jnp.matmul(covariance, mean_b, precision='highest'), precision='highest'
+  )
+  return jnp.sum(covariance**2) + of_means
 
 
 def exact_hsic_zy(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
@@ -82,6 +100,64 @@ def exact_hsic_zz(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
   means = gram.mean(axis=0)
   centred = gram - means[:, None] - means[None, :] + means.mean()
   return jnp.mean(centred**2)
+
+
+def exact_kernel_variance(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
+  """What `kernel_variance` estimates, from all pairs: [M, B, d] -> scalar, float32."""
+  _, _, dim = _check_views(views)
+  gram = kernel(views.reshape(-1, dim), views.reshape(-1, dim))
+  return gram.var(axis=1).mean()
+
+
+def unbiased_hsic(gram_x: chex.Array, gram_y: chex.Array) -> chex.Array:
+  """The unbiased estimator of HSIC(X,Y) from n samples, of any two kernels.
+
+  [Tr(K̃L̃) + 1ᵀK̃1·1ᵀL̃1/((n−1)(n−2)) − 2/(n−2)·1ᵀK̃L̃1] / (n(n−3))
+
+  where K̃ and L̃ are the Gram matrices with zeros on the diagonal (Song et al., 2012,
+  "Feature selection via dependence maximization"). For evaluation: it may be negative,
+  and it needs independent samples, such as embeddings and labels of a test set.
+
+  Args:
+    gram_x: [n, n] Gram matrix K of the samples of X.
+    gram_y: [n, n] Gram matrix L of the samples of Y.
+
+  Returns:
+    A scalar, float32.
+
+  Raises:
+    ValueError: there are fewer than four samples.
+  """
+  chex.assert_rank([gram_x, gram_y], 2)
+  chex.assert_equal_shape([gram_x, gram_y, gram_x.T])
+  n = len(gram_x)
+  if n < 4:
+    raise ValueError(f'{n} samples; the unbiased estimator needs 4 or more')
+  x, y = (_without_diagonal(gram) for gram in (gram_x, gram_y))
+  trace = jnp.sum(x * y.T)
+  sums = jnp.sum(x) * jnp.sum(y) / ((n - 1) * (n - 2))
+  product = jnp.sum(x.sum(axis=0) * y.sum(axis=1))
+  return (trace + sums - 2 / (n - 2) * product) / (n * (n - 3))
+
+
+def _without_diagonal(gram: chex.Array) -> chex.Array:
+  is_diagonal = jnp.eye(len(gram), dtype=bool)
+  return jnp.where(is_diagonal, 0, gram.astype(jnp.float32))
+
+
+def _moments(
+  phi_a: chex.Array, phi_b: chex.Array, axis_name: str | None
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+  """Means [D], [D'] and cross-covariance [D, D'] of all features of both draws."""
+  num_views, _, _ = _check_views(phi_a)
+  chex.assert_equal_shape_prefix([phi_a, phi_b], 2)
+  a, b = (phi.reshape(-1, phi.shape[-1]).astype(jnp.float32) for phi in (phi_a, phi_b))
+  count = _global_batch_size(phi_a, axis_name) * num_views
+  sum_a, sum_b, products = _global_sum(
+    (a.sum(axis=0), b.sum(axis=0), jnp.matmul(a.T, b, precision='highest')), axis_name
+  )
+  mean_a, mean_b = sum_a / count, sum_b / count
+  return mean_a, mean_b, products / count - jnp.outer(mean_a, mean_b)
 
 
 def _check_views(views: chex.Array) -> tuple[int, int, int]:

@@ -30,14 +30,29 @@ def squared_distances(x: chex.Array, y: chex.Array) -> chex.Array:
   return jnp.maximum(norms - 2 * inner, 0)
 
 
+@jax.jit
+def _distances(x: chex.Array, y: chex.Array) -> chex.Array:
+  """‖xᵢ − yⱼ‖, [n, m]; from differences, for rounding would show under the root."""
+  chex.assert_rank([x, y], 2)
+  x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+  s = jnp.sum((x[:, None] - y[None, :]) ** 2, axis=-1)
+  # The root's gradient is infinite at 0; a pair of equal points gets none instead.
+  return jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)
+
+
 class Linear(NamedTuple):
-  """k(x, y) = ⟨x, y⟩; its feature map is the identity."""
+  """k(x, y) = ⟨x, y⟩ / c²; its feature map is x / c.
+
+  With c² = τ it is the kernel that InfoNCE at temperature τ has in its exponent.
+  """
+
+  scale: chex.Numeric = 1.0
 
   def __call__(self, x: chex.Array, y: chex.Array) -> chex.Array:
     """Gram matrix: [n, d], [m, d] -> [n, m], float32."""
     chex.assert_rank([x, y], 2)
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-    return jnp.matmul(x, y.T, precision='highest')
+    return jnp.matmul(x, y.T, precision='highest') / self.scale**2
 
 
 class Gaussian(NamedTuple):
@@ -86,4 +101,32 @@ class InverseMultiquadric(NamedTuple):
     return -jax.scipy.special.ndtri(tails / 2)
 
 
-Kernel = Linear | Gaussian | InverseMultiquadric
+class Laplace(NamedTuple):
+  """k(x, y) = exp(−‖x−y‖ / c).
+
+  For measuring, not for training on random features: it has a kink at x = y, so the
+  length of its frequencies has no mean, nor has the gradient that features give.
+  """
+
+  scale: chex.Numeric = 1.0
+
+  def __call__(self, x: chex.Array, y: chex.Array) -> chex.Array:
+    """Gram matrix: [n, d], [m, d] -> [n, m], float32."""
+    return jnp.exp(-_distances(x, y) / self.scale)
+
+  def amplitudes(self, tails: chex.Array) -> chex.Array:
+    """1/|g| of the exact scale mixture exp(−r) = E exp(−r²/2g²), g ~ N(0, 1).
+
+    Frequencies n/(c·|g|) follow the multivariate Cauchy law, in every dimension.
+
+    Args:
+      tails: upper-tail probabilities in (0, 1]; uniform ones give 1/|g| its law.
+
+    Returns:
+      The 1/|g| whose upper-tail probability is `tails`, of the same shape.
+    """
+    # P(1/|g| > a) = P(|g| < 1/a) = erf(1/(a√2)).
+    return 1 / (jnp.sqrt(2.0) * jax.scipy.special.erfinv(tails))
+
+
+Kernel = Linear | Gaussian | InverseMultiquadric | Laplace

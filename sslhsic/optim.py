@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+TARGET_SCHEDULES = ('cosine', 'constant')
+
 
 def scaled_learning_rate(base: float, batch_size: int) -> float:
   """Scales a learning rate given for 256 images to the global batch: base·B/256."""
@@ -147,7 +149,10 @@ def create(
 
 
 def target_decay(
-  step: chex.Numeric, total_steps: int, base_decay: float = 0.99
+  step: chex.Numeric,
+  total_steps: int,
+  base_decay: float = 0.99,
+  schedule: str = 'cosine',
 ) -> jax.Array:
   """Decay of the target network at a step: 1 − (1 − base)·(cos(πk/K) + 1)/2.
 
@@ -157,11 +162,23 @@ def target_decay(
     step: k, a number or an array.
     total_steps: K, of the whole training.
     base_decay: decay at step 0.
+    schedule: 'cosine' is the above; 'constant' stays at `base_decay`, and at a decay of
+      0 the target network is the online one, as in SimSiam.
 
   Returns:
     The decay, float32, in the shape of `step`.
+
+  Raises:
+    ValueError: there is no such schedule.
   """
+  if schedule not in TARGET_SCHEDULES:
+    raise ValueError(
+      f'unknown target decay schedule {schedule!r}; use one of '
+      f'{", ".join(TARGET_SCHEDULES)}'
+    )
   progress = jnp.asarray(step, jnp.float32) / total_steps
+  if schedule == 'constant':
+    return jnp.full_like(progress, base_decay)
   return 1 - (1 - base_decay) * (jnp.cos(jnp.pi * progress) + 1) / 2
 
 

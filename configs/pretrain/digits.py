@@ -29,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.target_network = True
   config.target_base_decay = 0.9
+  config.target_decay_schedule = 'cosine'
   config.weight_ema_decay = 0.99
   config.loss = {
     'name': 'ssl_hsic',
@@ -39,10 +40,19 @@ def get_config() -> ml_collections.ConfigDict:
       'num_features': 128,
       'sampler': 'stratified',
       'initial_scale': 1.0,
+      'kernel': 'inverse_multiquadric',
+      'regularizer': 'root_hsic_zz',
     },
     'info_nce': {'temperature': 0.1},
     'byol': {},
+    'barlow_twins': {'redundancy_weight': 5e-3},
+    'vicreg': {
+      'invariance_weight': 25.0,
+      'variance_weight': 25.0,
+      'covariance_weight': 1.0,
+    },
   }
+  config.instruments = False  # Logs HSIC, InfoNCE and more of every batch, exactly.
   config.optimizer = {
     'name': 'adamw',
     'base_learning_rate': 8e-3,  # Times batch_size / 256.

@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.target_network = True
   config.target_base_decay = 0.99
+  config.target_decay_schedule = 'cosine'
   config.weight_ema_decay = 0.999
   config.loss = {
     'name': 'ssl_hsic',
@@ -44,10 +45,19 @@ def get_config() -> ml_collections.ConfigDict:
       'num_features': 512,
       'sampler': 'stratified',
       'initial_scale': 1.0,
+      'kernel': 'inverse_multiquadric',
+      'regularizer': 'root_hsic_zz',
     },
     'info_nce': {'temperature': 0.1},
     'byol': {},
+    'barlow_twins': {'redundancy_weight': 5e-3},
+    'vicreg': {
+      'invariance_weight': 25.0,
+      'variance_weight': 25.0,
+      'covariance_weight': 1.0,
+    },
   }
+  config.instruments = False  # Logs HSIC, InfoNCE and more of every batch, exactly.
   config.optimizer = {
     'name': 'lars',
     'base_learning_rate': 0.4,  # Times batch_size / 256.

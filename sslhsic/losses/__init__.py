@@ -4,22 +4,29 @@ A loss is an object with
 
   init(rng) -> params
   __call__(params, rng, projections, axis_name=None) -> (loss, metrics)
+  kernel_of(params) -> the kernel in which `evaluation.dependence` looks at its features
+  unit_norm: whether it takes features of unit norm, or as the network gives them
+  needs_target: whether it is nothing without a target network
 
 It is the same number, and gives the same parameter gradient, on one device with B
 images as on n devices with B/n each (averaged over them).
 """
 
+from sslhsic.losses.barlow_twins import BarlowTwins
 from sslhsic.losses.byol import BYOL
 from sslhsic.losses.info_nce import InfoNCE
 from sslhsic.losses.projections import Projections, l2_normalize
 from sslhsic.losses.ssl_hsic import SSLHSIC
+from sslhsic.losses.vicreg import VICReg
 
 __all__ = [
   'BYOL',
   'LOSSES',
   'SSLHSIC',
+  'BarlowTwins',
   'InfoNCE',
   'Projections',
+  'VICReg',
   'create',
   'l2_normalize',
 ]
@@ -28,6 +35,8 @@ LOSSES = {
   'ssl_hsic': SSLHSIC,
   'info_nce': InfoNCE,
   'byol': BYOL,
+  'barlow_twins': BarlowTwins,
+  'vicreg': VICReg,
 }
 
 
@@ -35,7 +44,7 @@ def create(name: str, **config):
   """The loss called `name`, with the settings of its class.
 
   Raises:
-    ValueError: there is no such loss.
+    ValueError: there is no such loss, or a setting has a value it cannot have.
     TypeError: it has no such setting.
   """
   if name not in LOSSES:

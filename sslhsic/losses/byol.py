@@ -1,10 +1,12 @@
 """The loss of BYOL (Grill et al., 2020)."""
 
 import dataclasses
+from typing import ClassVar
 
 import chex
 import jax.numpy as jnp
 
+from sslhsic import kernels
 from sslhsic.losses import collectives
 from sslhsic.losses import projections as projections_lib
 
@@ -14,13 +16,23 @@ class BYOL:
   """Σ over both views of ‖q − t‖² = 2 − 2⟨q, t⟩, the mean over images.
 
   q is the online network's prediction of a view, t the target network's projection of
-  the other (https://arxiv.org/abs/2006.07733, equation 2 and its symmetric).
+  the other (https://arxiv.org/abs/2006.07733, equation 2 and its symmetric). With a
+  target network that is the online one (a target decay of 0), it is that of SimSiam
+  (https://arxiv.org/abs/2011.10566), up to scale and a constant.
   """
+
+  unit_norm: ClassVar[bool] = True
+  needs_target: ClassVar[bool] = True
 
   def init(self, rng: chex.PRNGKey) -> tuple[()]:
     """Nothing is learned."""
     del rng
     return ()
+
+  def kernel_of(self, params: tuple[()]) -> kernels.Linear:
+    """The linear kernel, in which the loss is the scatter of an image's views."""
+    del params
+    return kernels.Linear()
 
   def __call__(
     self,
@@ -47,8 +59,7 @@ class BYOL:
     projections_lib.check(projections)
     if projections.target is None:
       raise ValueError('byol needs a target network; use config.target_network = True')
-    online = projections.online.astype(jnp.float32)
-    target = projections.target[::-1].astype(jnp.float32)
-    similarity = collectives.global_mean(jnp.sum(online * target, axis=-1), axis_name)
+    similarities = jnp.stack([jnp.sum(q * t, axis=1) for q, t in projections.pairs])
+    similarity = collectives.global_mean(similarities, axis_name)
     loss = 2 * (2 - 2 * similarity)
     return loss, {'loss': loss, 'positive_similarity': similarity}

@@ -6,8 +6,17 @@ import jax
 
 def global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
   """Mean over the entries of x on all devices, which hold equally many."""
-  mean = x.mean()
-  return jax.lax.pmean(mean, axis_name) if axis_name else mean
+  return mean_over_devices(x.mean(), axis_name)
+
+
+def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  """Mean of each array over the devices, entry by entry."""
+  return jax.lax.pmean(tree, axis_name) if axis_name else tree
+
+
+def global_batch_size(local_batch: int, axis_name: str | None) -> int:
+  """B, of b images on each device."""
+  return local_batch * (jax.lax.axis_size(axis_name) if axis_name else 1)
 
 
 def gather_images(features: chex.Array, axis_name: str | None) -> chex.Array:

@@ -1,12 +1,14 @@
 """InfoNCE (van den Oord et al., 2018), as NT-Xent of SimCLR (Chen et al., 2020)."""
 
 import dataclasses
+from typing import ClassVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from sslhsic import kernels
 from sslhsic.losses import collectives
 from sslhsic.losses import projections as projections_lib
 
@@ -26,10 +28,18 @@ class InfoNCE:
 
   temperature: float = 0.1
 
+  unit_norm: ClassVar[bool] = True
+  needs_target: ClassVar[bool] = False
+
   def init(self, rng: chex.PRNGKey) -> tuple[()]:
     """Nothing is learned."""
     del rng
     return ()
+
+  def kernel_of(self, params: tuple[()]) -> kernels.Linear:
+    """⟨x, y⟩/τ, what the loss has in its exponent."""
+    del params
+    return kernels.Linear(scale=self.temperature**0.5)
 
   def __call__(
     self,

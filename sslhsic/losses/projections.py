@@ -1,4 +1,4 @@
-"""What every loss sees: the unit-norm features of two views on this device."""
+"""What every loss sees: the features of two views on this device."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 
 class Projections(NamedTuple):
-  """Unit-norm features of this device's b images, views 1 and 2.
+  """Features of this device's b images, views 1 and 2.
+
+  They have unit norm, but for the losses whose `unit_norm` is false.
 
   Attributes:
     online: [2, b, d]. With a target network: predictions of the online network;
@@ -25,6 +27,19 @@ class Projections(NamedTuple):
     if self.target is None:
       return self.online
     return jnp.concatenate([self.online, self.target])
+
+  @property
+  def pairs(self) -> list[tuple[chex.Array, chex.Array]]:
+    """What is compared, in float32: [b, d] of a view and [b, d] of the other one.
+
+    With a target network each online view with the target of the other; without, the
+    two views, once.
+    """
+    online = self.online.astype(jnp.float32)
+    if self.target is None:
+      return [(online[0], online[1])]
+    target = self.target.astype(jnp.float32)
+    return [(online[0], target[1]), (online[1], target[0])]
 
 
 def l2_normalize(x: chex.Array, eps: float = 1e-12) -> chex.Array:

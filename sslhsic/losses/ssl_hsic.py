@@ -1,7 +1,7 @@
 """The SSL-HSIC loss (Li et al., 2021) with a learned kernel scale."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import chex
 import jax
@@ -21,6 +21,20 @@ class Params(NamedTuple):
   kernel_scale: chex.Array
 
 
+KERNELS = {
+  'inverse_multiquadric': kernels.InverseMultiquadric,
+  'gaussian': kernels.Gaussian,
+  'linear': kernels.Linear,
+}
+REGULARIZERS = {
+  # The floor keeps the gradient of the root finite when all features are equal.
+  'root_hsic_zz': lambda terms: jnp.sqrt(jnp.maximum(terms['hsic_zz'], 1e-14)),
+  'hsic_zz': lambda terms: terms['hsic_zz'],
+  'kernel_variance': lambda terms: terms['kernel_variance'] / 2,
+  'none': lambda terms: 0.0,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class SSLHSIC:
   """−HSIC(Z,Y) + γ·√HSIC(Z,Z), the kernel being inverse multiquadric.
@@ -33,25 +47,49 @@ class SSLHSIC:
   to be steep where the features are.
 
   Attributes:
-    gamma: γ, weight of √HSIC(Z,Z).
+    gamma: γ, weight of the regulariser.
     num_features: D, number of random Fourier features.
     sampler: how they are drawn, see `fourier.draw`.
     initial_scale: c at the start.
+    kernel: 'inverse_multiquadric', 'gaussian', or 'linear', which has neither scale
+      nor random features: its HSIC is exact.
+    regularizer: what γ weighs: 'root_hsic_zz', √HSIC(Z,Z); 'hsic_zz', HSIC(Z,Z);
+      'kernel_variance', ½·E_z Var_z' k, which InfoNCE implies; or 'none'.
+
+  Raises:
+    ValueError: when made with settings that there are not.
   """
 
   gamma: float = 3.0
   num_features: int = 512
   sampler: str = 'stratified'
   initial_scale: float = 1.0
+  kernel: str = 'inverse_multiquadric'
+  regularizer: str = 'root_hsic_zz'
 
-  def init(self, rng: chex.PRNGKey) -> Params:
-    """The initial kernel scale."""
+  unit_norm: ClassVar[bool] = True
+  needs_target: ClassVar[bool] = False
+
+  def __post_init__(self):
+    fourier.check(self.num_features, self.sampler)
+    for value, known in ((self.kernel, KERNELS), (self.regularizer, REGULARIZERS)):
+      if value not in known:
+        raise ValueError(f'ssl_hsic has no {value!r}; use one of {", ".join(known)}')
+
+  def init(self, rng: chex.PRNGKey) -> Params | tuple[()]:
+    """The initial kernel scale; nothing for the linear kernel."""
     del rng  # Nothing is random.
+    if self.kernel == 'linear':
+      return ()
     return Params(kernel_scale=jnp.float32(self.initial_scale))
+
+  def kernel_of(self, params: Params | tuple[()]) -> kernels.Kernel:
+    """The kernel at its learned scale."""
+    return KERNELS[self.kernel](*params)
 
   def __call__(
     self,
-    params: Params,
+    params: Params | tuple[()],
     rng: chex.PRNGKey,
     projections: projections_lib.Projections,
     axis_name: str | None = None,
@@ -71,21 +109,20 @@ class SSLHSIC:
     projections_lib.check(projections)
     views = projections.views
     rng_a, rng_b, rng_anchors = jax.random.split(rng, 3)
-    kernel = kernels.InverseMultiquadric(jax.lax.stop_gradient(params.kernel_scale))
+    kernel = self.kernel_of(jax.lax.stop_gradient(params))
     phi_a, phi_b = (self._draw(kernel, rng, views)(views) for rng in (rng_a, rng_b))
-    zy = hsic.hsic_zy(phi_a, axis_name)
-    zz = hsic.hsic_zz(phi_a, phi_b, axis_name)
-    # The floor keeps the gradient of the root finite when all features are equal.
-    loss = -zy + self.gamma * jnp.sqrt(jnp.maximum(zz, 1e-14))
-    learned_kernel = kernels.InverseMultiquadric(params.kernel_scale)
-    log_slope = mean_log_slope(learned_kernel, rng_anchors, views, axis_name)
-    metrics = {
-      'loss': loss,
-      'hsic_zy': zy,
-      'hsic_zz': zz,
-      'kernel_scale': params.kernel_scale,
-      'kernel_log_slope': log_slope,
+    terms = {
+      'hsic_zy': hsic.hsic_zy(phi_a, axis_name),
+      'hsic_zz': hsic.hsic_zz(phi_a, phi_b, axis_name),
     }
+    if self.regularizer == 'kernel_variance':
+      terms['kernel_variance'] = hsic.kernel_variance(phi_a, phi_b, axis_name)
+    loss = self.gamma * REGULARIZERS[self.regularizer](terms) - terms['hsic_zy']
+    metrics = {'loss': loss, **terms}
+    if self.kernel == 'linear':
+      return loss, metrics
+    log_slope = mean_log_slope(self.kernel_of(params), rng_anchors, views, axis_name)
+    metrics |= {'kernel_scale': params.kernel_scale, 'kernel_log_slope': log_slope}
     # The scale's objective adds its gradient to the loss, not its value.
     return loss + (jax.lax.stop_gradient(log_slope) - log_slope), metrics
 

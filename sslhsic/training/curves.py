@@ -1,4 +1,4 @@
-"""A picture of every logged scalar over training."""
+"""Pictures of the logged scalars over training."""
 
 import math
 import pathlib
@@ -27,3 +27,37 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     axis.set_xlabel('step')
   picture.tight_layout()
   picture.savefig(path, dpi=110)
+
+
+def plot_approximations(
+  rows: Sequence[dict[str, Any]], directory: pathlib.Path
+) -> None:
+  """Draws each scalar that is logged with its `…_approximation` against it.
+
+  Writes NAME.png: both over training, and one against the other, a point for each
+  logged step, next to the line where they are equal.
+  """
+  logged = {name for row in rows for name in row}
+  for name in sorted(logged):
+    approximation = f'{name}_approximation'
+    if approximation not in logged:
+      continue
+    points = [
+      (row['step'], row[name], row[approximation]) for row in rows if name in row
+    ]
+    steps, values, approximations = zip(*points, strict=True)
+    picture = figure.Figure(figsize=(9, 3.6))
+    over_time, against = picture.subplots(1, 2)
+    over_time.plot(steps, values, label=name)
+    over_time.plot(steps, approximations, '--', label=approximation)
+    over_time.set_xlabel('step')
+    over_time.legend(fontsize=8)
+    colours = against.scatter(values, approximations, c=steps, s=12)
+    picture.colorbar(colours, label='step')
+    against.axline((values[-1], values[-1]), slope=1, color='grey', lw=0.8)
+    against.set_xlabel(name)
+    against.set_ylabel(approximation)
+    for axis in (over_time, against):
+      axis.grid(alpha=0.3)
+    picture.tight_layout()
+    picture.savefig(directory / f'{name}.png', dpi=110)

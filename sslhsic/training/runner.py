@@ -173,6 +173,7 @@ class Runner:
     results = self._experiment.report(self._step, directory)
     rows = writers.read(self._path)
     curves.plot(rows, directory / 'curves.png')
+    curves.plot_approximations(rows, directory)
     speeds = [row['images_per_second'] for row in rows if 'images_per_second' in row]
     run = {
       'steps': self._step,
