@@ -4,6 +4,7 @@ E⟨φ(x), φ(y)⟩ = k(x, y) over draws, so that whatever is quadratic in a Gra
 of all pairs becomes a sum over single features.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,9 +37,44 @@ class RandomFeatures(NamedTuple):
     angles = jnp.matmul(z.astype(jnp.float32), self.frequencies.T, precision='highest')
     if self.phases is not None:
       phases = jnp.expand_dims(self.phases, range(angles.ndim - 1))
-      return jnp.sqrt(2 / num_frequencies) * jnp.cos(angles + phases)
-    features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-    return features / jnp.sqrt(float(num_frequencies))
+      return math.sqrt(2 / num_frequencies) * cos_sin(angles + phases)[0]
+    # Stacked and reshaped: cheaper than to concatenate, the same array.
+    features = jnp.stack(cos_sin(angles), axis=-2) / math.sqrt(num_frequencies)
+    return features.reshape(*angles.shape[:-1], 2 * num_frequencies)
+
+
+@jax.custom_jvp
+def cos_sin(x: chex.Array) -> tuple[chex.Array, chex.Array]:
+  """cos x and sin x together, several times faster than one by one.
+
+  x = k·π/2 + r with |r| ≤ π/4; the cosine and sine of r are polynomials, and k says
+  which is which and its sign. On a CPU, XLA's own functions (they reduce any x, however
+  large) would take as long as all matrix products of a loss with few features.
+
+  Args:
+    x: float32, of any shape.
+
+  Returns:
+    Both, of that shape; to 1e-7 for |x| up to 1,000, to 1e-6 up to 20,000.
+  """
+  quarter = jnp.round(x * (2 / math.pi))
+  # π/2 in three parts, of which k times the first two is exact.
+  r = ((x - quarter * 1.5703125) - quarter * (253 / 2**19)) - quarter * 1.2675908e-6
+  u = r * r
+  # Minimax on |r| ≤ π/4, to 2e-9.
+  sin = r + r * u * (-0.16666651 + u * (0.00833197869 + u * -0.000194956359))
+  cos = 1 - u / 2 + u * u * (0.0416666456 + u * (-0.00138873677 + u * 2.44384519e-5))
+  k = quarter.astype(jnp.int32)
+  is_odd = (k & 1) == 1
+  cos, sin = jnp.where(is_odd, sin, cos), jnp.where(is_odd, cos, sin)
+  return jnp.where((k + 1) & 2 > 0, -cos, cos), jnp.where(k & 2 > 0, -sin, sin)
+
+
+@cos_sin.defjvp
+def _cos_sin_jvp(primals, tangents):
+  cos, sin = cos_sin(*primals)
+  (x_dot,) = tangents
+  return (cos, sin), (-sin * x_dot, cos * x_dot)
 
 
 def draw(

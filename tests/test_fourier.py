@@ -7,12 +7,35 @@ import pytest
 
 from sslhsic import fourier, kernels
 
-SHIFT_INVARIANT = [kernels.Gaussian(0.8), kernels.InverseMultiquadric(0.8)]
+SHIFT_INVARIANT = [
+  kernels.Gaussian(0.8),
+  kernels.InverseMultiquadric(0.8),
+  kernels.Laplace(0.8),
+]
 
 
 def _unit_features(count, dim, seed=0):
   x = np.random.default_rng(seed).normal(size=(count, dim))
   return jnp.float32(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+  ('largest', 'tolerance'), [(1.0, 1e-7), (1e3, 2e-7), (2e4, 1e-6)]
+)
+def test_cosine_and_sine_are_those_of_numpy(largest, tolerance):
+  x = np.random.default_rng(0).uniform(-largest, largest, 10_000).astype(np.float32)
+  x = np.append(x, np.float32([0, np.pi / 4, -np.pi / 4, np.pi / 2, -np.pi, 3 * np.pi]))
+  cos, sin = jax.jit(fourier.cos_sin)(x)
+  np.testing.assert_allclose(cos, np.cos(x.astype(np.float64)), rtol=0, atol=tolerance)
+  np.testing.assert_allclose(sin, np.sin(x.astype(np.float64)), rtol=0, atol=tolerance)
+
+
+def test_gradients_of_cosine_and_sine_are_each_other():
+  x = jnp.linspace(-9, 9, 7)
+  cos, sin = fourier.cos_sin(x)
+  of = lambda index: jax.grad(lambda x: fourier.cos_sin(x)[index].sum())(x)
+  np.testing.assert_allclose(of(0), -sin, rtol=1e-6)
+  np.testing.assert_allclose(of(1), cos, rtol=1e-6)
 
 
 @pytest.mark.parametrize('sampler', fourier.SAMPLERS)
@@ -56,16 +79,15 @@ def test_cosine_and_sine_features_have_unit_norm():
 
 def test_every_frequency_is_finite():
   """Float32 must not round the last stratum's quantile to infinity."""
-  frequencies = fourier.draw(
-    kernels.InverseMultiquadric(), jax.random.key(3), dim=1, num_features=200_000
-  ).frequencies
-  assert np.all(np.isfinite(frequencies))
+  for kernel in SHIFT_INVARIANT:
+    draw = fourier.draw(kernel, jax.random.key(3), dim=1, num_features=200_000)
+    assert np.all(np.isfinite(draw.frequencies))
 
 
 def test_linear_kernel_is_its_own_feature_map():
   x = _unit_features(4, 8)
-  phi = fourier.draw(kernels.Linear(), jax.random.key(0), dim=8, num_features=2)
-  np.testing.assert_array_equal(phi(x), x)
+  phi = fourier.draw(kernels.Linear(2.0), jax.random.key(0), dim=8, num_features=2)
+  np.testing.assert_array_equal(phi(x), x / 2)
 
 
 def test_leading_axes_pass_through():

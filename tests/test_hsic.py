@@ -10,7 +10,12 @@ import pytest
 
 from sslhsic import fourier, hsic, kernels
 
-KERNELS = [kernels.Linear(), kernels.Gaussian(0.8), kernels.InverseMultiquadric(0.8)]
+KERNELS = [
+  kernels.Linear(),
+  kernels.Gaussian(0.8),
+  kernels.InverseMultiquadric(0.8),
+  kernels.Laplace(0.8),
+]
 KERNEL_IDS = [type(kernel).__name__ for kernel in KERNELS]
 
 
@@ -93,6 +98,17 @@ def test_exact_hsic_zz_is_the_trace(kernel):
   np.testing.assert_allclose(hsic.exact_hsic_zz(views, kernel), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize('kernel', KERNELS, ids=KERNEL_IDS)
+def test_exact_kernel_variance_is_the_definition(kernel):
+  views = _views()
+  rows = views.reshape(-1, views.shape[-1])
+  gram = np.asarray(kernel(rows, rows), np.float64)
+  expected = np.mean([np.mean(row**2) - np.mean(row) ** 2 for row in gram])
+  np.testing.assert_allclose(
+    hsic.exact_kernel_variance(views, kernel), expected, rtol=1e-4
+  )
+
+
 @pytest.mark.parametrize('sampler', fourier.SAMPLERS)
 @pytest.mark.parametrize('kernel', KERNELS[1:], ids=KERNEL_IDS[1:])
 @pytest.mark.parametrize('dim', [1, 2, 1024])
@@ -104,13 +120,55 @@ def test_feature_estimators_are_unbiased(kernel, sampler, dim):
       fourier.draw(kernel, key, dim=dim, num_features=16, sampler=sampler)(views)
       for key in jax.random.split(rng)
     )
-    return hsic.hsic_zy(phi_a), hsic.hsic_zz(phi_a, phi_b)
+    return (
+      hsic.hsic_zy(phi_a),
+      hsic.hsic_zz(phi_a, phi_b),
+      hsic.kernel_variance(phi_a, phi_b),
+    )
 
   draws = jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(0), 1000))
-  exact = hsic.exact_hsic_zy(views, kernel), hsic.exact_hsic_zz(views, kernel)
+  exact = (
+    hsic.exact_hsic_zy(views, kernel),
+    hsic.exact_hsic_zz(views, kernel),
+    hsic.exact_kernel_variance(views, kernel),
+  )
   for estimates, value in zip(draws, exact, strict=True):
     standard_error = estimates.std() / np.sqrt(len(estimates))
     assert abs(estimates.mean() - value) <= 3 * standard_error
+
+
+def _u_statistic(gram_x, gram_y):
+  """HSIC as the mean over all ordered quadruples of different samples."""
+  k, m = np.asarray(gram_x, np.float64), np.asarray(gram_y, np.float64)
+  terms = [
+    k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q])
+    for i, j, q, r in itertools.permutations(range(len(k)), 4)
+  ]
+  return np.mean(terms)
+
+
+@pytest.mark.parametrize('count', [4, 7])
+def test_unbiased_hsic_is_the_mean_over_quadruples(count):
+  x, y = _views(2, count)
+  gram_x, gram_y = kernels.Gaussian(0.8)(x, x), kernels.Linear()(y, y)
+  np.testing.assert_allclose(
+    hsic.unbiased_hsic(gram_x, gram_y), _u_statistic(gram_x, gram_y), rtol=1e-4
+  )
+
+
+def test_unbiased_hsic_of_independent_samples_is_zero_on_average():
+  def estimate(rng):
+    x, y = jax.random.normal(rng, [2, 6, 3])
+    kernel = kernels.Gaussian()
+    return hsic.unbiased_hsic(kernel(x, x), kernel(y, y))
+
+  estimates = jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(0), 2000))
+  assert abs(estimates.mean()) <= 3 * estimates.std() / np.sqrt(2000)
+
+
+def test_unbiased_hsic_of_three_samples_is_refused():
+  with pytest.raises(ValueError, match='3 samples; the unbiased estimator needs 4'):
+    hsic.unbiased_hsic(jnp.eye(3), jnp.eye(3))
 
 
 def test_few_stratified_features_are_no_noisier_than_many_independent_ones():
@@ -141,6 +199,11 @@ def test_linear_features_are_exact():
   np.testing.assert_allclose(
     hsic.hsic_zz(views, views), hsic.exact_hsic_zz(views, kernels.Linear()), rtol=1e-4
   )
+  np.testing.assert_allclose(
+    hsic.kernel_variance(views, views),
+    hsic.exact_kernel_variance(views, kernels.Linear()),
+    rtol=1e-4,
+  )
 
 
 @pytest.mark.parametrize('num_devices', [1, 2, 4, 8])
@@ -153,7 +216,9 @@ def test_value_and_gradient_do_not_depend_on_the_number_of_devices(num_devices):
       fourier.draw(kernel, rng, dim=8, num_features=32)(views)
       for rng in jax.random.split(jax.random.key(0))
     )
-    return hsic.hsic_zz(phi_a, phi_b, axis_name) - hsic.hsic_zy(phi_a, axis_name)
+    variance = hsic.kernel_variance(phi_a, phi_b, axis_name)
+    zz = hsic.hsic_zz(phi_a, phi_b, axis_name)
+    return zz + variance - hsic.hsic_zy(phi_a, axis_name)
 
   value, gradient = jax.jit(jax.value_and_grad(loss))(views)
   spread = views.reshape(2, num_devices, -1, 8).swapaxes(0, 1)

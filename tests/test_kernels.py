@@ -27,6 +27,8 @@ def _distances(x, y):
       kernels.InverseMultiquadric(SCALE),
       lambda x, y: SCALE / np.sqrt(SCALE**2 + _distances(x, y)),
     ),
+    (kernels.Linear(SCALE), lambda x, y: x @ y.T / SCALE**2),
+    (kernels.Laplace(SCALE), lambda x, y: np.exp(-np.sqrt(_distances(x, y)) / SCALE)),
   ],
 )
 @pytest.mark.parametrize('dim', [1, 2, 32])
@@ -70,6 +72,21 @@ def test_inverse_multiquadric_amplitudes_are_half_normal():
   np.testing.assert_allclose(
     amplitudes, stats.halfnorm.isf(tails), rtol=1e-4, atol=1e-6
   )
+
+
+def test_laplace_amplitudes_are_the_inverse_of_half_normal():
+  tails = jnp.float32([1e-6, 0.01, 0.5, 0.99])
+  np.testing.assert_allclose(
+    kernels.Laplace().amplitudes(tails), 1 / stats.halfnorm.ppf(tails), rtol=1e-4
+  )
+
+
+def test_laplace_kernel_of_a_point_with_itself_is_one_and_has_a_finite_gradient():
+  x = jnp.float32(np.random.default_rng(0).normal(size=(3, 8)))
+  gram, gradient = jax.value_and_grad(lambda x: kernels.Laplace()(x, x).sum())(x)
+  assert gram >= 3
+  np.testing.assert_array_equal(jnp.diagonal(kernels.Laplace()(x, x)), jnp.ones(3))
+  assert np.all(np.isfinite(gradient))
 
 
 def test_gram_matrix_rejects_features_of_different_dimension():

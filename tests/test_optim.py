@@ -181,6 +181,16 @@ def test_target_decay():
   np.testing.assert_allclose(optim.target_decay(0, 100), 0.99, rtol=1e-6)
 
 
+def test_constant_target_decay_stays():
+  decays = optim.target_decay(jnp.arange(3), 3, base_decay=0.7, schedule='constant')
+  np.testing.assert_allclose(decays, [0.7, 0.7, 0.7], rtol=1e-6)
+
+
+def test_target_decay_refuses_an_unknown_schedule():
+  with pytest.raises(ValueError, match=r"schedule 'linear'; use one of cosine, const"):
+    optim.target_decay(0, 10, schedule='linear')
+
+
 def test_ema_update():
   target, online = {'a': {'w': jnp.ones(2)}}, {'a': {'w': jnp.array([3.0, 5.0])}}
   updated = jax.jit(optim.ema_update)(target, online, optim.target_decay(0, 10, 0.75))

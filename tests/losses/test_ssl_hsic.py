@@ -1,7 +1,5 @@
 """The SSL-HSIC loss: its terms, its kernel scale, and devices."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,54 +95,60 @@ def test_features_do_not_see_the_objective_of_the_kernel_scale():
   np.testing.assert_array_equal(gradient, jnp.zeros_like(views))
 
 
-@pytest.mark.parametrize('num_devices', [1, 2, 4, 8])
-@pytest.mark.parametrize('with_target', [True, False])
-def test_loss_and_gradients_are_equal_on_any_number_of_devices(
-  num_devices, with_target
-):
-  loss = losses.create('ssl_hsic', num_features=64)
-  images = jax.random.normal(jax.random.key(2), (4, 16, 6))
-  weights = jax.random.normal(jax.random.key(3), (6, 8))
+@pytest.mark.parametrize(
+  ('regularizer', 'of_terms'),
+  [
+    ('root_hsic_zz', lambda terms: terms['hsic_zz'] ** 0.5),
+    ('hsic_zz', lambda terms: terms['hsic_zz']),
+    ('kernel_variance', lambda terms: terms['kernel_variance'] / 2),
+    ('none', lambda terms: 0.0),
+  ],
+)
+@pytest.mark.parametrize('kernel', ssl_hsic.KERNELS)
+def test_regularizer_is_what_gamma_weighs(kernel, regularizer, of_terms):
+  loss = losses.create(
+    'ssl_hsic', gamma=2.0, num_features=64, kernel=kernel, regularizer=regularizer
+  )
   params = loss.init(jax.random.key(0))
+  value, metrics = jax.jit(loss)(params, jax.random.key(1), _projections())
+  np.testing.assert_allclose(value, 2 * of_terms(metrics) - metrics['hsic_zy'], 1e-5)
 
-  def of_weights(weights, params, images, axis_name=None):
-    z = losses.l2_normalize(images @ weights)
-    projections = losses.Projections(z[:2], z[2:] if with_target else None)
-    return loss(params, jax.random.key(1), projections, axis_name)
 
-  def gradients(images, axis_name=None):
-    of_images = functools.partial(of_weights, images=images, axis_name=axis_name)
-    grad_fn = jax.value_and_grad(of_images, argnums=(0, 1), has_aux=True)
-    return grad_fn(weights, params)
+@pytest.mark.parametrize('name', ssl_hsic.KERNELS)
+def test_terms_approach_the_exact_ones_of_the_kernel(name):
+  projections = _projections()
+  loss = losses.create(
+    'ssl_hsic', num_features=4096, kernel=name, regularizer='kernel_variance'
+  )
+  params = loss.init(jax.random.key(0))
+  kernel = loss.kernel_of(params)
+  _, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
+  for term, exact in (
+    ('hsic_zy', hsic.exact_hsic_zy),
+    ('hsic_zz', hsic.exact_hsic_zz),
+    ('kernel_variance', hsic.exact_kernel_variance),
+  ):
+    np.testing.assert_allclose(metrics[term], exact(projections.views, kernel), 0.05)
 
-  expected = jax.jit(gradients)(images)
-  spread = images.reshape(4, num_devices, -1, 6).swapaxes(0, 1)
-  actual = jax.pmap(
-    lambda images: jax.lax.pmean(gradients(images, 'i'), 'i'),
-    axis_name='i',
-    devices=jax.devices()[:num_devices],
-  )(spread)
-  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    scale = np.abs(b).max()
-    np.testing.assert_allclose(a[0], b, rtol=1e-5, atol=1e-5 * scale)
+
+def test_linear_kernel_learns_nothing():
+  loss = losses.create('ssl_hsic', kernel='linear')
+  assert not jax.tree.leaves(loss.init(jax.random.key(0)))
+  assert 'kernel_scale' not in loss((), jax.random.key(1), _projections())[1]
 
 
 @pytest.mark.parametrize(
-  'features',
-  [jnp.ones([2, 4, 8]) / 8**0.5, jnp.zeros([2, 4, 8])],
-  ids=['equal', 'zero'],
+  ('settings', 'message'),
+  [
+    ({'kernel': 'laplace'}, "has no 'laplace'; use one of inverse_multiquadric, gauss"),
+    ({'regularizer': 'l2'}, "has no 'l2'; use one of root_hsic_zz, hsic_zz, kernel_v"),
+    ({'sampler': 'sobol'}, "unknown sampler 'sobol'"),
+    ({'num_features': 7}, 'num_features is 7'),
+  ],
 )
-def test_collapsed_features_give_finite_gradients(features):
-  loss = losses.create('ssl_hsic', num_features=64)
-  params = loss.init(jax.random.key(0))
-
-  def of_features(x):
-    projections = losses.Projections(losses.l2_normalize(x))
-    return loss(params, jax.random.key(1), projections)[0]
-
-  value, gradient = jax.jit(jax.value_and_grad(of_features))(features)
-  assert np.isfinite(value)
-  assert np.all(np.isfinite(gradient))
+def test_settings_that_there_are_not_are_refused_at_once(settings, message):
+  with pytest.raises(ValueError, match=message):
+    losses.create('ssl_hsic', **settings)
 
 
 def test_normalised_features_have_unit_norm_in_float32():

@@ -1,0 +1,184 @@
+"""What holds for every loss: equal on any number of devices, finite, float32."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sslhsic import losses
+from sslhsic.networks import heads
+
+EVERY_LOSS = [
+  ('ssl_hsic', True, {}),
+  ('ssl_hsic', False, {}),
+  ('ssl_hsic', True, {'sampler': 'iid', 'regularizer': 'hsic_zz'}),
+  ('ssl_hsic', False, {'kernel': 'gaussian', 'regularizer': 'kernel_variance'}),
+  ('ssl_hsic', True, {'kernel': 'linear', 'regularizer': 'none'}),
+  ('info_nce', True, {}),
+  ('info_nce', False, {}),
+  ('byol', True, {}),
+  ('barlow_twins', True, {}),
+  ('barlow_twins', False, {}),
+  ('vicreg', True, {}),
+  ('vicreg', False, {}),
+]
+every_loss = pytest.mark.parametrize(
+  ('name', 'with_target', 'settings'),
+  EVERY_LOSS,
+  ids=lambda value: (
+    '-'.join(map(str, value.values() if value else [])) or '-'
+    if isinstance(value, dict)
+    else str(value)
+  ),
+)
+
+
+def _create(name, settings):
+  if name == 'ssl_hsic':
+    settings = {'num_features': 32, **settings}
+  loss = losses.create(name, **settings)
+  return loss, loss.init(jax.random.key(0))
+
+
+def _projections(loss, online, target=None):
+  projections = losses.Projections(online, target)
+  if loss.unit_norm:
+    return jax.tree.map(losses.l2_normalize, projections)
+  return projections
+
+
+def _head(axis_name):
+  """A head with batch norm over the devices, of all views at once."""
+  head = functools.partial(
+    heads.MLP, hidden_size=12, output_size=8, axis_name=axis_name
+  )
+  return hk.transform_with_state(lambda x: head()(x, is_training=True))
+
+
+def _value_and_gradients(name, with_target, settings, images, axis_name=None):
+  """(loss, terms), and gradients by the network's and the loss's parameters."""
+  loss, loss_params = _create(name, settings)
+  params, state = _head(None).init(jax.random.key(3), jnp.zeros([1, 6]))
+  weights = jax.random.normal(jax.random.key(4), [6, 8])
+  target = jnp.matmul(images, weights) if with_target else None
+
+  def total(params, loss_params):
+    rows = images.reshape(-1, 6)
+    online, _ = _head(axis_name).apply(params, state, None, rows)
+    projections = _projections(loss, online.reshape(*images.shape[:2], 8), target)
+    return loss(loss_params, jax.random.key(1), projections, axis_name)
+
+  grad_fn = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+  values, gradients = grad_fn(params, loss_params)
+  if axis_name:
+    gradients = jax.lax.pmean(gradients, axis_name)
+  return values, gradients
+
+
+def _on_devices(function, features, num_devices):
+  """Maps over the images: features [M, B, d], a part of each device."""
+  num_views, _, dim = features.shape
+  mapped = jax.pmap(
+    functools.partial(function, axis_name='i'),
+    axis_name='i',
+    devices=jax.devices()[:num_devices],
+  )
+  return mapped(features.reshape(num_views, num_devices, -1, dim).swapaxes(0, 1))
+
+
+@every_loss
+def test_loss_and_gradients_are_equal_on_any_number_of_devices(
+  name, with_target, settings
+):
+  """Batch norm included, every term, and the parameters of the loss too."""
+  images = jax.random.normal(jax.random.key(2), [2, 16, 6])
+  function = functools.partial(_value_and_gradients, name, with_target, settings)
+  values, gradients = jax.jit(function)(images)
+  gradient_norm = optax.tree.norm(gradients)
+  for num_devices in (1, 2, 4, 8):
+    on_devices = _on_devices(function, images, num_devices)
+    for x, y in zip(
+      jax.tree.leaves(on_devices[0]), jax.tree.leaves(values), strict=True
+    ):
+      # A loss is a difference of terms, so its error is theirs.
+      np.testing.assert_allclose(x, np.full(num_devices, y), rtol=1e-5, atol=1e-5)
+    leaves = jax.tree_util.tree_leaves_with_path(gradients)
+    for (path, y), x in zip(leaves, jax.tree.leaves(on_devices[1]), strict=True):
+      # A bias before a batch norm has no gradient, only rounding.
+      is_idle = "linear_0']['b']" in jax.tree_util.keystr(path)
+      size = gradient_norm if is_idle else np.linalg.norm(y)
+      for of_device in x:
+        assert np.linalg.norm(of_device - y) <= 1e-5 * size, (num_devices, path)
+
+
+@every_loss
+@pytest.mark.parametrize('collective', ['psum', 'pmean', 'all_gather'])
+def test_every_collective_counts(monkeypatch, collective, name, with_target, settings):
+  """A loss that uses a collective is wrong without it."""
+  calls = []
+
+  def dropped(x, axis_name, *, axis=0, tiled=False):
+    calls.append(axis_name)
+    if collective != 'all_gather':
+      return x
+    copies = [x] + [jnp.zeros_like(x)] * (jax.lax.axis_size(axis_name) - 1)
+    return jnp.concatenate(copies, axis=axis)
+
+  def loss_alone(features, axis_name=None):
+    loss, params = _create(name, settings)
+    projections = _projections(
+      loss, features[:2], features[2:] if with_target else None
+    )
+    return loss(params, jax.random.key(1), projections, axis_name)[0]
+
+  features = jax.random.normal(jax.random.key(2), [4, 16, 8])
+  expected = jax.jit(loss_alone)(features)
+  with monkeypatch.context() as patched:
+    patched.setattr(jax.lax, collective, dropped)
+    actual = _on_devices(loss_alone, features, 4)
+  if calls:
+    assert np.abs(actual / expected - 1).max() > 1e-3
+  else:
+    np.testing.assert_allclose(actual, np.full(4, expected), rtol=1e-5)
+
+
+@every_loss
+def test_degenerate_features_give_finite_gradients(name, with_target, settings):
+  loss, params = _create(name, settings)
+
+  @jax.jit
+  def value_and_gradients(params, features):
+    def total(params, features):
+      projections = _projections(loss, features, features if with_target else None)
+      return loss(params, jax.random.key(1), projections)[0]
+
+    return jax.value_and_grad(total, argnums=(0, 1))(params, features)
+
+  normal = functools.partial(jax.random.normal, jax.random.key(0))
+  for what, features in {
+    'equal': jnp.ones([2, 4, 8]),
+    'zero': jnp.zeros([2, 4, 8]),
+    'two equal images': jnp.ones([2, 2, 8]),
+    'two images': normal([2, 2, 8]),
+    'one dimension': normal([2, 4, 1]),
+  }.items():
+    for x in jax.tree.leaves(value_and_gradients(params, features)):
+      assert np.all(np.isfinite(x)), what
+
+
+@every_loss
+def test_bfloat16_features_give_float32_statistics(name, with_target, settings):
+  loss, params = _create(name, settings)
+  features = jax.random.normal(jax.random.key(2), [4, 16, 8])
+  projections = lambda x: losses.Projections(x[:2], x[2:] if with_target else None)
+  unit = losses.l2_normalize(features).astype(jnp.bfloat16)
+  value, metrics = jax.jit(loss)(params, jax.random.key(1), projections(unit))
+  expected, _ = jax.jit(loss)(
+    params, jax.random.key(1), projections(unit.astype(jnp.float32))
+  )
+  assert {x.dtype for x in jax.tree.leaves((value, metrics))} == {jnp.dtype('float32')}
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
