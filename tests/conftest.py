@@ -6,7 +6,10 @@ import pathlib
 # Set before JAX starts: the number of devices cannot change afterwards.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+  os.environ.get('XLA_FLAGS', '')
+  + ' --xla_force_host_platform_device_count=8'
+  # Compiling takes most of the time of a suite of tiny shapes.
+  + ' --xla_backend_optimization_level=0'
 )
 
 import jax

@@ -144,6 +144,11 @@ def test_killed_run_ends_with_the_same_bits(whole, tmp_path, kills):
     (['--config.training.batch_size=33'], 'batch size 33 does not divide over 2'),
     (['--config.data.source=imagenet'], "unknown data source 'imagenet'"),
     (['--config.loss.name=hsic'], "unknown loss 'hsic'"),
+    (
+      ['--config.loss.name=byol', '--config.target_network=False'],
+      'byol needs a target network; use config.target_network = True',
+    ),
+    (['--config.loss.ssl_hsic.num_features=7'], 'num_features is 7'),
     (['--workdir=/proc/nowhere'], '/proc/nowhere'),
     (['--config=configs/none.py'], 'give --config=FILE.py'),
   ],

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs.pretrain import digits, imagenet
+from configs.pretrain import digits, digits_simsiam, imagenet
 from experiments import pretrain
 from sslhsic import parallel
 from sslhsic.data import loader, sources
@@ -57,7 +57,14 @@ def _step(experiment, count):
 
 @pytest.mark.parametrize(
   ('loss', 'target_network'),
-  [('ssl_hsic', True), ('ssl_hsic', False), ('info_nce', False), ('byol', True)],
+  [
+    ('ssl_hsic', True),
+    ('ssl_hsic', False),
+    ('info_nce', False),
+    ('byol', True),
+    ('barlow_twins', False),
+    ('vicreg', False),
+  ],
 )
 def test_training_lowers_the_loss(loss, target_network):
   """Means of 20 steps: a step of 16 images is noisier than what it gains."""
@@ -72,6 +79,38 @@ def test_training_lowers_the_loss(loss, target_network):
   first, last = scalars[:20], scalars[-20:]
   assert mean('loss', last) < mean('loss', first) - 0.04
   assert mean('classifier_loss', last) < mean('classifier_loss', first) - 0.02
+
+
+def test_loss_that_needs_a_target_network_is_refused_without_one():
+  changes = {'loss.name': 'byol', 'target_network': False}
+  with pytest.raises(
+    ValueError, match=r'byol needs a target network; use config\.targ'
+  ):
+    pretrain.Pretrain('train', jax.random.key(0), _tiny(**changes))
+
+
+def test_target_network_of_simsiam_is_the_online_network():
+  preset = digits_simsiam.get_config()
+  changes = {name: preset[name] for name in preset if name.startswith('target_')}
+  config = _tiny(**changes, **{'loss.name': preset.loss.name})
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  scalars = _step(experiment, 2)
+  assert scalars[1]['target_decay'] == 0
+  state = jax.device_get(experiment.state)
+  for module, weights in state.target_params.items():
+    for name, value in weights.items():
+      np.testing.assert_array_equal(value, state.params[module][name])
+
+
+def test_instruments_are_logged_with_every_step():
+  config = _tiny(instruments=True, target_network=False, **{'loss.name': 'info_nce'})
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  (scalars,) = _step(experiment, 1)
+  # The loss is a mean of log-sums, its reading in kernels one of log-means.
+  np.testing.assert_allclose(
+    scalars['kernel_info_nce'] + np.log(2 * 16 - 1), scalars['loss'], rtol=1e-5
+  )
+  assert {'exact_hsic_zy', 'view_mmd', 'uniformity'} <= scalars.keys()
 
 
 def test_target_network_follows_the_updated_online_network():

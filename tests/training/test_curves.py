@@ -1,0 +1,25 @@
+"""Pictures of the logged scalars."""
+
+from sslhsic.training import curves
+
+ROWS = [
+  {'step': 1, 'loss': 2.0, 'term': 3.0, 'term_approximation': 2.5},
+  {'step': 2, 'loss': 1.5, 'term': 2.0, 'term_approximation': 1.9},
+  {'step': 2, 'knn_top1': 0.5},
+]
+
+
+def test_every_scalar_is_drawn(tmp_path):
+  curves.plot(ROWS, tmp_path / 'curves.png')
+  assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_a_scalar_with_an_approximation_gets_a_picture_of_both(tmp_path):
+  curves.plot_approximations(ROWS, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['term.png']
+  assert (tmp_path / 'term.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_scalars_without_approximations_get_none(tmp_path):
+  curves.plot_approximations([{'step': 1, 'loss': 2.0}], tmp_path)
+  assert not list(tmp_path.iterdir())
