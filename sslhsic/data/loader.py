@@ -11,6 +11,7 @@ import itertools
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 
 import chex
@@ -139,10 +140,14 @@ class Stream:
   def __next__(self) -> Batch:
     if self._iterator is None:
       self._iterator = self._start()
-    parts = list(itertools.islice(self._iterator, self._chunks.per_batch))
-    self.bad_images.add(np.concatenate([part.pop('skipped') for part in parts]))
+    try:
+      batch, skipped = _join(itertools.islice(self._iterator, self._chunks.per_batch))
+      self.bad_images.add(skipped)
+    except Exception:
+      self.close()
+      raise
     self._batches_taken += 1
-    return _join(parts)
+    return batch
 
   def _start(self) -> grain.DatasetIterator:
     first = self._batches_taken * self._chunks.per_batch
@@ -154,7 +159,10 @@ class Stream:
       chunks = chunks.mp_prefetch(
         grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2)
       )
-    return iter(chunks)
+    iterator = iter(chunks)
+    # Also at the end of the program: workers leave memory behind that is not asked for.
+    self._stop = weakref.finalize(self, iterator.close)
+    return iterator
 
   def get_state(self) -> dict:
     """What `set_state` goes on from, of JSON types."""
@@ -170,7 +178,7 @@ class Stream:
   def close(self) -> None:
     """Stops the workers; the next batch would start them again."""
     if self._iterator is not None:
-      self._iterator.close()
+      self._stop()
       self._iterator = None
 
 
@@ -190,10 +198,13 @@ def _chunks(
   return reading.Chunks(load, batch_size, host_index, host_count, _CHUNK_SIZE)
 
 
-def _join(parts: list[Batch]) -> Batch:
-  if len(parts) == 1:
-    return parts[0]
-  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _join(chunks: Iterator[Batch]) -> tuple[Batch, np.ndarray]:
+  """The batch that chunks make up, and the rows that were skipped in it."""
+  chunks = list(chunks)
+  # Copies even a single one: memory that is shared with a worker should soon be free.
+  batch = {name: np.concatenate([x[name] for x in chunks]) for name in chunks[0]}
+  skipped = batch.pop('skipped')
+  return batch, skipped
 
 
 class DeviceIterator:
@@ -276,9 +287,8 @@ def one_pass(
   )
   try:
     for _ in range(num_batches):
-      parts = list(itertools.islice(iterator, chunks.per_batch))
-      skipped = np.concatenate([part.pop('skipped') for part in parts])
+      batch, skipped = _join(itertools.islice(iterator, chunks.per_batch))
       bad_images.add(skipped)
-      yield _join(parts)
+      yield batch
   finally:
     iterator.close()
