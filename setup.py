@@ -28,13 +28,14 @@ setuptools.setup(
     'absl-py>=2.1',
     'chex>=0.1.90',
     'dm-haiku>=0.0.16',
+    'etils[epath]>=1.9',
     'grain>=0.2.12',
     # On a CPU, jaxlib 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103).
     'jax>=0.10,!=0.10.2,<0.12',
     'matplotlib>=3.9',
     'ml-collections>=1.0',
     'numpy>=2.0',
-    'opencv-python-headless>=4.10',
+    'opencv-python-headless>=5.0',  # 4 decodes some truncated images.
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.25',
     'scikit-learn>=1.5',

@@ -100,7 +100,18 @@ class Pretrain:
       f'{len(self._train_source):,} images, {self.num_steps:,} steps of '
       f'{self.batch_size} images on {len(parallel.devices())} device(s), learning rate '
       f'{peak:g} = {optimizer.base_learning_rate:g}·{self.batch_size}/256'
+      f'{self._unmeasured}'
     )
+
+  @property
+  def _unmeasured(self) -> str:
+    """What is left out for lack of labels, as the end of a sentence."""
+    needs = {
+      'online classifier': self._train_source.num_classes,
+      'kNN and comparison of representations': self._is_comparable,
+    }
+    missing = [name for name, has_labels in needs.items() if not has_labels]
+    return f'; no {" and no ".join(missing)}, for lack of labels' if missing else ''
 
   # Building
 
@@ -155,14 +166,13 @@ class Pretrain:
       seed=self._config.seed,
       crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
       num_workers=data.num_workers,
+      max_bad_fraction=data.max_bad_fraction,
     )
     return loader.DeviceIterator(batches)
 
   def _initial_state(self) -> State:
     keys = parallel.replicate(self._init_rng)
-    size = self._config.data.crop_size
-    image = jnp.asarray(self._train_source[0]['image'])
-    shape = (1, size, size, image.shape[-1]) if size else (1, *image.shape)
+    shape = (1, *loader.image_shape(self._train_source, self._evaluation_crop))
     return parallel.pmap(lambda rng: self._init(rng, jnp.zeros(shape)))(keys)
 
   def _init(self, rng: chex.PRNGKey, images: chex.Array) -> State:
@@ -285,13 +295,8 @@ class Pretrain:
         self._loss.kernel_of(loss_params),
         parallel.AXIS_NAME,
       )
-    logits = outputs[0].logits.astype(jnp.float32)
-    classifier_loss = optax.softmax_cross_entropy_with_integer_labels(
-      logits, labels
-    ).mean()
-    scalars |= {
-      'classifier_loss': classifier_loss,
-      'classifier_top1': jnp.mean(logits.argmax(axis=1) == labels),
+    classifier_loss, classifier_scalars = _classify(outputs[0].logits, labels)
+    scalars |= classifier_scalars | {
       'projection_std': diagnostics.feature_std(
         outputs[0].projection, parallel.AXIS_NAME
       ),
@@ -328,20 +333,26 @@ class Pretrain:
   # Evaluation
 
   def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
-    """kNN, online classifier and collapse measures, with the averaged parameters."""
+    """Collapse measures and, of what has labels, kNN and online classifier.
+
+    All with the averaged parameters.
+    """
     del global_step, rng  # Nothing is random.
     network = self._averaged_network()
-    (train, _), (test, logits) = (
-      self._features(source, *network) for source in self._evaluation_sources
-    )
-    return {
-      'knn_top1': representations.knn_top1(
+    train_source, test_source = self._evaluation_sources
+    test, logits = self._features(test_source, *network)
+    scalars = {}
+    if self._is_comparable:
+      train, _ = self._features(train_source, *network)
+      scalars['knn_top1'] = representations.knn_top1(
         train,
         test,
-        num_classes=self._train_source.num_classes,
+        num_classes=train_source.num_classes,
         protocol=self._protocol,
-      ),
-      'online_top1': (logits.argmax(axis=1) == test.labels).mean(),
+      )
+    if logits is not None and test_source.num_classes:
+      scalars['online_top1'] = (logits.argmax(axis=1) == test.labels).mean()
+    return scalars | {
       'embedding_std': diagnostics.feature_std(test.features),
       'effective_rank': diagnostics.effective_rank(test.features),
     }
@@ -350,8 +361,9 @@ class Pretrain:
     """Compares pixels, the untrained and the trained encoder, as configured."""
     del global_step
     evaluation = self._config.evaluation
+    measured = self._protocol.describe() if self._is_comparable else {}
     results = {
-      'protocol': self._protocol.describe()
+      'protocol': measured
       | {
         'data': f'{self._config.data.source}: train is {evaluation.train_split}, test '
         f'is {evaluation.test_split}',
@@ -359,10 +371,15 @@ class Pretrain:
         f'averaged over training (decay {self._config.weight_ema_decay})',
       }
     }
-    if not evaluation.compare_representations:
+    if self._input:
+      results['skipped_images'] = self._input.num_bad_images
+    if not (evaluation.compare_representations and self._is_comparable):
       return results
     compared = {
-      'pixels': [representations.pixels(source) for source in self._evaluation_sources],
+      'pixels': [
+        representations.pixels(self._one_pass(source))
+        for source in self._evaluation_sources
+      ],
       'untrained': self._embeddings(self._untrained_network()),
       'trained': self._embeddings(self._averaged_network()),
     }
@@ -370,10 +387,17 @@ class Pretrain:
     labels = compared['pixels'][1].labels
     figures.embedding_maps(maps, labels, directory / 'embeddings.png')
     comparison = representations.compare(
-      compared, num_classes=self._train_source.num_classes, protocol=self._protocol
+      compared,
+      num_classes=self._evaluation_sources[0].num_classes,
+      protocol=self._protocol,
     )
     print(representations.table(comparison))
     return results | comparison
+
+  @property
+  def _is_comparable(self) -> bool:
+    """Whether there are labels to measure representations by."""
+    return all(source.num_classes for source in self._evaluation_sources)
 
   @property
   def _protocol(self) -> representations.Protocol:
@@ -411,8 +435,14 @@ class Pretrain:
     return loader.one_pass(
       source,
       batch_size=self._config.evaluation.batch_size,
-      crop_size=self._config.data.crop_size,
+      crop=self._evaluation_crop,
+      max_bad_fraction=self._config.data.max_bad_fraction,
     )
+
+  @property
+  def _evaluation_crop(self) -> loader.Crop:
+    size = self._config.data.crop_size
+    return loader.centre_crop(size) if size else loader.whole_image
 
   def _embed_images(self, params, network_state, images):
     outputs, _ = self._online.apply(
@@ -432,6 +462,19 @@ def _forward(network, params, network_state, views):
     output, network_state = network.apply(params, network_state, None, images, True)
     outputs.append(output)
   return outputs, network_state
+
+
+def _classify(logits: chex.Array | None, labels: chex.Array):
+  """Loss and scalars of the monitoring classifier; images without label add zero."""
+  if logits is None:  # No image has a label.
+    return 0.0, {}
+  logits = logits.astype(jnp.float32)
+  losses_of_all = optax.softmax_cross_entropy_with_integer_labels(
+    logits, jnp.maximum(labels, 0)
+  )
+  loss = jnp.mean(jnp.where(labels >= 0, losses_of_all, 0.0))
+  top1 = jnp.mean(logits.argmax(axis=1) == labels)
+  return loss, {'classifier_loss': loss, 'classifier_top1': top1}
 
 
 def num_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:

@@ -12,6 +12,7 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_backend_optimization_level=0'
 )
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -40,3 +41,32 @@ def golden_values():
   """
   with np.load(DATA / 'ssl_hsic_published.npz', allow_pickle=False) as file:
     return dict(file)
+
+
+@pytest.fixture(scope='session')
+def encoded_image():
+  """A function of a number and a suffix: the bytes of a smooth image that it decides.
+
+  Images are 24 to 55 pixels high and 40 wide; their blue channel is the number.
+  """
+
+  def encode(number, suffix='.png'):
+    rng = np.random.default_rng(number)
+    shape = (24 + number % 32, 40, 3)
+    image = cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 3)
+    image[..., 0] = number
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+  return encode
+
+
+@pytest.fixture(scope='session')
+def write_images(encoded_image):
+  """A function that writes images into a folder, numbered from `first`."""
+
+  def write(folder, count, first=0, suffix='.jpg'):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+      (folder / f'{number}{suffix}').write_bytes(encoded_image(number, suffix.lower()))
+
+  return write

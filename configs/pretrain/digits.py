@@ -16,7 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 0,  # Pixels; 0: whole images, the accelerator crops.
     'mean': (0.3053,),
     'std': (0.3760,),
-    'num_workers': 0,
+    'num_workers': 0,  # Processes; 0: a thread.
+    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {
     'views': ('digits', 'digits'),  # Policies of view 1 and view 2.

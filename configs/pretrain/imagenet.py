@@ -19,7 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 224,  # Pixels.
     'mean': (0.485, 0.456, 0.406),
     'std': (0.229, 0.224, 0.225),
-    'num_workers': 16,
+    'num_workers': 16,  # Processes, on each host.
+    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {
     'views': ('byol_view1', 'byol_view2'),

@@ -1,12 +1,57 @@
-"""Crops on the host, with OpenCV: [H, W, C] uint8 in, [size, size, C] uint8 out."""
+"""Images on the host, by OpenCV: decode, crop, resize; [H, W, C] uint8.
+
+Resizing is OpenCV's bicubic interpolation: Keys' kernel with a = -0.75, half-pixel
+centres, the border repeated, no smoothing before an image is made smaller.
+"""
 
 import math
 
 import cv2
 import numpy as np
 
+from sslhsic.data.errors import DecodeError
+
 # The loader runs images in parallel; OpenCV's own threads would fight with it.
 cv2.setNumThreads(0)
+
+
+def decode(image: bytes | np.ndarray) -> np.ndarray:
+  """The pixels [H, W, 3] of a JPEG, PNG or WebP; an array is taken as it is.
+
+  Gray and CMYK become RGB, 16 bits become 8, what is transparent lies on white. A JPEG
+  is turned as its EXIF orientation says.
+
+  Raises:
+    DecodeError: it is no image, or a part of it is missing. Damage inside compressed
+      data that the decoder can go on after is not noticed.
+  """
+  if isinstance(image, np.ndarray):
+    return image
+  if image.startswith(b'\xff\xd8'):
+    return _imdecode(image, cv2.IMREAD_COLOR_RGB)
+  pixels = _imdecode(image, cv2.IMREAD_UNCHANGED)
+  if pixels.dtype == np.uint16:
+    pixels = (pixels >> 8).astype(np.uint8)
+  if pixels.ndim == 2:
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+  if pixels.shape[2] == 4:
+    return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+  return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _imdecode(image: bytes, flags: int) -> np.ndarray:
+  try:
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
+  except cv2.error as error:  # Nothing at all, or too many pixels.
+    raise DecodeError(str(error)) from error
+  if pixels is None:
+    raise DecodeError(f'{len(image)} bytes are not a whole JPEG, PNG or WebP')
+  return pixels
+
+
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+  opacity = rgba[..., 3:].astype(np.float32) / 255
+  return np.round(255 + opacity * (rgba[..., :3] - 255.0)).astype(np.uint8)
 
 
 def random_resized_crop(
@@ -20,8 +65,8 @@ def random_resized_crop(
   height, width, _ = image.shape
   area = rng.uniform(0.08, 1) * height * width
   aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-  crop_width = min(round(math.sqrt(area * aspect)), width)
-  crop_height = min(round(math.sqrt(area / aspect)), height)
+  crop_width = min(max(round(math.sqrt(area * aspect)), 1), width)
+  crop_height = min(max(round(math.sqrt(area / aspect)), 1), height)
   top = rng.integers(height - crop_height + 1)
   left = rng.integers(width - crop_width + 1)
   return resize(image[top : top + crop_height, left : left + crop_width], size)
@@ -29,13 +74,29 @@ def random_resized_crop(
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
   """The central square of side 224/256·min(H, W), resized to [size, size, C]."""
+  side = max(round(224 / 256 * min(image.shape[:2])), 1)
+  return resize(_central_square(image, side), size)
+
+
+def shorter_side(image: np.ndarray, size: int) -> np.ndarray:
+  """The central square of the image resized to a shorter side of `size`."""
   height, width, _ = image.shape
-  side = max(round(224 / 256 * min(height, width)), 1)
+  scale = size / min(height, width)
+  resized = _resize(image, round(scale * height), round(scale * width))
+  return _central_square(resized, size)
+
+
+def _central_square(image: np.ndarray, side: int) -> np.ndarray:
+  height, width, _ = image.shape
   top, left = (height - side) // 2, (width - side) // 2
-  return resize(image[top : top + side, left : left + side], size)
+  return image[top : top + side, left : left + side]
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
   """Bicubic, to [size, size, C]."""
-  resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-  return resized.reshape(size, size, image.shape[-1])  # OpenCV drops a channel of one.
+  return _resize(image, size, size)
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+  return resized.reshape(height, width, image.shape[2])  # A channel of one is dropped.

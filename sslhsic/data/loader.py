@@ -1,13 +1,18 @@
-"""Batches from sources: an endless shuffled stream of two views, or one pass.
+"""Batches from sources: endless shuffled streams of views, or one pass.
 
-The stream is a function of the seed alone: image number t·B + j of it is row j of
-the global batch at step t, whatever the number of hosts, devices or workers.
+A stream is a function of the seed alone: image number t·B + j of it is row j of the
+global batch at step t, whatever the number of hosts, devices or workers. Its state is
+the number of batches that were taken: a run may go on with other hosts or workers.
 """
 
 import collections
-import dataclasses
+import functools
+import itertools
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 
 import chex
 import grain
@@ -15,9 +20,17 @@ import jax
 import numpy as np
 
 from sslhsic import parallel
-from sslhsic.data import images, sources
+from sslhsic.data import images, reading, sources
+from sslhsic.data.bad_images import BadImages
 
-Crop = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+Batch = dict[str, np.ndarray]
+Crop = reading.Crop
+
+MAX_BAD_FRACTION = 0.001
+
+# Small enough for a worker's share of the memory, and to start with after a moment.
+_CHUNK_SIZE = 32
+_MAX_THREADS = 16
 
 
 def whole_image(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -28,59 +41,170 @@ def whole_image(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def random_crop(size: int) -> Crop:
   """`images.random_resized_crop` to a size."""
-  return lambda rng, image: images.random_resized_crop(rng, image, size)
+  return functools.partial(images.random_resized_crop, size=size)
+
+
+def centre_crop(size: int) -> Crop:
+  """`images.centre_crop` to a size."""
+  return functools.partial(
+    _without_rng, functools.partial(images.centre_crop, size=size)
+  )
+
+
+def shorter_side(size: int) -> Crop:
+  """`images.shorter_side` of a size."""
+  return functools.partial(
+    _without_rng, functools.partial(images.shorter_side, size=size)
+  )
+
+
+def _without_rng(
+  crop: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator, image: np.ndarray
+) -> np.ndarray:
+  del rng
+  return crop(image)
+
+
+def image_shape(source: sources.Source, crop: Crop) -> tuple[int, int, int]:
+  """[H, W, C] of the images that a crop makes."""
+  image, _, _ = reading.first_decodable(source, range(len(source)))
+  return crop(np.random.default_rng(0), image).shape
 
 
 def two_views(
-  source: sources.Source,
-  *,
-  batch_size: int,
-  seed: int,
-  crop: Crop = whole_image,
-  num_workers: int = 0,
-) -> grain.DatasetIterator:
-  """The endless stream of this host's batches, each image seen once an epoch.
+  source: sources.Source, *, crop: Crop = whole_image, **settings
+) -> 'Stream':
+  """The endless stream of two random views of every image, for pre-training.
+
+  Batches hold 'view1' and 'view2' [b, H, W, C]; see `Stream`, also for the settings.
+  """
+  return Stream(source, crops={'view1': crop, 'view2': crop}, **settings)
+
+
+def one_view(
+  source: sources.Source, *, crop: Crop = whole_image, **settings
+) -> 'Stream':
+  """The endless stream of one random view of every image, for training with labels.
+
+  Batches hold 'image' [b, H, W, C]; see `Stream`, also for the settings.
+  """
+  return Stream(source, crops={'image': crop}, **settings)
+
+
+class Stream:
+  """This host's batches of an endless stream, each image seen once an epoch.
+
+  A batch is a dict of views [b, H, W, C] uint8, 'label' [b] or [b, C] int32, and
+  'index' [b] uint32, the image's number in the global stream, with b = B / hosts.
 
   Args:
     source: the examples.
+    crops: what makes each view of an image, by the name of the view.
     batch_size: B of the global batch; a multiple of the number of hosts.
     seed: of the order and of the crops.
-    crop: makes a view of an image.
-    num_workers: worker processes; 0 reads in threads of this process.
+    num_workers: worker processes; 0 reads in a thread of this process.
+    max_bad_fraction: share of the images that may be corrupt. In the place of one comes
+      another image, the same whenever this place is read.
+    host_index, host_count: which host this is, of how many; by default as JAX knows.
 
-  Returns:
-    A Grain iterator (with `get_state` and `set_state`) of dicts 'view1', 'view2'
-    [b, H, W, C] uint8, 'label' [b] int32, and 'index' [b] uint32, the image's number
-    in the global stream, with b = B / hosts.
+  Raises, by `next`:
+    InputError: too many images are corrupt, one cannot be read, or sizes differ.
+
+  Attributes:
+    bad_images: what was skipped so far.
   """
-  hosts = jax.process_count()
-  stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-  stream = stream.map_with_index(_Views(crop, seed))
-  stream = stream.batch(parallel.per_device(batch_size, hosts), drop_remainder=True)
-  # Host h takes batches h, h + hosts, …: a contiguous part of every global batch.
-  batches = stream[jax.process_index() :: hosts].to_iter_dataset(
-    grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-  )
-  if num_workers:
-    batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers))
-  return iter(batches)
+
+  def __init__(
+    self,
+    source: sources.Source,
+    *,
+    crops: Mapping[str, Crop],
+    batch_size: int,
+    seed: int,
+    num_workers: int = 0,
+    max_bad_fraction: float = MAX_BAD_FRACTION,
+    host_index: int | None = None,
+    host_count: int | None = None,
+  ):
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    view = reading.View(source, order, seed, crops)
+    self._chunks = _chunks(view, batch_size, host_index, host_count)
+    self._num_workers = num_workers
+    self._batches_taken = 0
+    self._iterator = None  # Workers start with the first batch.
+    self.bad_images = BadImages(source, max_bad_fraction)
+
+  def __iter__(self) -> 'Stream':
+    return self
+
+  def __next__(self) -> Batch:
+    if self._iterator is None:
+      self._iterator = self._start()
+    try:
+      batch, skipped = _join(itertools.islice(self._iterator, self._chunks.per_batch))
+      self.bad_images.add(skipped)
+    except Exception:
+      self.close()
+      raise
+    self._batches_taken += 1
+    return batch
+
+  def _start(self) -> grain.DatasetIterator:
+    first = self._batches_taken * self._chunks.per_batch
+    chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(self._chunks)
+    chunks = chunks.to_iter_dataset(
+      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    )
+    if self._num_workers:
+      chunks = chunks.mp_prefetch(
+        grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2)
+      )
+    iterator = iter(chunks)
+    # Also at the end of the program: workers leave memory behind that is not asked for.
+    self._stop = weakref.finalize(self, iterator.close)
+    return iterator
+
+  def get_state(self) -> dict:
+    """What `set_state` goes on from, of JSON types."""
+    bad = sorted(self.bad_images.rows)
+    return {'batches_taken': self._batches_taken, 'bad_images': bad}
+
+  def set_state(self, state: dict) -> None:
+    """Goes on after the batches that were taken when the state was."""
+    self.close()
+    self._batches_taken = state['batches_taken']
+    self.bad_images.rows = set(state['bad_images'])
+
+  def close(self) -> None:
+    """Stops the workers; the next batch would start them again."""
+    if self._iterator is not None:
+      self._stop()
+      self._iterator = None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Views:
-  """Makes two views of an example, from its index in the stream."""
+def _chunks(
+  load: Callable[[int], reading.Loaded],
+  batch_size: int,
+  host_index: int | None,
+  host_count: int | None,
+) -> reading.Chunks:
+  host_index = jax.process_index() if host_index is None else host_index
+  host_count = host_count or jax.process_count()
+  if batch_size % host_count:
+    raise ValueError(
+      f'batch size {batch_size} does not divide over {host_count} hosts; use a '
+      f'multiple of {host_count}'
+    )
+  return reading.Chunks(load, batch_size, host_index, host_count, _CHUNK_SIZE)
 
-  crop: Crop
-  seed: int
 
-  def __call__(self, index: int, example: dict) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng([self.seed, index])
-    return {
-      'view1': self.crop(rng, example['image']),
-      'view2': self.crop(rng, example['image']),
-      'label': example['label'],
-      'index': np.uint32(index % 2**32),
-    }
+def _join(chunks: Iterator[Batch]) -> tuple[Batch, np.ndarray]:
+  """The batch that chunks make up, and the rows that were skipped in it."""
+  chunks = list(chunks)
+  # Copies even a single one: memory that is shared with a worker should soon be free.
+  batch = {name: np.concatenate([x[name] for x in chunks]) for name in chunks[0]}
+  skipped = batch.pop('skipped')
+  return batch, skipped
 
 
 class DeviceIterator:
@@ -91,12 +215,17 @@ class DeviceIterator:
     wait_s: seconds spent waiting for batches since the start.
   """
 
-  def __init__(self, batches: grain.DatasetIterator, prefetch: int = 2):
+  def __init__(self, batches: Stream, prefetch: int = 2):
     self._batches = batches
     self._prefetch = prefetch
     self._queue = collections.deque()
     self.state = batches.get_state()
     self.wait_s = 0.0
+
+  @property
+  def num_bad_images(self) -> int:
+    """Images that were skipped up to `state`."""
+    return len(self.state['bad_images'])
 
   def restore(self, state: dict) -> None:
     """Goes on from a saved `state`."""
@@ -119,25 +248,47 @@ class DeviceIterator:
 
 
 def one_pass(
-  source: sources.Source, *, batch_size: int, crop_size: int | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-  """Every example once, in order, in batches of equal size.
+  source: sources.Source,
+  *,
+  batch_size: int,
+  crop: Crop = whole_image,
+  max_bad_fraction: float = MAX_BAD_FRACTION,
+  host_index: int | None = None,
+  host_count: int | None = None,
+) -> Iterator[Batch]:
+  """Every example once, in order, in batches of equal size; read in threads.
+
+  All hosts get equally many batches, so that they can compute on them together.
 
   Args:
     source: the examples.
-    batch_size: b, on this host.
-    crop_size: side of the central crop; None takes whole images.
+    batch_size: B of the global batch; host h gets rows [h·b, (h + 1)·b) of each, with
+      b = B / hosts.
+    crop: what is taken of an image.
+    max_bad_fraction: share of the images that may be corrupt.
+    host_index, host_count: which host this is, of how many; by default as JAX knows.
 
   Yields:
-    Dicts 'image' [b, H, W, C] uint8, 'label' [b] int32 and 'mask' [b] bool, which is
-    false on the copies that fill up the last batch.
+    Dicts 'image' [b, H, W, C] uint8, 'label' [b] or [b, C] int32 and 'mask' [b] bool,
+    which is false on what fills up the last batch and in place of corrupt images.
+
+  Raises:
+    InputError: too many images are corrupt, one cannot be read, or sizes differ.
   """
-  for start in range(0, len(source), batch_size):
-    wanted = np.arange(start, start + batch_size)
-    examples = [source[i] for i in np.minimum(wanted, len(source) - 1)]
-    crop = lambda image: images.centre_crop(image, crop_size) if crop_size else image
-    yield {
-      'image': np.stack([crop(example['image']) for example in examples]),
-      'label': np.stack([example['label'] for example in examples]),
-      'mask': wanted < len(source),
-    }
+  example = reading.Example(source, crop)
+  chunks = _chunks(example, batch_size, host_index, host_count)
+  bad_images = BadImages(source, max_bad_fraction)
+  num_batches = -(-len(source) // batch_size)
+  threads = min(os.cpu_count(), _MAX_THREADS)
+  iterator = iter(
+    grain.MapDataset.range(num_batches * chunks.per_batch)
+    .map(chunks)
+    .to_iter_dataset(grain.ReadOptions(threads, prefetch_buffer_size=2 * threads))
+  )
+  try:
+    for _ in range(num_batches):
+      batch, skipped = _join(itertools.islice(iterator, chunks.per_batch))
+      bad_images.add(skipped)
+      yield batch
+  finally:
+    iterator.close()

@@ -1,26 +1,38 @@
 """Data sets by name, as random-access sequences of examples.
 
-An example is `{'image': uint8 [H, W, C], 'label': int32}`. Adding a data set is one
-entry in `SOURCES`: a function (argument, split) -> source, where the argument is what
-follows the colon of a name such as 'tfds:imagenet2012'.
+An example is `{'image': …, 'label': …}`: an image, encoded (the bytes of a JPEG, PNG or
+WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none; [C] zeros and ones if
+it may have several. Adding a data set is one entry in `SOURCES`: a function (argument,
+split) -> source, where the argument is what follows the colon of a name such as
+'tfds:imagenet2012', and the split names parts in TFDS's syntax.
 """
 
 import dataclasses
 from typing import Protocol
 
-import chex
 import numpy as np
-from sklearn import datasets, model_selection
+
+from sslhsic.data import folder_source, splits, tfds_source
 
 
 class Source(Protocol):
-  """A random-access sequence of examples, with its number of classes."""
+  """A random-access sequence of examples.
+
+  Attributes:
+    num_classes: labels are below it; 0: there are no labels.
+    labels: of all examples, [n] or [n, num_classes], without decoding an image.
+  """
 
   num_classes: int
+  labels: np.ndarray
 
   def __len__(self) -> int: ...
 
-  def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]: ...
+
+  def name(self, index: int) -> str:
+    """What to call an example in a message."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +50,12 @@ class ArraySource:
   num_classes: int
 
   def __post_init__(self):
-    chex.assert_shape(self.images, (len(self.labels), None, None, None))
-    chex.assert_type([self.images, self.labels], [np.uint8, np.int32])
+    shape, dtypes = self.images.shape, (self.images.dtype, self.labels.dtype)
+    if len(shape) != 4 or shape[0] != len(self.labels) or dtypes != ('uint8', 'int32'):
+      raise ValueError(
+        f'images are {dtypes[0]}{shape} and labels {dtypes[1]}{self.labels.shape}; '
+        'pass uint8 [n, H, W, C] and int32 [n]'
+      )
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -47,38 +63,93 @@ class ArraySource:
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     return {'image': self.images[index], 'label': self.labels[index]}
 
+  def name(self, index: int) -> str:
+    """The number of an example."""
+    return f'example {index}'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubsetSource:
+  """Some examples of a source.
+
+  Attributes:
+    source: the examples.
+    rows: [n], which of them.
+  """
+
+  source: Source
+  rows: np.ndarray
+
+  @property
+  def num_classes(self) -> int:
+    """That of the source."""
+    return self.source.num_classes
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Those of the chosen examples."""
+    return self.source.labels[self.rows]
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
+    return self.source[int(self.rows[index])]
+
+  def name(self, index: int) -> str:
+    """As the source calls it."""
+    return self.source.name(int(self.rows[index]))
+
 
 def digits(argument: str, split: str) -> ArraySource:
   """Scikit-learn's handwritten digits, [8, 8, 1]: 1,437 to train on, 360 to test.
 
   The split is stratified and always the same.
   """
+  # Worker processes read their source's module, and scikit-learn takes long to import.
+  from sklearn import datasets, model_selection
+
   if argument:
     raise ValueError(f"source 'digits:{argument}' is unknown; use 'digits'")
   bunch = datasets.load_digits()
   train, test = model_selection.train_test_split(
     np.arange(len(bunch.target)), test_size=360, stratify=bunch.target, random_state=0
   )
-  splits = {'train': train, 'test': test}
-  if split not in splits:
-    raise ValueError(f"digits has no split {split!r}; use 'train' or 'test'")
+  rows_of = {'train': train, 'test': test}
+  sizes = {name: len(rows) for name, rows in rows_of.items()}
+  parts = splits.ranges(split, sizes, 'digits')
+  rows = np.concatenate([rows_of[name][part] for name, part in parts])
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-  rows = splits[split]
   return ArraySource(images[rows], bunch.target[rows].astype(np.int32), num_classes=10)
 
 
 SOURCES = {
   'digits': digits,
+  'tfds': tfds_source.create,
+  'folder': folder_source.create,
 }
 
 
 def create(name: str, split: str) -> Source:
-  """The source `name`, for instance 'digits'.
+  """The examples of a split of a data set.
+
+  Args:
+    name: 'digits', 'tfds:NAME' (see `tfds_source`) or 'folder:PATH' (see
+      `folder_source`).
+    split: parts and, after a comma, which subset of them: 'train[:-10009]',
+      'train+validation', 'train, balanced 1%, seed 0' (see `splits`).
 
   Raises:
-    ValueError: there is no such source, or it has no such split.
+    ValueError: there is no such source, it is not there, or it has no such split.
   """
   kind, _, argument = name.partition(':')
   if kind not in SOURCES:
     raise ValueError(f'unknown data source {name!r}; use one of {", ".join(SOURCES)}')
-  return SOURCES[kind](argument, split)
+  parts, subset = splits.parse(split)
+  source = SOURCES[kind](argument, parts)
+  if subset is None:
+    return source
+  if subset.kind == 'random':
+    return SubsetSource(source, splits.draw_random(subset, len(source)))
+  rows = splits.draw_balanced(subset, source.labels, source.num_classes)
+  return SubsetSource(source, rows)

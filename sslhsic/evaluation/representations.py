@@ -1,11 +1,11 @@
 """What frozen features are worth: kNN, linear probe and few labels, side by side."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import chex
 import numpy as np
 
-from sslhsic.data import sources
 from sslhsic.evaluation import few_label, knn, metrics, probe
 
 
@@ -74,12 +74,15 @@ def linear_top1(
   return float(metrics.top_k_accuracy(logits, test.labels))
 
 
-def pixels(source: sources.Source) -> Split:
-  """The images themselves as features, in [0, 1]."""
-  examples = [source[i] for i in range(len(source))]
-  images = np.stack([example['image'].reshape(-1) for example in examples])
-  labels = np.stack([example['label'] for example in examples])
-  return Split(images.astype(np.float32) / 255, labels)
+def pixels(batches: Iterable[dict[str, np.ndarray]]) -> Split:
+  """The images of a pass (see `loader.one_pass`) themselves as features, in [0, 1]."""
+  images, labels = zip(
+    *((x['image'][x['mask']], x['label'][x['mask']]) for x in batches), strict=True
+  )
+  images = np.concatenate(images)
+  return Split(
+    images.reshape(len(images), -1).astype(np.float32) / 255, np.concatenate(labels)
+  )
 
 
 def compare(

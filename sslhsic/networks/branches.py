@@ -36,14 +36,14 @@ def online(
   num_classes: int,
   axis_name: str | None = None,
 ) -> hk.TransformedWithState:
-  """Encoder, projector, predictor if wanted, and a classifier for monitoring.
+  """Encoder, projector, and if wanted predictor and a classifier for monitoring.
 
   Args:
     encoder: name of the encoder, see `resnet.PRESETS`.
     encoder_options: what replaces arguments of the preset.
     head: `hidden_size` and `output_size` of projector and predictor.
     with_predictor: whether there is a predictor; only with a target network.
-    num_classes: of the classifier.
+    num_classes: of the classifier; 0: there is none.
     axis_name: the mapped axis over which batch statistics are synchronised.
 
   Returns:
@@ -59,8 +59,10 @@ def online(
     if with_predictor:
       predictor = heads.MLP(**head, axis_name=axis_name, name='predictor')
       prediction = predictor(projection, is_training=is_training)
-    classifier = hk.Linear(num_classes, name='classifier')
-    logits = classifier(jax.lax.stop_gradient(embedding))
+    logits = None
+    if num_classes:
+      classifier = hk.Linear(num_classes, name='classifier')
+      logits = classifier(jax.lax.stop_gradient(embedding))
     return Outputs(embedding, projection, prediction, logits)
 
   return hk.transform_with_state(forward)

@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from sslhsic import parallel
+from sslhsic.data import errors
 from sslhsic.training import checkpoint, curves, progress, workdir, writers
 from sslhsic.training.experiment import Experiment, Scalars
 
@@ -35,8 +36,8 @@ _STEPS_IN_FLIGHT = 2
 def main(experiment_class: type[Experiment]) -> None:
   """Runs a program from its command line.
 
-  A mistake in the command or the configuration ends it with one line that says so, and
-  exit code 1; `--verbosity=1` adds the traceback.
+  A mistake in the command or the configuration, and data that cannot be used, end it
+  with one line that says so, and exit code 1; `--verbosity=1` adds the traceback.
   """
 
   def run(argv):
@@ -52,7 +53,11 @@ def main(experiment_class: type[Experiment]) -> None:
     except (ValueError, OSError) as error:
       logging.debug('traceback', exc_info=True)
       _fail(str(error))
-    runner.run()
+    try:
+      runner.run()
+    except errors.InputError as error:
+      logging.debug('traceback', exc_info=True)
+      _fail(str(error))
 
   app.run(run, flags_parser=_parse_flags)
 

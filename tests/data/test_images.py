@@ -1,11 +1,137 @@
-"""Crops: their law, and their pixels against slices."""
+"""Decoding; crops: their law, their pixels against slices and a reference."""
 
+import io
 import math
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from sslhsic.data import images
+from sslhsic.data.errors import DecodeError
+
+
+def _photo(height=60, width=80):
+  """A smooth image [H, W, 3]."""
+  noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+  return cv2.normalize(
+    cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX
+  )
+
+
+def _encode(image, suffix, **options):
+  file = io.BytesIO()
+  image.save(file, suffix, **options)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize(
+  ('suffix', 'mode'),
+  [
+    *(('JPEG', mode) for mode in ('RGB', 'L', 'CMYK')),
+    *(('PNG', mode) for mode in ('RGB', 'L', 'P', '1')),
+    *(('WEBP', mode) for mode in ('RGB', 'L')),
+  ],
+)
+def test_images_of_every_kind_become_rgb(suffix, mode):
+  encoded = _encode(Image.fromarray(_photo()).convert(mode), suffix)
+  expected = np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'))
+  decoded = images.decode(encoded)
+  assert decoded.dtype == np.uint8
+  # Decoders round differently.
+  np.testing.assert_allclose(decoded.astype(int), expected, atol=2)
+
+
+def test_sixteen_bits_become_eight():
+  gray = _photo()[..., 0]
+  encoded = _encode(Image.fromarray(gray.astype(np.uint16) * 256 + 7), 'PNG')
+  np.testing.assert_array_equal(images.decode(encoded), np.stack([gray] * 3, axis=-1))
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_jpeg_is_turned_as_its_exif_says(orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  encoded = _encode(Image.fromarray(_photo()), 'JPEG', exif=exif, quality=95)
+  upright = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: x.transpose(1, 0, 2)[:, ::-1],
+    7: lambda x: x.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda x: x.transpose(1, 0, 2)[::-1],
+  }[orientation](_photo())
+  decoded = images.decode(encoded)
+  assert decoded.shape == upright.shape
+  assert np.abs(decoded.astype(int) - upright).mean() < 3
+
+
+@pytest.mark.parametrize('suffix', ['PNG', 'WEBP'])
+def test_what_is_transparent_lies_on_white(suffix):
+  photo = _photo()
+  opacity = np.linspace(0, 255, 80).astype(np.uint8)[None, :, None].repeat(60, axis=0)
+  image = Image.fromarray(np.concatenate([photo, opacity], axis=-1))
+  decoded = images.decode(_encode(image, suffix, lossless=True, exact=True))
+  expected = 255 - (255.0 - photo) * opacity / 255
+  np.testing.assert_allclose(decoded, expected, atol=0.51)
+
+
+def test_array_is_taken_as_it_is():
+  image = _photo()
+  assert images.decode(image) is image
+
+
+@pytest.mark.parametrize('suffix', ['JPEG', 'PNG', 'WEBP'])
+@pytest.mark.parametrize('share', [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_truncated_image_is_refused(suffix, share):
+  encoded = _encode(Image.fromarray(_photo()), suffix)
+  with pytest.raises(DecodeError):
+    images.decode(encoded[: int(share * len(encoded))])
+
+
+def test_what_is_no_image_is_refused():
+  with pytest.raises(DecodeError, match='15 bytes are not a whole JPEG, PNG or WebP'):
+    images.decode(b'<html>404</html>'[:15])
+
+
+def _cubic(distance):
+  """Keys' kernel with a = -0.75."""
+  a, x = -0.75, np.abs(distance)
+  near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+  far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+  return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def _interpolation(size, wanted):
+  """[wanted, size]: weights of the pixels, centres at halves, the border repeated."""
+  weights = np.zeros((wanted, size))
+  for row in range(wanted):
+    centre = (row + 0.5) * size / wanted - 0.5
+    for pixel in range(math.floor(centre) - 1, math.floor(centre) + 3):
+      weights[row, np.clip(pixel, 0, size - 1)] += _cubic(centre - pixel)
+  return weights
+
+
+@pytest.mark.parametrize('shape', [(60, 80), (20, 31), (32, 32), (150, 40)])
+def test_resized_crop_equals_a_bicubic_reference(shape):
+  image = _photo(*shape)
+  rows, columns = _interpolation(shape[0], 32), _interpolation(shape[1], 32)
+  exact = np.einsum('ih,jw,hwc->ijc', rows, columns, image)
+  resized = images.resize(image, 32)
+  np.testing.assert_allclose(resized, np.clip(exact, 0, 255), atol=1.01)
+  assert np.abs(resized - np.clip(exact, 0, 255)).mean() < 0.5
+
+
+def test_shorter_side_keeps_the_aspect_and_takes_the_middle():
+  image = _photo(40, 100)
+  rows, columns = _interpolation(40, 20), _interpolation(100, 50)[15:35]
+  exact = np.einsum('ih,jw,hwc->ijc', rows, columns, image)
+  np.testing.assert_allclose(
+    images.shorter_side(image, 20), np.clip(exact, 0, 255), atol=1.01
+  )
 
 
 def _coordinates(height, width):
@@ -54,6 +180,7 @@ def test_crops_have_the_wanted_shape_and_type(shape):
   for crop in (
     images.random_resized_crop(np.random.default_rng(1), image, 16),
     images.centre_crop(image, 16),
+    images.shorter_side(image, 16),
   ):
     assert crop.shape == (16, 16, shape[2])
     assert crop.dtype == np.uint8

@@ -1,10 +1,14 @@
-"""The stream of views, and one pass."""
+"""The streams of views, and one pass."""
+
+import functools
+import logging
 
 import jax
 import numpy as np
 import pytest
 
 from sslhsic.data import loader, sources
+from sslhsic.data.errors import InputError
 
 
 def _source(count=10):
@@ -16,12 +20,40 @@ def _take(batches, count):
   return [next(batches) for _ in range(count)]
 
 
-def test_every_epoch_holds_every_example_once_in_another_order():
-  batches = _take(loader.two_views(_source(), batch_size=4, seed=0), 5)
-  labels = np.concatenate([batch['label'] for batch in batches])
-  np.testing.assert_array_equal(np.sort(labels[:10]), np.arange(10))
-  np.testing.assert_array_equal(np.sort(labels[10:]), np.arange(10))
-  assert np.any(labels[:10] != labels[10:])
+def _assert_equal(batches, expected):
+  for batch, wanted in zip(batches, expected, strict=True):
+    assert batch.keys() == wanted.keys()
+    for key, value in wanted.items():
+      np.testing.assert_array_equal(batch[key], value)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+  """Chunks of which batches are no multiple."""
+  monkeypatch.setattr(loader, '_CHUNK_SIZE', 3)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory, write_images):
+  """A folder of 20 images in two classes, two of them corrupt."""
+  root = tmp_path_factory.mktemp('folder')
+  write_images(root / 'cat', 10, suffix='.jpg')
+  write_images(root / 'dog', 10, first=10, suffix='.png')
+  (root / 'cat' / '3.jpg').write_bytes((root / 'cat' / '3.jpg').read_bytes()[:-50])
+  (root / 'dog' / '14.png').write_bytes(b'no image')
+  return root
+
+
+@pytest.fixture(params=['array', 'tfds', 'folder'])
+def any_source(request):
+  """A source of each kind, with its crop."""
+  if request.param == 'array':
+    return _source(), lambda rng, image: np.uint8(rng.integers(256, size=image.shape))
+  if request.param == 'tfds':
+    request.getfixturevalue('tfds_data')
+    return sources.create('tfds:toy', 'train'), loader.random_crop(8)
+  path = request.getfixturevalue('folder')
+  return sources.create(f'folder:{path}', 'train'), loader.random_crop(8)
 
 
 def test_batch_holds_both_views_labels_and_global_indices():
@@ -30,6 +62,51 @@ def test_batch_holds_both_views_labels_and_global_indices():
   np.testing.assert_array_equal(first['view1'][:, 0, 0, 0], first['label'])
   np.testing.assert_array_equal(first['index'], [0, 1, 2, 3])
   np.testing.assert_array_equal(second['index'], [4, 5, 6, 7])
+  assert [value.dtype for value in first.values()] == [
+    'uint8',
+    'uint8',
+    'int32',
+    'uint32',
+  ]
+
+
+def test_one_view_has_labels_of_any_kind(tfds_data):
+  source = sources.create('tfds:toy_multi', 'train')
+  stream = loader.one_view(source, batch_size=4, seed=0, crop=loader.random_crop(8))
+  batch = next(stream)
+  assert batch['image'].shape == (4, 8, 8, 3)
+  assert batch['label'].shape == (4, 5)
+  np.testing.assert_array_equal(batch['label'][:, 4], 1)
+
+
+def test_views_are_two_crops_of_one_image(folder):
+  source = sources.create(f'folder:{folder}', 'train')
+  batch = next(
+    loader.two_views(
+      source, batch_size=18, seed=0, crop=loader.random_crop(8), max_bad_fraction=0.1
+    )
+  )
+  number = lambda view: batch[view][..., 2].mean(axis=(1, 2)).round()
+  np.testing.assert_allclose(number('view1'), number('view2'), atol=4)
+  assert np.all(np.any(batch['view1'] != batch['view2'], axis=(1, 2, 3)))
+
+
+@pytest.mark.usefixtures('small_chunks')
+@pytest.mark.parametrize('host_count', [1, 2, 4])
+def test_no_example_is_missing_or_doubled_in_an_epoch(host_count):
+  parts = [
+    loader.two_views(
+      _source(40), batch_size=8, seed=0, host_index=host, host_count=host_count
+    )
+    for host in range(host_count)
+  ]
+  epochs = [
+    np.concatenate([batch['label'] for part in parts for batch in _take(part, 5)])
+    for _ in range(3)
+  ]
+  for epoch in epochs:
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(40))
+  assert np.any(epochs[0] != epochs[1])
 
 
 def test_stream_depends_on_the_seed_alone():
@@ -41,27 +118,73 @@ def test_stream_depends_on_the_seed_alone():
   assert labels(0) != labels(1)
 
 
-@pytest.mark.parametrize('hosts', [1, 2, 4])
-def test_hosts_share_the_same_global_batches(monkeypatch, hosts):
-  crop = lambda rng, image: np.uint8(rng.integers(256, size=image.shape))
-  stream = lambda: loader.two_views(_source(), batch_size=8, seed=0, crop=crop)
-  expected = _take(stream(), 3)
-  monkeypatch.setattr(jax, 'process_count', lambda: hosts)
-  parts = []
-  for host in range(hosts):
-    monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
-    parts.append(_take(stream(), 3))
-  for step, batch in enumerate(expected):
-    for key, value in batch.items():
-      joined = np.concatenate([part[step][key] for part in parts])
-      np.testing.assert_array_equal(joined, value)
-
-
-@pytest.mark.parametrize('num_workers', [0, 2])
-def test_stream_goes_on_from_a_saved_state(num_workers):
-  stream = lambda: loader.two_views(
-    _source(), batch_size=8, seed=0, num_workers=num_workers
+@pytest.mark.usefixtures('small_chunks')
+@pytest.mark.parametrize('host_count', [1, 2, 4])
+def test_hosts_share_the_same_global_batches(any_source, host_count):
+  source, crop = any_source
+  stream = functools.partial(
+    loader.two_views, source, batch_size=16, seed=0, crop=crop, max_bad_fraction=0.1
   )
+  parts = [
+    _take(stream(host_index=host, host_count=host_count), 4)
+    for host in range(host_count)
+  ]
+  joined = [
+    {key: np.concatenate([part[step][key] for part in parts]) for key in parts[0][0]}
+    for step in range(4)
+  ]
+  _assert_equal(joined, _take(stream(), 4))
+
+
+def test_host_is_that_of_jax(monkeypatch):
+  expected = next(loader.two_views(_source(), batch_size=8, seed=0))
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  batch = next(loader.two_views(_source(), batch_size=8, seed=0))
+  np.testing.assert_array_equal(batch['index'], expected['index'][4:])
+
+
+def test_batch_that_does_not_divide_over_hosts_is_refused():
+  with pytest.raises(ValueError, match='batch size 6 does not divide over 4 hosts'):
+    loader.two_views(_source(), batch_size=6, seed=0, host_index=0, host_count=4)
+
+
+@pytest.mark.usefixtures('small_chunks')
+def test_stream_goes_on_from_the_state_of_any_step(any_source):
+  source, crop = any_source
+  stream = functools.partial(
+    loader.two_views, source, batch_size=8, seed=0, crop=crop, max_bad_fraction=0.1
+  )
+  whole, states, expected = stream(), [], []
+  for _ in range(9):  # Epochs end within batches.
+    states.append(whole.get_state())
+    expected.append(next(whole))
+  for step, state in enumerate(states):
+    resumed = stream()
+    resumed.set_state(state)
+    _assert_equal(_take(resumed, 9 - step), expected[step:])
+    assert resumed.get_state() == whole.get_state()
+
+
+def test_worker_processes_make_the_same_stream(folder):
+  """With two workers, also when a stream goes on, and what they raise."""
+  source = sources.create(f'folder:{folder}', 'train')
+  stream = functools.partial(loader.two_views, source, batch_size=8, seed=0)
+  crop = {'crop': loader.random_crop(8), 'max_bad_fraction': 0.1}
+  expected = _take(stream(**crop), 6)
+  whole = stream(**crop, num_workers=2)
+  _assert_equal(_take(whole, 2), expected[:2])
+  state = whole.get_state()
+  _assert_equal(_take(whole, 4), expected[2:])  # Across the border of an epoch.
+  whole.set_state(state)
+  _assert_equal(_take(whole, 4), expected[2:])
+  whole.close()
+  with pytest.raises(InputError, match='images differ in size'):
+    next(stream(num_workers=1))
+
+
+def test_device_iterator_goes_on_from_its_state():
+  stream = functools.partial(loader.two_views, _source(), batch_size=8, seed=0)
   expected = _take(stream(), 6)
   interrupted = loader.DeviceIterator(stream())
   _take(interrupted, 3)
@@ -77,18 +200,126 @@ def test_device_iterator_spreads_batches_and_counts_waiting():
   batch = next(iterator)
   assert batch['view1'].shape == (8, 1, 1, 1, 1)
   assert iterator.wait_s > 0
+  assert iterator.num_bad_images == 0
 
 
-def test_one_pass_gives_every_example_once_and_masks_the_rest():
-  batches = list(loader.one_pass(_source(), batch_size=4))
-  assert [len(batch['label']) for batch in batches] == [4, 4, 4]
+def test_corrupt_images_are_skipped_named_and_counted(folder, caplog):
+  source = sources.create(f'folder:{folder}', 'train')
+  stream = loader.two_views(
+    source, batch_size=20, seed=0, crop=loader.random_crop(8), max_bad_fraction=0.1
+  )
+  with caplog.at_level(logging.WARNING):
+    first = next(stream)
+    next(stream)
+  assert len(stream.bad_images.rows) == 2
+  bad = {str(folder / 'cat' / '3.jpg'), str(folder / 'dog' / '14.png')}
+  assert {source.name(row) for row in stream.bad_images.rows} == bad
+  messages = [record.getMessage() for record in caplog.records]
+  assert len(messages) == 2  # Once each, though met in both epochs.
+  assert all(any(name in message for message in messages) for name in bad)
+  # Other images came in their place; those of dogs show their number exactly.
+  numbers = first['view1'][first['label'] == 1][:, 0, 0, 2]
+  assert set(numbers) <= set(range(10, 20)) - {14}
+
+
+def test_state_remembers_corrupt_images(folder, caplog):
+  source = sources.create(f'folder:{folder}', 'train')
+  stream = functools.partial(
+    loader.two_views,
+    source,
+    batch_size=20,
+    seed=0,
+    crop=loader.random_crop(8),
+    max_bad_fraction=0.1,
+  )
+  first = stream()
+  next(first)
+  resumed = stream()
+  resumed.set_state(first.get_state())
+  caplog.clear()
+  with caplog.at_level(logging.WARNING):
+    next(resumed)
+  assert resumed.bad_images.rows == first.bad_images.rows
+  assert not caplog.records
+
+
+@pytest.mark.parametrize('max_bad_fraction', [0.001, 0.09])
+def test_too_many_corrupt_images_stop_the_job(folder, max_bad_fraction):
+  source = sources.create(f'folder:{folder}', 'train')
+  settings = {'batch_size': 20, 'max_bad_fraction': max_bad_fraction}
+  for batches in (
+    loader.two_views(source, seed=0, crop=loader.random_crop(8), **settings),
+    loader.one_pass(source, crop=loader.centre_crop(8), **settings),
+  ):
+    with pytest.raises(InputError, match='2 of 20 images are corrupt') as error:
+      next(batches)
+    message = str(error.value)
+    assert f'a fraction of {max_bad_fraction:g}: ' in message
+    assert 'cat/3.jpg' in message
+    assert 'dog/14.png' in message
+    assert '\n' not in message
+
+
+def test_data_set_of_corrupt_images_stops_the_job(tmp_path):
+  for number in range(200):
+    (tmp_path / f'{number}.jpg').write_bytes(b'corrupt')
+  source = sources.create(f'folder:{tmp_path}', 'train')
+  stream = loader.two_views(source, batch_size=4, seed=0, max_bad_fraction=1.0)
+  with pytest.raises(InputError, match='100 images in a row cannot be decoded'):
+    next(stream)
+
+
+def test_image_that_vanished_stops_the_job(tmp_path, write_images):
+  write_images(tmp_path, 4)
+  source = sources.create(f'folder:{tmp_path}', 'train')
+  (tmp_path / '2.jpg').unlink()
+  with pytest.raises(InputError, match=r'cannot read .*2\.jpg: .*No such file'):
+    list(loader.one_pass(source, batch_size=4, crop=loader.centre_crop(8)))
+
+
+@pytest.mark.usefixtures('small_chunks')
+@pytest.mark.parametrize('count', [1, 8, 10, 16])
+@pytest.mark.parametrize('host_count', [1, 2, 4])
+def test_one_pass_gives_every_example_once_on_any_number_of_hosts(count, host_count):
+  passes = [
+    list(
+      loader.one_pass(
+        _source(count), batch_size=8, host_index=host, host_count=host_count
+      )
+    )
+    for host in range(host_count)
+  ]
+  # As many batches, of one size, on every host.
+  assert {len(batches) for batches in passes} == {-(-count // 8)}
+  shapes = {x.shape for batches in passes for batch in batches for x in batch.values()}
+  share = 8 // host_count
+  assert shapes == {(share, 1, 1, 1), (share,)}
+  seen = [
+    batch['label'][batch['mask']]
+    for step in zip(*passes, strict=True)
+    for batch in step
+  ]
+  np.testing.assert_array_equal(np.concatenate(seen), np.arange(count))
+
+
+def test_one_pass_masks_corrupt_images(folder):
+  source = sources.create(f'folder:{folder}', 'train')
+  batches = list(
+    loader.one_pass(
+      source, batch_size=8, crop=loader.centre_crop(8), max_bad_fraction=0.1
+    )
+  )
   mask = np.concatenate([batch['mask'] for batch in batches])
-  labels = np.concatenate([batch['label'] for batch in batches])
-  np.testing.assert_array_equal(labels[mask], np.arange(10))
+  bad = [row for row in range(20) if source.name(row).endswith(('/3.jpg', '/14.png'))]
+  np.testing.assert_array_equal(np.flatnonzero(~mask), [*bad, 20, 21, 22, 23])
 
 
-def test_one_pass_crops_the_centre():
-  images = np.zeros((3, 16, 16, 1), np.uint8)
-  source = sources.ArraySource(images, np.zeros(3, np.int32), 1)
-  (batch,) = loader.one_pass(source, batch_size=3, crop_size=7)
-  assert batch['image'].shape == (3, 7, 7, 1)
+def test_one_pass_crops_as_it_is_told():
+  images = np.arange(16, dtype=np.uint8).repeat(24).reshape(1, 16, 24, 1)
+  source = sources.ArraySource(images, np.zeros(1, np.int32), 1)
+  one_pass = functools.partial(loader.one_pass, source, batch_size=1)
+  (centre,) = one_pass(crop=loader.centre_crop(14))
+  np.testing.assert_array_equal(centre['image'], images[:, 1:15, 5:19])
+  (square,) = one_pass(crop=loader.shorter_side(16))
+  np.testing.assert_array_equal(square['image'], images[:, :, 4:20])
+  assert loader.image_shape(source, loader.centre_crop(14)) == (14, 14, 1)

@@ -32,11 +32,28 @@ def test_example_is_an_image_and_its_label():
   assert example['label'].dtype == np.int32
 
 
+def test_parts_and_subsets_of_digits():
+  whole = sources.create('digits', 'train')
+  part = sources.create('digits', 'train[100:200]')
+  np.testing.assert_array_equal(part.images, whole.images[100:200])
+  few = sources.create('digits', 'train, balanced 100, seed 1')
+  np.testing.assert_array_equal(np.bincount(few.labels), [10] * 10)
+  assert (len(few), few.num_classes) == (100, 10)
+  np.testing.assert_array_equal(few[7]['image'], whole[int(few.rows[7])]['image'])
+  assert few.name(7) == f'example {few.rows[7]}'
+  assert len(sources.create('digits', 'train+test')) == 1797
+
+
+def test_wrong_arrays_are_refused():
+  with pytest.raises(ValueError, match=r'pass uint8 \[n, H, W, C\] and int32 \[n\]'):
+    sources.ArraySource(np.zeros((2, 8, 8, 1)), np.zeros(2, np.int32), 1)
+
+
 @pytest.mark.parametrize(
   ('name', 'split', 'message'),
   [
     ('digit', 'train', "unknown data source 'digit'; use one of digits"),
-    ('digits', 'val', "digits has no split 'val'; use 'train' or 'test'"),
+    ('digits', 'val', r"no split 'val'; it has train \(1,437 examples\), test \(360"),
     ('digits:8', 'train', "'digits:8' is unknown; use 'digits'"),
   ],
 )

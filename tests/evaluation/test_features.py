@@ -30,7 +30,9 @@ def test_every_image_is_seen_once_in_order(count):
 @pytest.fixture(scope='module')
 def digits():
   return [
-    representations.pixels(sources.create('digits', split))
+    representations.pixels(
+      loader.one_pass(sources.create('digits', split), batch_size=500)
+    )
     for split in ('train', 'test')
   ]
 

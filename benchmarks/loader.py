@@ -1,0 +1,215 @@
+"""Speed of the loader: two random 224-pixel views of JPEGs, for 1, 2, … workers.
+
+Run `python -m benchmarks.loader`. JPEGs of 500×375 pixels are made up. The bare
+loop reads, decodes and crops them in one process and keeps nothing: what a worker would
+do if moving data around cost nothing. The same work in tf.data, with
+`tf.image.decode_and_crop_jpeg`, is measured too if tensorflow is importable.
+
+All are measured in turns, several times, each next to a bare loop of its own: on a
+machine that does other work besides, ratios of neighbours mean more than speeds. The
+time on the processor is given too, which other work disturbs less.
+
+Prints a table and, as the last line, the same as JSON.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+import psutil
+from absl import app
+
+from sslhsic.data import images, loader, sources
+
+SIZE = 224
+BATCH_SIZE = 128
+NUM_FILES = 256
+ROUNDS = 5
+SECONDS = 8.0
+
+
+def write_jpegs(folder: pathlib.Path, count: int) -> None:
+  """Images of 500×375 with edges and texture, about 70 kB each."""
+  rng = np.random.default_rng(0)
+  for number in range(count):
+    noise = rng.normal(size=(375, 500, 3)).astype(np.float32)
+    blurred = [cv2.GaussianBlur(noise, (0, 0), sigma) * sigma for sigma in (1, 4, 16)]
+    image = 128 + 25 * (sum(blurred) + noise)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
+    cv2.imwrite(
+      str(folder / f'{number}.jpg'), np.clip(image, 0, 255).astype(np.uint8), quality
+    )
+
+
+def bare_loop(source: sources.Source) -> Iterator[int]:
+  """Decodes and crops in this process; gives how many images were done."""
+  rng = np.random.default_rng(0)
+  while True:
+    for row in rng.permutation(len(source)):
+      image = images.decode(source[row]['image'])
+      for _ in range(2):
+        images.random_resized_crop(rng, image, SIZE)
+      yield 1
+
+
+def loader_batches(source: sources.Source, num_workers: int) -> Iterator[int]:
+  """The loader's batches; gives how many images were in each."""
+  stream = loader.two_views(
+    source,
+    batch_size=BATCH_SIZE,
+    seed=0,
+    crop=loader.random_crop(SIZE),
+    num_workers=num_workers,
+  )
+  try:
+    for batch in stream:
+      yield len(batch['index'])
+  finally:
+    stream.close()
+
+
+def tf_data_batches(source: sources.Source, num_threads: int) -> Iterator[int]:
+  """The same work in tf.data; gives how many images were in each batch."""
+  import tensorflow as tf  # It is no dependency of the project.
+
+  def view(encoded):
+    shape = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float32)
+    area = tf.random.uniform([], 0.08, 1) * shape[0] * shape[1]
+    aspect = tf.exp(tf.random.uniform([], np.log(3 / 4), np.log(4 / 3)))
+    crop = tf.round(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)]))
+    crop = tf.minimum(crop, shape)
+    start = tf.floor(tf.random.uniform([2]) * (shape - crop + 1))
+    window = tf.cast(tf.concat([start, crop], axis=0), tf.int32)
+    pixels = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    resized = tf.image.resize(pixels, (SIZE, SIZE), tf.image.ResizeMethod.BICUBIC)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+  def views(path):
+    encoded = tf.io.read_file(path)
+    return view(encoded), view(encoded)
+
+  paths = [source.name(row) for row in range(len(source))]
+  batches = tf.data.Dataset.from_tensor_slices(paths).repeat()
+  batches = batches.shuffle(len(paths)).map(views, num_parallel_calls=num_threads)
+  batches = batches.batch(BATCH_SIZE, drop_remainder=True).prefetch(2)
+  options = tf.data.Options()
+  options.threading.private_threadpool_size = num_threads
+  options.threading.max_intra_op_parallelism = 1
+  for first, _ in batches.with_options(options):
+    yield len(first)
+
+
+def processor_seconds() -> float:
+  """Time on the processor of this process and its workers so far."""
+  me = psutil.Process()
+  times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+  return sum(x.user + x.system for x in times)
+
+
+def speed(batches: Iterator[int], warm_up: int, seconds: float) -> dict[str, float]:
+  """Images per second, and milliseconds on the processor per image.
+
+  Args:
+    batches: gives numbers of images; is closed.
+    warm_up: images to leave out, made while workers start and buffers fill.
+    seconds: how long to measure.
+  """
+  while warm_up > 0:
+    warm_up -= next(batches)
+  count, start, processor = 0, time.perf_counter(), processor_seconds()
+  while time.perf_counter() - start < seconds:
+    count += next(batches)
+  elapsed = time.perf_counter() - start
+  used = processor_seconds() - processor
+  batches.close()
+  return {'images_per_second': count / elapsed, 'processor_ms': 1e3 * used / count}
+
+
+def measure(
+  num_workers: tuple[int, ...], *, rounds: int, seconds: float, num_files: int
+) -> dict:
+  """Measures everything in turns; medians over the rounds."""
+  with tempfile.TemporaryDirectory() as folder:
+    write_jpegs(pathlib.Path(folder), num_files)
+    source = sources.create(f'folder:{folder}', 'train')
+    subjects = {('loader', n): (loader_batches, n) for n in num_workers}
+    if importlib.util.find_spec('tensorflow'):
+      subjects |= {('tf.data', n): (tf_data_batches, n) for n in num_workers}
+    timings = {subject: [] for subject in subjects}
+    for _ in range(rounds):
+      for subject, (make, workers) in subjects.items():
+        bare = speed(bare_loop(source), warm_up=16, seconds=seconds / 2)
+        warm_up = 8 * BATCH_SIZE * workers
+        timings[subject].append((bare, speed(make(source, workers), warm_up, seconds)))
+    file_kb = statistics.mean(
+      path.stat().st_size for path in pathlib.Path(folder).iterdir()
+    )
+  return {
+    'benchmark': 'loader',
+    'work': f'two views of {SIZE} px from JPEGs of 500x375, {file_kb / 1e3:.0f} kB',
+    'rows': [_row(*subject, pairs) for subject, pairs in timings.items()],
+    'rounds': rounds,
+    'cores': os.cpu_count(),
+    'versions': {'opencv': cv2.__version__, 'numpy': np.__version__},
+  }
+
+
+def _row(name: str, workers: int, pairs: list[tuple[dict, dict]]) -> dict:
+  median = lambda of: statistics.median(of(bare, timed) for bare, timed in pairs)
+  bare_speed = median(lambda bare, _: bare['images_per_second'])
+  row = {
+    'name': name,
+    'workers': workers,
+    'images_per_second': median(lambda _, timed: timed['images_per_second']),
+    'bare_images_per_second': bare_speed,
+    'processor_ms': median(lambda _, timed: timed['processor_ms']),
+    'bare_processor_ms': median(lambda bare, _: bare['processor_ms']),
+  }
+  lost: Callable[[dict, dict], float] = lambda bare, timed: (
+    1 - timed['images_per_second'] / (workers * bare['images_per_second'])
+  )
+  row['lost_per_worker'] = median(lost)
+  row['lost_on_the_processor'] = 1 - median(
+    lambda bare, timed: bare['processor_ms'] / timed['processor_ms']
+  )
+  return row
+
+
+def table(measured: dict) -> str:
+  """The measurements as lines of text."""
+  columns = ('name', 'workers', 'images/s', 'bare/s', 'lost', 'ms cpu', 'bare', 'lost')
+  lines = [measured['work'], ''.join(f'{column:>10}' for column in columns)]
+  for row in measured['rows']:
+    cells = (
+      row['name'],
+      row['workers'],
+      f'{row["images_per_second"]:.0f}',
+      f'{row["bare_images_per_second"]:.0f}',
+      f'{row["lost_per_worker"]:.1%}',
+      f'{row["processor_ms"]:.2f}',
+      f'{row["bare_processor_ms"]:.2f}',
+      f'{row["lost_on_the_processor"]:.1%}',
+    )
+    lines.append(''.join(f'{cell:>10}' for cell in cells))
+  return '\n'.join(lines)
+
+
+def main(argv: list[str]) -> None:
+  """Measures with 1, 2, 4, … workers, up to one on each core."""
+  del argv
+  cores = os.cpu_count()
+  num_workers = tuple(2**i for i in range(cores.bit_length()) if 2**i <= cores)
+  measured = measure(num_workers, rounds=ROUNDS, seconds=SECONDS, num_files=NUM_FILES)
+  print(table(measured))
+  print(json.dumps(measured))
+
+
+if __name__ == '__main__':
+  app.run(main)

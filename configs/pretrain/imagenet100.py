@@ -1,0 +1,49 @@
+"""SSL-HSIC on ImageNet-100: a ResNet-50 on a hundred classes of ImageNet.
+
+No result of SSL-HSIC is published for it. The classes are those of the folder, of which
+the README says how it is made; results of others depend on their choice. Base learning
+rate, weight decay and target decay are BYOL's for 300 epochs.
+
+python -m experiments.pretrain --config=configs/pretrain/imagenet100.py --workdir=DIR
+"""
+
+import ml_collections
+
+from configs.pretrain import imagenet
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The configuration: that of ImageNet, but for what follows."""
+  config = imagenet.get_config()
+  config.data = {
+    'source': 'folder:data/imagenet100',
+    'train_split': 'train',
+    'crop_size': 224,  # Pixels.
+    'mean': (0.485, 0.456, 0.406),
+    'std': (0.229, 0.224, 0.225),
+    'num_workers': 16,  # Processes, on each host.
+    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+  }
+  config.network = {
+    'encoder': 'resnet50',
+    'encoder_options': {},
+    'head': {'hidden_size': 4096, 'output_size': 256},
+  }
+  config.target_base_decay = 0.99
+  config.optimizer.base_learning_rate = 0.3  # Times batch_size / 256.
+  config.optimizer.weight_decay = 1e-6
+  config.training = {
+    'batch_size': 512,  # Over all devices.
+    'epochs': 300,
+    'warmup_epochs': 10,
+  }
+  config.evaluation.train_split = 'train[:50000]'  # What kNN looks in.
+  config.evaluation.test_split = 'validation'
+  config.evaluation.batch_size = 1024
+  config.runner = {
+    'log_every': 100,
+    'evaluate_every': 4950,  # 20 epochs.
+    'checkpoint_every': 4950,
+    'keep_checkpoints': 2,
+  }
+  return config

@@ -1,0 +1,146 @@
+"""What a worker of the loader does: read, decode and crop the images of a chunk.
+
+Workers import this module and not the loader, to start without JAX.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from sslhsic.data import images
+from sslhsic.data.errors import DecodeError, InputError
+from sslhsic.data.sources import Source
+
+Crop = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+# The arrays of an example, and the rows of its source that could not be decoded.
+Loaded = tuple[dict[str, np.ndarray], list[int]]
+
+# Images that are tried in place of one that cannot be decoded.
+_MAX_TRIES = 100
+
+
+def first_decodable(
+  source: Source, rows: Iterable[int]
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+  """Image [H, W, C] and label of the first of these rows that can be decoded.
+
+  Returns:
+    Image, label, and the rows before.
+
+  Raises:
+    InputError: none of many can be decoded, or one cannot be read.
+  """
+  bad = []
+  for row in itertools.islice(rows, _MAX_TRIES):
+    try:
+      example = source[row]
+      return images.decode(example['image']), example['label'], bad
+    except DecodeError:
+      bad.append(row)
+    except OSError as error:
+      raise InputError(f'cannot read {source.name(row)}: {error}') from error
+  raise InputError(
+    f'{len(bad)} images in a row cannot be decoded, {source.name(bad[0])} among them; '
+    'check the data set'
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """Random views of the images of the endless stream, by their place in it.
+
+  In place of an image that cannot be decoded comes another one, drawn at random from
+  the key of the place: the stream stays the same whoever reads it.
+
+  Attributes:
+    source: the examples.
+    order: index in the stream -> row of the source.
+    seed: of the crops.
+    crops: what makes each view, by its name.
+  """
+
+  source: Source
+  order: Sequence[int]
+  seed: int
+  crops: Mapping[str, Crop]
+
+  def __call__(self, index: int) -> Loaded:
+    """The views of the image at a place in the stream."""
+    rng = np.random.default_rng([self.seed, index])
+    others = (int(rng.integers(len(self.source))) for _ in itertools.count())
+    rows = itertools.chain([self.order[index]], others)
+    image, label, bad = first_decodable(self.source, rows)
+    views = {name: crop(rng, image) for name, crop in self.crops.items()}
+    return views | {'label': label, 'index': np.uint32(index % 2**32)}, bad
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """The examples of one pass, by their row; beyond the last one, copies of it.
+
+  Attributes:
+    source: the examples.
+    crop: what is taken of an image.
+  """
+
+  source: Source
+  crop: Crop
+
+  def __call__(self, index: int) -> Loaded:
+    """The example of a row."""
+    size = len(self.source)
+    row = min(index, size - 1)
+    rows = ((row + step) % size for step in range(size))
+    image, label, bad = first_decodable(self.source, rows)
+    # A pass draws nothing at random.
+    arrays = {'image': self.crop(np.random.default_rng(0), image), 'label': label}
+    is_example = index < size and not bad
+    return arrays | {'mask': np.bool_(is_example)}, bad
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+  """A host's batches in chunks, which bound the memory of a worker.
+
+  Attributes:
+    load: index -> arrays of an example.
+    batch_size: B, of the global batch; rows [h·b, (h + 1)·b) are those of host h.
+    host_index: h.
+    host_count: number of hosts; b = B / host_count.
+    chunk_size: examples of a chunk; the last of a batch may have less.
+  """
+
+  load: Callable[[int], Loaded]
+  batch_size: int
+  host_index: int
+  host_count: int
+  chunk_size: int
+
+  @property
+  def per_batch(self) -> int:
+    """Chunks of a host's batch."""
+    return -(-self.batch_size // (self.host_count * self.chunk_size))
+
+  def __call__(self, number: int) -> dict[str, np.ndarray]:
+    """The arrays of a chunk, [chunk, ...] each, and 'skipped', rows of the source."""
+    step, part = divmod(number, self.per_batch)
+    share = self.batch_size // self.host_count
+    first = step * self.batch_size + self.host_index * share
+    rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
+    loaded = [self.load(first + row) for row in rows]
+    arrays = [arrays for arrays, _ in loaded]
+    stacked = {name: _stack([x[name] for x in arrays]) for name in arrays[0]}
+    skipped = list(itertools.chain.from_iterable(bad for _, bad in loaded))
+    return stacked | {'skipped': np.array(skipped, np.int64)}
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+  shapes = {array.shape for array in arrays}
+  if len(shapes) > 1:
+    raise InputError(
+      f'images differ in size: {" and ".join(map(str, list(shapes)[:2]))}; set '
+      'config.data.crop_size to the size that they shall have'
+    )
+  return np.stack(arrays)

@@ -1,0 +1,144 @@
+"""What a split such as 'train[:-10009], balanced 1%' means.
+
+    split    = part {'+' part} [', ' subset [', seed ' number]]
+    part     = NAME | NAME '[' from ':' to ']'        examples or percent: TFDS's syntax
+    subset   = 'random ' size | 'balanced ' size      examples or percent
+
+`random` draws examples without looking at their labels, `balanced` draws equally many
+of every class. The subset is a function of the seed (0 if there is none), and part of
+the subset of any larger size.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+_SUBSET = re.compile(
+  r'(?P<kind>random|balanced) (?P<size>\d+(\.\d+)?%|\d+)(, seed (?P<seed>\d+))?'
+)
+
+
+class Subset(NamedTuple):
+  """Some of the examples of a split, for instance those that have labels.
+
+  Attributes:
+    kind: 'random' or 'balanced'.
+    size: number of examples, or a share such as '1%'.
+    seed: of the draw.
+  """
+
+  kind: str
+  size: str
+  seed: int = 0
+
+  def __str__(self) -> str:
+    return f'{self.kind} {self.size}, seed {self.seed}'
+
+  def count(self, num_examples: int) -> int:
+    """How many of `num_examples` it holds.
+
+    Raises:
+      ValueError: none of them, or more than there are.
+    """
+    count = int(self.size) if self.size.isdigit() else 0
+    if self.size.endswith('%'):
+      count = round(float(self.size[:-1]) / 100 * num_examples)
+    if not 1 <= count <= num_examples:
+      raise ValueError(
+        f"'{self}' of {num_examples:,} examples is {count:,}; ask for 1 to "
+        f'{num_examples:,}'
+      )
+    return count
+
+
+def parse(split: str) -> tuple[str, Subset | None]:
+  """Parts, in TFDS's syntax, and subset of a split.
+
+  Raises:
+    ValueError: what follows the first comma is not a subset.
+  """
+  parts, comma, rest = split.partition(',')
+  if not comma:
+    return parts.strip(), None
+  match = _SUBSET.fullmatch(rest.strip())
+  if not match:
+    raise ValueError(
+      f'split {split!r} has no subset after its comma; write it as '
+      "'train, balanced 1%, seed 0' or 'train, random 500'"
+    )
+  return parts.strip(), Subset(match['kind'], match['size'], int(match['seed'] or 0))
+
+
+def ranges(
+  parts: str, sizes: Mapping[str, int], source: str
+) -> list[tuple[str, slice]]:
+  """The parts of a split, as slices of named splits.
+
+  Args:
+    parts: for instance 'train[:90%]+validation'.
+    sizes: number of examples by name of split.
+    source: name of the data set, for the message.
+
+  Raises:
+    ValueError: there is no such split, not so many examples, or none in these parts.
+  """
+  infos = {
+    name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
+    for name, size in sizes.items()
+  }
+  try:
+    absolute = tfds.core.ReadInstruction.from_spec(parts).to_absolute(infos)
+  except ValueError as error:
+    there = ', '.join(f'{name} ({size:,} examples)' for name, size in sizes.items())
+    raise ValueError(
+      f'{source} has no split {parts!r}; it has {there}: use one, or parts such as '
+      f"'{next(iter(sizes))}[:90%]'"
+    ) from error
+  slices = [(part.splitname, slice(part.from_, part.to)) for part in absolute]
+  if not any(range(sizes[name])[part] for name, part in slices):
+    raise ValueError(
+      f'split {parts!r} of {source} holds no example; take a larger part'
+    )
+  return slices
+
+
+def draw_random(subset: Subset, num_examples: int) -> np.ndarray:
+  """The rows of a random subset, in ascending order."""
+  order = np.random.default_rng(subset.seed).permutation(num_examples)
+  return np.sort(order[: subset.count(num_examples)])
+
+
+def draw_balanced(subset: Subset, labels: np.ndarray, num_classes: int) -> np.ndarray:
+  """The rows of a balanced subset, in ascending order.
+
+  Args:
+    subset: its size is rounded to a multiple of the number of classes.
+    labels: [n], of all examples.
+    num_classes: C.
+
+  Returns:
+    [C·k] rows, k of each class.
+
+  Raises:
+    ValueError: examples have no label or several, or a class has fewer than k.
+  """
+  if not num_classes or labels.ndim != 1:
+    raise ValueError(
+      f"'{subset}' needs one label per example; use 'random {subset.size}'"
+    )
+  per_class = max(round(subset.count(len(labels)) / num_classes), 1)
+  # One order for all sizes: the subset of fewer examples is part of that of more.
+  order = np.random.default_rng(subset.seed).permutation(len(labels))
+  rows = []
+  for label in range(num_classes):
+    members = order[labels[order] == label]
+    if len(members) < per_class:
+      raise ValueError(
+        f"'{subset}' takes {per_class} examples of each class, but class {label} has "
+        f'{len(members)} in this split; ask for fewer, or for a random subset'
+      )
+    rows.append(members[:per_class])
+  return np.sort(np.concatenate(rows))

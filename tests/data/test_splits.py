@@ -1,0 +1,121 @@
+"""What a split means: parts and subsets."""
+
+import numpy as np
+import pytest
+
+from sslhsic.data import splits
+
+SIZES = {'train': 100, 'validation': 7}
+
+
+@pytest.mark.parametrize(
+  ('parts', 'expected'),
+  [
+    ('train', [('train', slice(None, None))]),
+    ('train[:-10]', [('train', slice(None, 90))]),
+    ('train[-10:]', [('train', slice(90, None))]),
+    ('train[5%:30%]', [('train', slice(5, 30))]),
+    (
+      'train[:50%]+validation',
+      [('train', slice(None, 50)), ('validation', slice(None, None))],
+    ),
+  ],
+)
+def test_parts_are_those_of_tfds(parts, expected):
+  assert splits.ranges(parts, SIZES, 'it') == expected
+
+
+@pytest.mark.parametrize(
+  ('parts', 'message'),
+  [
+    ('test', r"it has no split 'test'; it has train \(100 examples\), validation \(7"),
+    ('train[:x]', r"it has no split 'train\[:x\]'"),
+    ('train[:200]', r"it has no split 'train\[:200\]'; it has train \(100 examples\)"),
+    ('', "it has no split ''"),
+    ('train[:0]+validation[:0]', 'of it holds no example; take a larger part'),
+  ],
+)
+def test_parts_that_are_not_there_are_refused_in_one_line(parts, message):
+  with pytest.raises(ValueError, match=message) as error:
+    splits.ranges(parts, SIZES, 'it')
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('split', 'expected'),
+  [
+    ('train[:-10]', ('train[:-10]', None)),
+    ('train, balanced 1%', ('train', splits.Subset('balanced', '1%', 0))),
+    ('train, random 500, seed 3', ('train', splits.Subset('random', '500', 3))),
+    ('a+b[:5%], random 0.5%', ('a+b[:5%]', splits.Subset('random', '0.5%', 0))),
+  ],
+)
+def test_subset_follows_a_comma(split, expected):
+  assert splits.parse(split) == expected
+
+
+@pytest.mark.parametrize(
+  'split', ['train, 1%', 'train,', 'train, balanced', 'a, seed 1']
+)
+def test_what_is_no_subset_is_refused(split):
+  with pytest.raises(ValueError, match="write it as 'train, balanced 1%, seed 0'"):
+    splits.parse(split)
+
+
+def _labels():
+  return np.random.default_rng(0).permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
+
+
+def test_balanced_subset_has_equally_many_of_each_class():
+  labels = _labels()
+  rows = splits.draw_balanced(splits.Subset('balanced', '20%'), labels, 4)
+  np.testing.assert_array_equal(np.bincount(labels[rows]), [5, 5, 5, 5])
+  assert np.all(np.diff(rows) > 0)
+
+
+def test_random_subset_follows_the_classes():
+  rows = np.concatenate(
+    [
+      splits.draw_random(splits.Subset('random', '20%', seed), 100)
+      for seed in range(50)
+    ]
+  )
+  share = np.bincount(_labels()[rows]) / len(rows)
+  np.testing.assert_allclose(share, [0.4, 0.3, 0.2, 0.1], atol=0.05)
+
+
+@pytest.mark.parametrize(
+  'draw',
+  [
+    lambda subset: splits.draw_random(subset, 100),
+    lambda subset: splits.draw_balanced(subset, _labels(), 4),
+  ],
+  ids=['random', 'balanced'],
+)
+def test_subset_depends_on_the_seed_and_grows_with_the_size(draw):
+  few, more, other = (
+    set(draw(splits.Subset('', size, seed)))
+    for size, seed in [('8', 0), ('20%', 0), ('8', 1)]
+  )
+  assert len(few) == 8
+  assert few < more
+  assert few != other
+
+
+@pytest.mark.parametrize(
+  ('subset', 'num_classes', 'message'),
+  [
+    (
+      splits.Subset('balanced', '100'),
+      4,
+      'class 2 has 20 in this split; ask for fewer',
+    ),
+    (splits.Subset('balanced', '4'), 5, 'but class 4 has 0 in this split'),
+    (splits.Subset('balanced', '4'), 0, "needs one label per example; use 'random 4'"),
+    (splits.Subset('balanced', '101'), 4, 'is 101; ask for 1 to 100'),
+    (splits.Subset('balanced', '0.1%'), 4, 'is 0; ask for 1 to 100'),
+  ],
+)
+def test_subset_that_cannot_be_drawn_is_refused(subset, num_classes, message):
+  with pytest.raises(ValueError, match=message):
+    splits.draw_balanced(subset, _labels(), num_classes)

@@ -1,0 +1,136 @@
+"""Pre-training on folders of images, as a user runs it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# A run of 5 steps of a small network.
+TINY = (
+  '--config.data.crop_size=32',
+  '--config.training.batch_size=8',
+  '--config.training.epochs=1',
+  '--config.training.warmup_epochs=0',
+  '--config.network.head.hidden_size=16',
+  '--config.network.encoder_options={"channels_per_group": (4, 8), '
+  '"blocks_per_group": (1, 1)}',
+  '--config.evaluation.batch_size=16',
+  '--config.evaluation.protocol.k=5',
+  '--config.evaluation.protocol.labels_per_class=(1, 5)',
+)
+
+
+def _run(workdir, source, *arguments, **environment):
+  """Pre-trains by the configuration of Imagenette; the process when it has ended."""
+  return subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'experiments.pretrain',
+      '--config=configs/pretrain/imagenette.py',
+      f'--workdir={workdir}',
+      f'--config.data.source={source}',
+      *TINY,
+      *arguments,
+    ],
+    cwd=ROOT,
+    env=os.environ
+    | {
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+      'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
+    }
+    | environment,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+@pytest.fixture
+def split_folder(tmp_path, write_images):
+  """40 images to train on and 20 to test on, in two classes; one of them is corrupt."""
+  folder = tmp_path / 'images'
+  write_images(folder / 'train' / 'cat', 20)
+  write_images(folder / 'train' / 'dog', 20, first=100, suffix='.png')
+  write_images(folder / 'val' / 'cat', 10, first=50)
+  write_images(folder / 'val' / 'dog', 10, first=150)
+  (folder / 'train' / 'cat' / '7.jpg').write_bytes(b'corrupt')
+  return folder
+
+
+@pytest.fixture
+def spied_tensorflow(tmp_path):
+  """Where a package 'tensorflow' lies that leaves a file when it is imported."""
+  package = tmp_path / 'spy' / 'tensorflow'
+  package.mkdir(parents=True)
+  trace = tmp_path / 'imported'
+  (package / '__init__.py').write_text(f'open({str(trace)!r}, "w").close()')
+  return package.parent, trace
+
+
+def test_folder_with_classes_is_trained_on_and_evaluated(
+  tmp_path, split_folder, spied_tensorflow
+):
+  path, trace = spied_tensorflow
+  process = _run(
+    tmp_path / 'run',
+    f'folder:{split_folder}',
+    '--config.data.num_workers=1',
+    '--config.data.max_bad_fraction=0.1',
+    PYTHONPATH=os.pathsep.join([str(path), os.environ.get('PYTHONPATH', '')]),
+  )
+  assert process.returncode == 0, process.stderr
+  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert {'knn_top1', 'online_top1', 'embedding_std'} <= results.keys()
+  assert results['skipped_images'] == 1
+  assert f'skipped {split_folder}/train/cat/7.jpg' in process.stderr
+  assert 'leaked' not in process.stderr  # Memory shared with the workers.
+  assert not trace.exists()  # TensorFlow was not imported.
+
+
+def test_folder_without_labels_is_trained_on(tmp_path, write_images):
+  write_images(tmp_path / 'images', 40)
+  process = _run(
+    tmp_path / 'run',
+    f'folder:{tmp_path / "images"}',
+    '--config.evaluation.test_split=train[50%:]',
+    '--config.data.num_workers=0',
+    '--config.evaluation.compare_representations=True',
+  )
+  assert process.returncode == 0, process.stderr
+  assert 'no online classifier and no kNN' in process.stdout
+  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert {'embedding_std', 'effective_rank'} <= results.keys()
+  assert not {'knn_top1', 'online_top1', 'linear_top1'} & results.keys()
+
+
+def test_too_many_corrupt_images_end_the_run_in_one_clear_line(tmp_path, split_folder):
+  process = _run(
+    tmp_path / 'run', f'folder:{split_folder}', '--config.data.num_workers=1'
+  )
+  assert process.returncode == 1
+  assert 'Traceback' not in process.stderr
+  assert (
+    process.stderr.strip()
+    .splitlines()[-1]
+    .startswith(
+      'error: 1 of 40 images are corrupt or truncated, more than a fraction of 0.001: '
+      f'{split_folder}/train/cat/7.jpg; repair or remove them'
+    )
+  )
+
+
+def test_data_set_that_is_not_prepared_ends_in_one_clear_line(tmp_path):
+  data = 'tfds:imagenette/160px-v2'
+  process = _run(tmp_path / 'run', data, TFDS_DATA_DIR=str(tmp_path))
+  assert process.returncode == 1
+  (line,) = process.stderr.strip().splitlines()
+  assert line.startswith(
+    f'error: {data} is not prepared in {tmp_path}; prepare it with'
+  )
