@@ -6,6 +6,7 @@ the number of batches that were taken: a run may go on with other hosts or worke
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 import os
@@ -151,10 +152,11 @@ class Stream:
 
   def _start(self) -> grain.DatasetIterator:
     first = self._batches_taken * self._chunks.per_batch
-    chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(self._chunks)
-    chunks = chunks.to_iter_dataset(
-      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    )
+    make = dataclasses.replace(self._chunks, is_shared=self._num_workers > 0)
+    chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(make)
+    # A worker is busy with one chunk at a time, and needs no threads for that.
+    threads = 0 if self._num_workers else 1
+    chunks = chunks.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
     if self._num_workers:
       chunks = chunks.mp_prefetch(
         grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2)

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from grain import multiprocessing
 
 from sslhsic.data import images
 from sslhsic.data.errors import DecodeError, InputError
@@ -110,6 +111,7 @@ class Chunks:
     host_index: h.
     host_count: number of hosts; b = B / host_count.
     chunk_size: examples of a chunk; the last of a batch may have less.
+    is_shared: whether images go where another process reads them, without a copy.
   """
 
   load: Callable[[int], Loaded]
@@ -117,6 +119,7 @@ class Chunks:
   host_index: int
   host_count: int
   chunk_size: int
+  is_shared: bool = False
 
   @property
   def per_batch(self) -> int:
@@ -129,18 +132,27 @@ class Chunks:
     share = self.batch_size // self.host_count
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
-    loaded = [self.load(first + row) for row in rows]
-    arrays = [arrays for arrays, _ in loaded]
-    stacked = {name: _stack([x[name] for x in arrays]) for name in arrays[0]}
-    skipped = list(itertools.chain.from_iterable(bad for _, bad in loaded))
-    return stacked | {'skipped': np.array(skipped, np.int64)}
+    arrays, skipped = {}, []
+    # One after the other into its place: memory is written once, and little at a time.
+    for place, row in enumerate(rows):
+      loaded, bad = self.load(first + row)
+      for name, value in loaded.items():
+        if place == 0:
+          arrays[name] = self._empty((len(rows), *value.shape), value.dtype)
+        _put(arrays[name], place, value)
+      skipped += bad
+    return arrays | {'skipped': np.array(skipped, np.int64)}
+
+  def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if self.is_shared and len(shape) == 4:
+      return multiprocessing.SharedMemoryArray(shape, dtype)
+    return np.empty(shape, dtype)
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-  shapes = {array.shape for array in arrays}
-  if len(shapes) > 1:
+def _put(array: np.ndarray, place: int, value: np.ndarray) -> None:
+  if value.shape != array.shape[1:]:
     raise InputError(
-      f'images differ in size: {" and ".join(map(str, list(shapes)[:2]))}; set '
+      f'images differ in size: {array.shape[1:]} and {value.shape}; set '
       'config.data.crop_size to the size that they shall have'
     )
-  return np.stack(arrays)
+  array[place] = value
