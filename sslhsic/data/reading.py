@@ -4,13 +4,13 @@ Workers import this module and not the loader, to start without JAX.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from grain import multiprocessing
 
-from sslhsic.data import images
+from sslhsic.data import images, slots
 from sslhsic.data.errors import DecodeError, InputError
 from sslhsic.data.sources import Source
 
@@ -111,7 +111,7 @@ class Chunks:
     host_index: h.
     host_count: number of hosts; b = B / host_count.
     chunk_size: examples of a chunk; the last of a batch may have less.
-    is_shared: whether images go where another process reads them, without a copy.
+    is_shared: whether images are put into `slots`, for another process.
   """
 
   load: Callable[[int], Loaded]
@@ -126,27 +126,38 @@ class Chunks:
     """Chunks of a host's batch."""
     return -(-self.batch_size // (self.host_count * self.chunk_size))
 
-  def __call__(self, number: int) -> dict[str, np.ndarray]:
+  def __call__(self, number: int) -> dict[str, np.ndarray | slots.Sent]:
     """The arrays of a chunk, [chunk, ...] each, and 'skipped', rows of the source."""
     step, part = divmod(number, self.per_batch)
     share = self.batch_size // self.host_count
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
-    arrays, skipped = {}, []
+    arrays, results, skipped = {}, {}, []
     # One after the other into its place: memory is written once, and little at a time.
     for place, row in enumerate(rows):
       loaded, bad = self.load(first + row)
       for name, value in loaded.items():
         if place == 0:
-          arrays[name] = self._empty((len(rows), *value.shape), value.dtype)
+          shape = (len(rows), *value.shape)
+          arrays[name], results[name] = self._empty(shape, value.dtype)
         _put(arrays[name], place, value)
       skipped += bad
-    return arrays | {'skipped': np.array(skipped, np.int64)}
+    return results | {'skipped': np.array(skipped, np.int64)}
 
-  def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+  def _empty(
+    self, shape: tuple[int, ...], dtype: np.dtype
+  ) -> tuple[np.ndarray, np.ndarray | slots.Sent]:
+    """An array to be written, and what stands for it in the result."""
     if self.is_shared and len(shape) == 4:
-      return multiprocessing.SharedMemoryArray(shape, dtype)
-    return np.empty(shape, dtype)
+      return _own_slots().empty(shape, dtype)
+    array = np.empty(shape, dtype)
+    return array, array
+
+
+@functools.cache
+def _own_slots() -> slots.Slots:
+  """Those of this process."""
+  return slots.Slots()
 
 
 def _put(array: np.ndarray, place: int, value: np.ndarray) -> None:
