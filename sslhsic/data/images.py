@@ -27,6 +27,8 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
   """
   if isinstance(image, np.ndarray):
     return image
+  # Decoding at half the size, where crops allow it, is faster, but as interpolation
+  # does not smooth, crops then differ by 12 of 255 on average in images with texture.
   if image.startswith(b'\xff\xd8'):
     return _imdecode(image, cv2.IMREAD_COLOR_RGB)
   pixels = _imdecode(image, cv2.IMREAD_UNCHANGED)

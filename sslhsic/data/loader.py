@@ -6,6 +6,7 @@ the number of batches that were taken: a run may go on with other hosts or worke
 """
 
 import collections
+import dataclasses
 import functools
 import itertools
 import os
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 
 from sslhsic import parallel
-from sslhsic.data import images, reading, sources
+from sslhsic.data import images, reading, slots, sources
 from sslhsic.data.bad_images import BadImages
 
 Batch = dict[str, np.ndarray]
@@ -131,6 +132,7 @@ class Stream:
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers
     self._batches_taken = 0
+    self._received = slots.Received()
     self._iterator = None  # Workers start with the first batch.
     self.bad_images = BadImages(source, max_bad_fraction)
 
@@ -141,7 +143,8 @@ class Stream:
     if self._iterator is None:
       self._iterator = self._start()
     try:
-      batch, skipped = _join(itertools.islice(self._iterator, self._chunks.per_batch))
+      chunks = itertools.islice(self._iterator, self._chunks.per_batch)
+      batch, skipped = _join(chunks, self._received)
       self.bad_images.add(skipped)
     except Exception:
       self.close()
@@ -151,10 +154,11 @@ class Stream:
 
   def _start(self) -> grain.DatasetIterator:
     first = self._batches_taken * self._chunks.per_batch
-    chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(self._chunks)
-    chunks = chunks.to_iter_dataset(
-      grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    )
+    make = dataclasses.replace(self._chunks, is_shared=self._num_workers > 0)
+    chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(make)
+    # A worker is busy with one chunk at a time, and needs no threads for that.
+    threads = 0 if self._num_workers else 1
+    chunks = chunks.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
     if self._num_workers:
       chunks = chunks.mp_prefetch(
         grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2)
@@ -179,6 +183,7 @@ class Stream:
     """Stops the workers; the next batch would start them again."""
     if self._iterator is not None:
       self._stop()
+      self._received.close()
       self._iterator = None
 
 
@@ -198,11 +203,10 @@ def _chunks(
   return reading.Chunks(load, batch_size, host_index, host_count, _CHUNK_SIZE)
 
 
-def _join(chunks: Iterator[Batch]) -> tuple[Batch, np.ndarray]:
+def _join(chunks: Iterator[dict], received: slots.Received) -> tuple[Batch, np.ndarray]:
   """The batch that chunks make up, and the rows that were skipped in it."""
   chunks = list(chunks)
-  # Copies even a single one: memory that is shared with a worker should soon be free.
-  batch = {name: np.concatenate([x[name] for x in chunks]) for name in chunks[0]}
+  batch = {name: received.concatenate([x[name] for x in chunks]) for name in chunks[0]}
   skipped = batch.pop('skipped')
   return batch, skipped
 
@@ -278,6 +282,7 @@ def one_pass(
   example = reading.Example(source, crop)
   chunks = _chunks(example, batch_size, host_index, host_count)
   bad_images = BadImages(source, max_bad_fraction)
+  received = slots.Received()
   num_batches = -(-len(source) // batch_size)
   threads = min(os.cpu_count(), _MAX_THREADS)
   iterator = iter(
@@ -287,7 +292,7 @@ def one_pass(
   )
   try:
     for _ in range(num_batches):
-      batch, skipped = _join(itertools.islice(iterator, chunks.per_batch))
+      batch, skipped = _join(itertools.islice(iterator, chunks.per_batch), received)
       bad_images.add(skipped)
       yield batch
   finally:

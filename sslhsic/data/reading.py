@@ -4,12 +4,13 @@ Workers import this module and not the loader, to start without JAX.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sslhsic.data import images
+from sslhsic.data import images, slots
 from sslhsic.data.errors import DecodeError, InputError
 from sslhsic.data.sources import Source
 
@@ -110,6 +111,7 @@ class Chunks:
     host_index: h.
     host_count: number of hosts; b = B / host_count.
     chunk_size: examples of a chunk; the last of a batch may have less.
+    is_shared: whether images are put into `slots`, for another process.
   """
 
   load: Callable[[int], Loaded]
@@ -117,30 +119,51 @@ class Chunks:
   host_index: int
   host_count: int
   chunk_size: int
+  is_shared: bool = False
 
   @property
   def per_batch(self) -> int:
     """Chunks of a host's batch."""
     return -(-self.batch_size // (self.host_count * self.chunk_size))
 
-  def __call__(self, number: int) -> dict[str, np.ndarray]:
+  def __call__(self, number: int) -> dict[str, np.ndarray | slots.Sent]:
     """The arrays of a chunk, [chunk, ...] each, and 'skipped', rows of the source."""
     step, part = divmod(number, self.per_batch)
     share = self.batch_size // self.host_count
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
-    loaded = [self.load(first + row) for row in rows]
-    arrays = [arrays for arrays, _ in loaded]
-    stacked = {name: _stack([x[name] for x in arrays]) for name in arrays[0]}
-    skipped = list(itertools.chain.from_iterable(bad for _, bad in loaded))
-    return stacked | {'skipped': np.array(skipped, np.int64)}
+    arrays, results, skipped = {}, {}, []
+    # One after the other into its place: memory is written once, and little at a time.
+    for place, row in enumerate(rows):
+      loaded, bad = self.load(first + row)
+      for name, value in loaded.items():
+        if place == 0:
+          shape = (len(rows), *value.shape)
+          arrays[name], results[name] = self._empty(shape, value.dtype)
+        _put(arrays[name], place, value)
+      skipped += bad
+    return results | {'skipped': np.array(skipped, np.int64)}
+
+  def _empty(
+    self, shape: tuple[int, ...], dtype: np.dtype
+  ) -> tuple[np.ndarray, np.ndarray | slots.Sent]:
+    """An array to be written, and what stands for it in the result."""
+    if self.is_shared and len(shape) == 4:
+      return _own_slots().empty(shape, dtype)
+    array = np.empty(shape, dtype)
+    return array, array
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-  shapes = {array.shape for array in arrays}
-  if len(shapes) > 1:
+@functools.cache
+def _own_slots() -> slots.Slots:
+  """Those of this process."""
+  return slots.Slots()
+
+
+def _put(array: np.ndarray, place: int, value: np.ndarray) -> None:
+  if value.shape != array.shape[1:]:
     raise InputError(
-      f'images differ in size: {" and ".join(map(str, list(shapes)[:2]))}; set '
+      f'images differ in size: {array.shape[1:]} and {value.shape}; set '
       'config.data.crop_size to the size that they shall have'
     )
-  return np.stack(arrays)
+  array[place] = value

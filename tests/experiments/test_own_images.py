@@ -6,7 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from experiments import pretrain
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -134,3 +139,10 @@ def test_data_set_that_is_not_prepared_ends_in_one_clear_line(tmp_path):
   assert line.startswith(
     f'error: {data} is not prepared in {tmp_path}; prepare it with'
   )
+
+
+def test_images_without_label_add_nothing_to_the_classifier():
+  logits = jnp.array([[2.0, 0.0], [0.0, 3.0]])
+  loss, scalars = jax.jit(pretrain._classify)(logits, jnp.array([-1, 1]))
+  np.testing.assert_allclose(loss, np.log1p(np.exp(-3)) / 2, rtol=1e-6)
+  assert scalars['classifier_top1'] == 0.5
