@@ -158,7 +158,8 @@ class Stream:
     chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(make)
     # A worker is busy with one chunk at a time, and needs no threads for that.
     threads = 0 if self._num_workers else 1
-    chunks = chunks.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
+    ahead = 2 * threads * self._chunks.per_batch  # Two batches.
+    chunks = chunks.to_iter_dataset(grain.ReadOptions(threads, ahead))
     if self._num_workers:
       chunks = chunks.mp_prefetch(
         grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2)
