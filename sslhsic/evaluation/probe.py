@@ -28,8 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sslhsic.evaluation import metrics
-
 # The grid of λ of the transfer protocol.
 L2_GRID = tuple(np.logspace(-6, 5, 45).tolist())
 
@@ -46,7 +44,7 @@ class Selection(NamedTuple):
 
   probe: LinearProbe  # fitted on training and validation examples
   l2: float  # the λ chosen
-  accuracies: np.ndarray  # [K], top-1 on the validation examples for every λ
+  losses: np.ndarray  # [K], cross-entropy on the validation examples for every λ
 
 
 def predict(probe: LinearProbe, features: chex.Array) -> chex.Array:
@@ -155,9 +153,10 @@ def select(
   num_classes: int,
   l2s: Sequence[float] = L2_GRID,
 ) -> Selection:
-  """Chooses λ by validation accuracy, then fits on training and validation examples.
+  """Chooses λ by validation loss, then fits on training and validation examples.
 
-  Of penalties that are equally good the strongest is chosen.
+  The loss is the cross-entropy: where nearly all of a few hundred examples are right,
+  accuracy cannot tell penalties apart.
 
   Args:
     train_features: [n, d].
@@ -168,26 +167,24 @@ def select(
     l2s: the K penalties.
 
   Returns:
-    The probe, its λ, and the accuracies of all.
+    The probe, its λ, and the validation losses of all.
 
   Raises:
     ValueError: as `fit_path`.
   """
   path = fit_path(train_features, train_labels, num_classes=num_classes, l2s=l2s)
-  accuracy = jax.vmap(
-    lambda probe: metrics.top_k_accuracy(
-      predict(probe, validation_features), validation_labels
-    )
+  of_probe = lambda probe: _cross_entropy(
+    predict(probe, jnp.asarray(validation_features)), jnp.asarray(validation_labels)
   )
-  accuracies = np.asarray(accuracy(path))
-  l2 = float(np.asarray(l2s)[accuracies == accuracies.max()].max())
+  validation_losses = np.asarray(jax.jit(jax.vmap(of_probe))(path))
+  l2 = float(np.asarray(l2s)[validation_losses.argmin()])
   probe = fit(
     np.concatenate([train_features, validation_features]),
     np.concatenate([train_labels, validation_labels]),
     num_classes=num_classes,
     l2=l2,
   )
-  return Selection(probe, l2, accuracies)
+  return Selection(probe, l2, validation_losses)
 
 
 def fit_selected(

@@ -37,8 +37,8 @@ class Protocol(NamedTuple):
       'knn_top1': f'cosine kNN on train, k = {self.k}, exp(similarity / '
       f'{self.temperature}) weights; one pass over test',
       'linear_top1': 'multinomial logistic regression on standardised features, '
-      f'{penalties} chosen on a stratified fifth of train, refitted on all of train; '
-      'one pass over test',
+      f'{penalties} chosen by the loss on a stratified fifth of train, refitted on all '
+      'of train; one pass over test',
       'few_label_top1': 'such a regression, L2 penalty 0.01, from n labels per class, '
       'mean over 5 draws of labels; one pass over test',
     }
