@@ -4,12 +4,8 @@ A loss is an object with
 
   init(rng) -> params
   __call__(params, rng, projections, axis_name=None) -> (loss, metrics)
-  kernel_of(params) -> the kernel in which `evaluation.dependence` looks at its features
-  unit_norm: whether it takes features of unit norm, or as the network gives them
-  needs_target: whether it is nothing without a target network
 
-It is the same number, and gives the same parameter gradient, on one device with B
-images as on n devices with B/n each (averaged over them).
+see `loss.Loss` for the whole contract. Adding one is a file and an entry in `LOSSES`.
 """
 
 from sslhsic.losses.barlow_twins import BarlowTwins

@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import kernels
 from sslhsic.losses import collectives
+from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 
 # Under the root of each dimension's variance, as in the published code's batch norm.
@@ -16,7 +16,7 @@ _EPS = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class BarlowTwins:
+class BarlowTwins(loss_lib.Loss):
   """Σⱼ (1 − Cⱼⱼ)² + λ·Σ_{j≠k} Cⱼₖ², C the cross-correlation of two views.
 
   Cⱼₖ = Σᵢ ẑᵢⱼ ẑ'ᵢₖ / B with every dimension of ẑ and ẑ' standardised over the global
@@ -31,17 +31,6 @@ class BarlowTwins:
   redundancy_weight: float = 5e-3
 
   unit_norm: ClassVar[bool] = False
-  needs_target: ClassVar[bool] = False
-
-  def init(self, rng: chex.PRNGKey) -> tuple[()]:
-    """Nothing is learned."""
-    del rng
-    return ()
-
-  def kernel_of(self, params: tuple[()]) -> kernels.Linear:
-    """The linear kernel."""
-    del params
-    return kernels.Linear()
 
   def __call__(
     self,
@@ -50,17 +39,7 @@ class BarlowTwins:
     projections: projections_lib.Projections,
     axis_name: str | None = None,
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """The loss of the global batch.
-
-    Args:
-      params: nothing.
-      rng: unused; nothing is random.
-      projections: features of this device's images, [2, b, d] each, as they are.
-      axis_name: the mapped axis over which the batch is spread, if it is.
-
-    Returns:
-      The loss, a float32 scalar, and its terms; the same on every device.
-    """
+    """The loss of the global batch, see `Loss`."""
     del params, rng
     projections_lib.check(projections)
     terms = [self._terms(x, y, axis_name) for x, y in projections.pairs]

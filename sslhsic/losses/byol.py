@@ -6,13 +6,13 @@ from typing import ClassVar
 import chex
 import jax.numpy as jnp
 
-from sslhsic import kernels
 from sslhsic.losses import collectives
+from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class BYOL:
+class BYOL(loss_lib.Loss):
   """Σ over both views of ‖q − t‖² = 2 − 2⟨q, t⟩, the mean over images.
 
   q is the online network's prediction of a view, t the target network's projection of
@@ -21,18 +21,7 @@ class BYOL:
   (https://arxiv.org/abs/2011.10566), up to scale and a constant.
   """
 
-  unit_norm: ClassVar[bool] = True
   needs_target: ClassVar[bool] = True
-
-  def init(self, rng: chex.PRNGKey) -> tuple[()]:
-    """Nothing is learned."""
-    del rng
-    return ()
-
-  def kernel_of(self, params: tuple[()]) -> kernels.Linear:
-    """The linear kernel, in which the loss is the scatter of an image's views."""
-    del params
-    return kernels.Linear()
 
   def __call__(
     self,
@@ -41,20 +30,7 @@ class BYOL:
     projections: projections_lib.Projections,
     axis_name: str | None = None,
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """The loss of the global batch.
-
-    Args:
-      params: nothing.
-      rng: unused; nothing is random.
-      projections: unit-norm features of this device's images, [2, b, d] each.
-      axis_name: the mapped axis over which the batch is spread, if it is.
-
-    Returns:
-      The loss, a float32 scalar, and its terms; the same on every device.
-
-    Raises:
-      ValueError: there is no target network.
-    """
+    """The loss of the global batch, see `Loss`."""
     del params, rng
     projections_lib.check(projections)
     if projections.target is None:

@@ -1,7 +1,6 @@
 """InfoNCE (van den Oord et al., 2018), as NT-Xent of SimCLR (Chen et al., 2020)."""
 
 import dataclasses
-from typing import ClassVar
 
 import chex
 import jax
@@ -10,11 +9,12 @@ import optax
 
 from sslhsic import kernels
 from sslhsic.losses import collectives
+from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class InfoNCE:
+class InfoNCE(loss_lib.Loss):
   """−log( exp⟨z, z⁺⟩/τ / Σ exp⟨z, z'⟩/τ ), the mean over all features z.
 
   z⁺ is the other view of the image of z. Without a target network z' runs over all
@@ -28,14 +28,6 @@ class InfoNCE:
 
   temperature: float = 0.1
 
-  unit_norm: ClassVar[bool] = True
-  needs_target: ClassVar[bool] = False
-
-  def init(self, rng: chex.PRNGKey) -> tuple[()]:
-    """Nothing is learned."""
-    del rng
-    return ()
-
   def kernel_of(self, params: tuple[()]) -> kernels.Linear:
     """⟨x, y⟩/τ, what the loss has in its exponent."""
     del params
@@ -48,17 +40,7 @@ class InfoNCE:
     projections: projections_lib.Projections,
     axis_name: str | None = None,
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """The loss of the global batch.
-
-    Args:
-      params: nothing.
-      rng: unused; nothing is random.
-      projections: unit-norm features of this device's images, [2, b, d] each.
-      axis_name: the mapped axis over which the batch is spread, if it is.
-
-    Returns:
-      The loss, a float32 scalar, and its terms; the same on every device.
-    """
+    """The loss of the global batch, see `Loss`."""
     del params, rng
     projections_lib.check(projections)
     if projections.target is None:

@@ -1,7 +1,7 @@
 """The SSL-HSIC loss (Li et al., 2021) with a learned kernel scale."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sslhsic import fourier, hsic, kernels
 from sslhsic.losses import collectives
+from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 
 # Features drawn, twice, to learn the kernel scale from all pairs of the two draws.
@@ -36,8 +37,8 @@ REGULARIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class SSLHSIC:
-  """−HSIC(Z,Y) + γ·√HSIC(Z,Z), the kernel being inverse multiquadric.
+class SSLHSIC(loss_lib.Loss):
+  """−HSIC(Z,Y) + γ·√HSIC(Z,Z), as published in the inverse multiquadric kernel.
 
   HSIC is estimated from random Fourier features: one draw for HSIC(Z,Y), that one
   and an independent second for HSIC(Z,Z), shared by all views and all devices.
@@ -67,9 +68,6 @@ class SSLHSIC:
   kernel: str = 'inverse_multiquadric'
   regularizer: str = 'root_hsic_zz'
 
-  unit_norm: ClassVar[bool] = True
-  needs_target: ClassVar[bool] = False
-
   def __post_init__(self):
     fourier.check(self.num_features, self.sampler)
     for value, known in ((self.kernel, KERNELS), (self.regularizer, REGULARIZERS)):
@@ -94,21 +92,13 @@ class SSLHSIC:
     projections: projections_lib.Projections,
     axis_name: str | None = None,
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """The loss of the global batch.
+    """The loss of the global batch, see `Loss`.
 
-    Args:
-      params: the kernel scale.
-      rng: a JAX key, the same on every device.
-      projections: unit-norm features of this device's images, [2, b, d] each.
-      axis_name: the mapped axis over which the batch is spread, if it is.
-
-    Returns:
-      The loss, a float32 scalar, and its terms; the same on every device. Its
-      gradient by `params` is that of the kernel scale's own objective.
+    Its gradient by `params` is that of the kernel scale's own objective.
     """
     projections_lib.check(projections)
     views = projections.views
-    rng_a, rng_b, rng_anchors = jax.random.split(rng, 3)
+    rng_a, rng_b, rng_rows = jax.random.split(rng, 3)
     kernel = self.kernel_of(jax.lax.stop_gradient(params))
     phi_a, phi_b = (self._draw(kernel, rng, views)(views) for rng in (rng_a, rng_b))
     terms = {
@@ -121,7 +111,7 @@ class SSLHSIC:
     metrics = {'loss': loss, **terms}
     if self.kernel == 'linear':
       return loss, metrics
-    log_slope = mean_log_slope(self.kernel_of(params), rng_anchors, views, axis_name)
+    log_slope = mean_log_slope(self.kernel_of(params), rng_rows, views, axis_name)
     metrics |= {'kernel_scale': params.kernel_scale, 'kernel_log_slope': log_slope}
     # The scale's objective adds its gradient to the loss, not its value.
     return loss + (jax.lax.stop_gradient(log_slope) - log_slope), metrics

@@ -7,13 +7,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import kernels
 from sslhsic.losses import collectives
+from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class VICReg:
+class VICReg(loss_lib.Loss):
   """λ·s(Z, Z') + μ·[v(Z) + v(Z')] + ν·[c(Z) + c(Z')].
 
   Of features Z, Z' [B, d] of the two views (https://arxiv.org/abs/2105.04906):
@@ -22,9 +22,10 @@ class VICReg:
   v = Σⱼ max(0, 1 − √(Var zⱼ + 1e-4)) / d       variance, of the dimensions j
   c = Σ_{j≠k} Cov(zⱼ, zₖ)² / d                  covariance
 
-  Var and Cov divide by B − 1. The features are not normalised before. With a target
-  network, s compares predictions with the target's projections of the other view, the
-  mean over both, and v and c are those of the predictions.
+  Var and Cov divide by B − 1, so that one image alone is refused. The features are not
+  normalised before. With a target network, s compares predictions with the target's
+  projections of the other view, the mean over both, and v and c are those of the
+  predictions.
 
   Attributes:
     invariance_weight: λ.
@@ -37,17 +38,6 @@ class VICReg:
   covariance_weight: float = 1.0
 
   unit_norm: ClassVar[bool] = False
-  needs_target: ClassVar[bool] = False
-
-  def init(self, rng: chex.PRNGKey) -> tuple[()]:
-    """Nothing is learned."""
-    del rng
-    return ()
-
-  def kernel_of(self, params: tuple[()]) -> kernels.Linear:
-    """The linear kernel."""
-    del params
-    return kernels.Linear()
 
   def __call__(
     self,
@@ -56,20 +46,7 @@ class VICReg:
     projections: projections_lib.Projections,
     axis_name: str | None = None,
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
-    """The loss of the global batch.
-
-    Args:
-      params: nothing.
-      rng: unused; nothing is random.
-      projections: features of this device's images, [2, b, d] each, as they are.
-      axis_name: the mapped axis over which the batch is spread, if it is.
-
-    Returns:
-      The loss, a float32 scalar, and its terms; the same on every device.
-
-    Raises:
-      ValueError: the global batch is a single image.
-    """
+    """The loss of the global batch, see `Loss`."""
     del params, rng
     projections_lib.check(projections)
     distances = jnp.stack([jnp.mean((x - y) ** 2) for x, y in projections.pairs])

@@ -79,8 +79,8 @@ def test_kernel_scale_sees_its_own_objective_only():
 
   def own(scale):
     kernel = kernels.InverseMultiquadric(scale)
-    anchors_rng = jax.random.split(rng, 3)[2]
-    return -ssl_hsic.mean_log_slope(kernel, anchors_rng, projections.views)
+    rows_rng = jax.random.split(rng, 3)[2]
+    return -ssl_hsic.mean_log_slope(kernel, rows_rng, projections.views)
 
   gradient = jax.jit(jax.grad(total))(loss.init(rng)).kernel_scale
   expected = jax.jit(jax.grad(own))(jnp.float32(1))
