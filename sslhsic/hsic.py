@@ -84,29 +84,65 @@ def kernel_variance(
   return jnp.sum(covariance**2) + of_means
 
 
-def exact_hsic_zy(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
-  """What `hsic_zy` estimates, from all pairs: [M, B, d] -> scalar, float32."""
-  num_views, batch_size, dim = _check_views(views)
-  gram = kernel(views.reshape(-1, dim), views.reshape(-1, dim))
-  gram = gram.reshape(num_views, batch_size, num_views, batch_size)
-  within = jnp.einsum('pili->', gram)
-  return within / (batch_size * num_views * (num_views - 1)) - gram.mean()
+def exact_hsic_zy(
+  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
+) -> chex.Array:
+  """What `hsic_zy` estimates, from all pairs: [M, b, d] -> scalar, float32."""
+  num_views, _, _ = _check_views(views)
+  gram = gram_matrix(views, kernel, axis_name)
+  of_image = jnp.where(is_same_image(gram, axis_name), gram, 0).sum(axis=(2, 3))
+  return _global_mean(of_image.mean() / (num_views - 1) - gram.mean(), axis_name)
 
 
-def exact_hsic_zz(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
-  """Tr(KHKH)/(B·M)², what `hsic_zz` estimates: [M, B, d] -> scalar, float32."""
-  _, _, dim = _check_views(views)
-  gram = kernel(views.reshape(-1, dim), views.reshape(-1, dim))
-  means = gram.mean(axis=0)
-  centred = gram - means[:, None] - means[None, :] + means.mean()
-  return jnp.mean(centred**2)
+def exact_hsic_zz(
+  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
+) -> chex.Array:
+  """Tr(KHKH)/(B·M)², what `hsic_zz` estimates: [M, b, d] -> scalar, float32."""
+  _check_views(views)
+  gram = gram_matrix(views, kernel, axis_name)
+  means = gram.mean(axis=(2, 3))
+  of_others = _gather_images(means, axis_name)[None, None]
+  centred = gram - means[:, :, None, None] - of_others + of_others.mean()
+  return _global_mean(jnp.mean(centred**2), axis_name)
 
 
-def exact_kernel_variance(views: chex.Array, kernel: kernels.Kernel) -> chex.Array:
-  """What `kernel_variance` estimates, from all pairs: [M, B, d] -> scalar, float32."""
-  _, _, dim = _check_views(views)
-  gram = kernel(views.reshape(-1, dim), views.reshape(-1, dim))
-  return gram.var(axis=1).mean()
+def exact_kernel_variance(
+  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
+) -> chex.Array:
+  """What `kernel_variance` estimates, from all pairs: [M, b, d] -> scalar, float32."""
+  _check_views(views)
+  gram = gram_matrix(views, kernel, axis_name)
+  return _global_mean(gram.var(axis=(2, 3)).mean(), axis_name)
+
+
+def gram_matrix(
+  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
+) -> chex.Array:
+  """k of each of this device's features with each of the global batch.
+
+  So the work of a device, quadratic in the batch, falls with the number of devices.
+
+  Args:
+    views: [M, b, d] features of this device's images.
+    kernel: k.
+    axis_name: the mapped axis over which the batch is spread, if it is.
+
+  Returns:
+    [M, b, M, B], float32.
+  """
+  num_views, local_batch, dim = views.shape
+  everything = _gather_images(views, axis_name)
+  rows = kernel(views.reshape(-1, dim), everything.reshape(-1, dim))
+  return rows.reshape(num_views, local_batch, num_views, -1)
+
+
+def is_same_image(gram: chex.Array, axis_name: str | None = None) -> chex.Array:
+  """Which entries of `gram_matrix` are of two views of one image: [1, b, 1, B]."""
+  local_batch, batch_size = gram.shape[1], gram.shape[3]
+  image = jnp.arange(local_batch)
+  if axis_name:
+    image += jax.lax.axis_index(axis_name) * local_batch
+  return (image[:, None] == jnp.arange(batch_size)[None])[None, :, None, :]
 
 
 def unbiased_hsic(gram_x: chex.Array, gram_y: chex.Array) -> chex.Array:
@@ -176,3 +212,12 @@ def _global_batch_size(views: chex.Array, axis_name: str | None) -> int:
 
 def _global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
   return jax.lax.psum(tree, axis_name) if axis_name else tree
+
+
+def _global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
+  return jax.lax.pmean(x, axis_name) if axis_name else x
+
+
+def _gather_images(x: chex.Array, axis_name: str | None) -> chex.Array:
+  """[M, b, ...] -> [M, B, ...], in the order of the global batch."""
+  return jax.lax.all_gather(x, axis_name, axis=1, tiled=True) if axis_name else x

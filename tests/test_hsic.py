@@ -233,6 +233,24 @@ def test_value_and_gradient_do_not_depend_on_the_number_of_devices(num_devices):
   np.testing.assert_allclose(gathered, gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('num_devices', [1, 4])
+def test_exact_values_do_not_depend_on_the_number_of_devices(num_devices):
+  views, kernel = _views(batch_size=8), kernels.InverseMultiquadric()
+
+  def exact(views, axis_name=None):
+    functions = (hsic.exact_hsic_zy, hsic.exact_hsic_zz, hsic.exact_kernel_variance)
+    return [function(views, kernel, axis_name) for function in functions]
+
+  spread = views.reshape(3, num_devices, -1, 5).swapaxes(0, 1)
+  mapped = jax.pmap(
+    functools.partial(exact, axis_name='i'),
+    axis_name='i',
+    devices=jax.devices()[:num_devices],
+  )
+  for values, expected in zip(mapped(spread), jax.jit(exact)(views), strict=True):
+    np.testing.assert_allclose(values, np.full(num_devices, expected), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   'views',
   [jnp.ones([2, 4, 8]) / 8**0.5, jnp.zeros([2, 4, 8]), _views(2, 1, 8)],

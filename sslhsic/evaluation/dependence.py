@@ -8,26 +8,26 @@ It shows of features that were trained with any loss how InfoNCE and BYOL relate
 The functions take views [M, b, d], unit-norm features of this device's images, and give
 a float32 scalar that is the same on every device. A device compares its own features
 with those of the global batch: work and memory, quadratic in the batch, fall with the
-number of devices. Pairs are all pairs of features z, z', as in the exact estimators of
-`hsic`, unless stated otherwise.
+number of devices. Pairs are all pairs of features z, z', as in the exact functions of
+`hsic`, unless stated otherwise. Jitted together, all share one Gram matrix.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import kernels
+from sslhsic import hsic, kernels
 from sslhsic.losses import collectives
 
 
 def measure(
   views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
 ) -> dict[str, chex.Array]:
-  """Everything in this file, by the names under which it is logged."""
+  """HSIC and everything in this file, by the names under which it is logged."""
   in_kernel = {
-    'exact_hsic_zy': hsic_zy,
-    'exact_hsic_zz': hsic_zz,
-    'exact_kernel_variance': kernel_variance,
+    'exact_hsic_zy': hsic.exact_hsic_zy,
+    'exact_hsic_zz': hsic.exact_hsic_zz,
+    'exact_kernel_variance': hsic.exact_kernel_variance,
     'view_mmd': view_mmd,
     'kernel_info_nce': info_nce,
     'kernel_info_nce_approximation': info_nce_approximation,
@@ -42,36 +42,6 @@ def measure(
   } | {name: function(views, axis_name) for name, function in of_features.items()}
 
 
-def hsic_zy(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """HSIC(Z,Y), equal to `hsic.exact_hsic_zy` of the global batch."""
-  num_views = views.shape[0]
-  gram = _gram(views, kernel, axis_name)
-  within = jnp.where(_is_same_image(gram, axis_name), gram, 0).sum(axis=(2, 3)).mean()
-  return collectives.global_mean(within / (num_views - 1) - gram.mean(), axis_name)
-
-
-def hsic_zz(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """HSIC(Z,Z), equal to `hsic.exact_hsic_zz` of the global batch."""
-  means = _gram(views, kernel, axis_name).mean(axis=(2, 3))
-  variance_of_means = collectives.global_mean(
-    (means - collectives.global_mean(means, axis_name)) ** 2, axis_name
-  )
-  return kernel_variance(views, kernel, axis_name) - variance_of_means
-
-
-def kernel_variance(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """E_z Var_z' k(z, z'), the regulariser that InfoNCE implies, twice over."""
-  return collectives.global_mean(
-    _gram(views, kernel, axis_name).var(axis=(2, 3)), axis_name
-  )
-
-
 def view_mmd(
   views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
 ) -> chex.Array:
@@ -81,8 +51,8 @@ def view_mmd(
   feature maps of the M views. Its mean is 2·N/Δl times HSIC(Z,Y), whose terms of a view
   with itself are kept here and weighted like the others.
   """
-  gram = _gram(views, kernel, axis_name)
-  same_image = jnp.where(_is_same_image(gram, axis_name), gram, 0).sum(axis=(2, 3))
+  gram = hsic.gram_matrix(views, kernel, axis_name)
+  same_image = jnp.where(hsic.is_same_image(gram, axis_name), gram, 0).sum(axis=(2, 3))
   return 2 * collectives.global_mean(
     same_image / len(views) - gram.mean(axis=(2, 3)), axis_name
   )
@@ -97,7 +67,7 @@ def info_nce(
   the loss `info_nce`, which without a target network is this at the linear kernel
   ⟨z, z'⟩/τ, plus the log of the number of z'.
   """
-  gram = _gram(views, kernel, axis_name)
+  gram = hsic.gram_matrix(views, kernel, axis_name)
   log_sum = jax.nn.logsumexp(_without_itself(gram, -jnp.inf, axis_name), axis=(2, 3))
   log_mean = log_sum - jnp.log(float(_num_others(gram)))
   return collectives.global_mean(log_mean - _positive_mean(gram, axis_name), axis_name)
@@ -110,7 +80,7 @@ def info_nce_approximation(
 
   As there, z' is never z itself: (N/Δl)·HSIC(Z,Y) = E_pos k − E k.
   """
-  gram = _gram(views, kernel, axis_name)
+  gram = hsic.gram_matrix(views, kernel, axis_name)
   count = _num_others(gram)
   mean = _without_itself(gram, 0, axis_name).sum(axis=(2, 3)) / count
   deviations = _without_itself(gram - mean[..., None, None], 0, axis_name)
@@ -144,30 +114,15 @@ def uniformity(views: chex.Array, axis_name: str | None = None) -> chex.Array:
 
   Wang and Isola (2020), https://arxiv.org/abs/2005.10242, with t = 2.
   """
-  gram = _gram(views, kernels.Gaussian(scale=0.5), axis_name)
+  gram = hsic.gram_matrix(views, kernels.Gaussian(scale=0.5), axis_name)
   sums = _without_itself(gram, 0, axis_name).sum(axis=(2, 3))
   return jnp.log(collectives.global_mean(sums / _num_others(gram), axis_name))
-
-
-def _gram(views, kernel, axis_name):
-  """[M, b, M, B]: features of this device with those of the global batch."""
-  num_views, local_batch, dim = views.shape
-  everything = collectives.gather_images(views, axis_name)
-  rows = kernel(views.reshape(-1, dim), everything.reshape(-1, dim))
-  return rows.reshape(num_views, local_batch, num_views, -1)
-
-
-def _is_same_image(gram, axis_name):
-  """[1, b, 1, B]: whether two features are of one image."""
-  local_batch, batch_size = gram.shape[1], gram.shape[3]
-  image = collectives.image_offset(local_batch, axis_name) + jnp.arange(local_batch)
-  return (image[:, None] == jnp.arange(batch_size)[None])[None, :, None, :]
 
 
 def _without_itself(gram, value, axis_name):
   """The Gram matrix with `value` where a feature meets itself."""
   is_same_view = jnp.eye(len(gram), dtype=bool)[:, None, :, None]
-  return jnp.where(is_same_view & _is_same_image(gram, axis_name), value, gram)
+  return jnp.where(is_same_view & hsic.is_same_image(gram, axis_name), value, gram)
 
 
 def _num_others(gram):
@@ -178,5 +133,5 @@ def _num_others(gram):
 def _positive_mean(gram, axis_name):
   """Mean of k(z, z⁺) over the other views z⁺ of the image of z: [M, b]."""
   others = _without_itself(gram, 0, axis_name)
-  of_image = jnp.where(_is_same_image(gram, axis_name), others, 0).sum(axis=(2, 3))
+  of_image = jnp.where(hsic.is_same_image(gram, axis_name), others, 0).sum(axis=(2, 3))
   return of_image / (len(gram) - 1)
