@@ -10,41 +10,13 @@ python -m experiments.pretrain --config=configs/pretrain/cifar100.py --workdir=D
 
 import ml_collections
 
-from configs.pretrain import imagenet
+from configs.pretrain import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of ImageNet, but for what follows."""
-  config = imagenet.get_config()
-  config.data = {
-    'source': 'tfds:cifar100',
-    'train_split': 'train',
-    'crop_size': 32,  # Pixels.
-    'mean': (0.5071, 0.4865, 0.4409),  # Of the training images, as is usual.
-    'std': (0.2673, 0.2564, 0.2762),
-    'num_workers': 4,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
-  }
-  config.network = {
-    'encoder': 'resnet18',
-    'encoder_options': {'stem': 'small'},
-    'head': {'hidden_size': 4096, 'output_size': 256},
-  }
-  config.target_base_decay = 0.996
-  config.optimizer.base_learning_rate = 0.2  # Times batch_size / 256.
-  config.optimizer.weight_decay = 1.5e-6
-  config.training = {
-    'batch_size': 256,  # Over all devices.
-    'epochs': 1000,
-    'warmup_epochs': 10,
-  }
-  config.evaluation.train_split = 'train'
-  config.evaluation.test_split = 'test'
-  config.evaluation.batch_size = 1024
-  config.runner = {
-    'log_every': 100,
-    'evaluate_every': 3906,  # 20 epochs.
-    'checkpoint_every': 3906,
-    'keep_checkpoints': 2,
-  }
+  """The configuration: that of CIFAR-10, but for what follows."""
+  config = cifar10.get_config()
+  config.data.source = 'tfds:cifar100'
+  config.data.mean = (0.5071, 0.4865, 0.4409)  # Of the training images, as is usual.
+  config.data.std = (0.2673, 0.2564, 0.2762)
   return config

@@ -15,20 +15,7 @@ from configs.pretrain import imagenet
 def get_config() -> ml_collections.ConfigDict:
   """The configuration: that of ImageNet, but for what follows."""
   config = imagenet.get_config()
-  config.data = {
-    'source': 'folder:data/imagenet100',
-    'train_split': 'train',
-    'crop_size': 224,  # Pixels.
-    'mean': (0.485, 0.456, 0.406),
-    'std': (0.229, 0.224, 0.225),
-    'num_workers': 16,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
-  }
-  config.network = {
-    'encoder': 'resnet50',
-    'encoder_options': {},
-    'head': {'hidden_size': 4096, 'output_size': 256},
-  }
+  config.data.source = 'folder:data/imagenet100'
   config.target_base_decay = 0.99
   config.optimizer.base_learning_rate = 0.3  # Times batch_size / 256.
   config.optimizer.weight_decay = 1e-6
