@@ -38,7 +38,6 @@ setuptools.setup(
     'opencv-python-headless>=5.0',  # 4 decodes some truncated images.
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.25',
-    'psutil>=5.9',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',

@@ -3,7 +3,6 @@
 import collections
 import pathlib
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -11,16 +10,20 @@ import chex
 import jax
 import ml_collections
 import tqdm
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 
 from sslhsic import parallel
 from sslhsic.data import errors
-from sslhsic.training import checkpoint, curves, progress, workdir, writers
+from sslhsic.training import (
+  checkpoint,
+  command_line,
+  curves,
+  progress,
+  workdir,
+  writers,
+)
 from sslhsic.training.experiment import Experiment, Scalars
 
-_CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps its files.')
 _MODE = flags.DEFINE_enum(
   'mode',
   'train_and_eval',
@@ -34,51 +37,19 @@ _STEPS_IN_FLIGHT = 2
 
 
 def main(experiment_class: type[Experiment]) -> None:
-  """Runs a program from its command line.
+  """Runs a program from its command line; see `command_line.main`.
 
-  A mistake in the command or the configuration, and data that cannot be used, end it
-  with one line that says so, and exit code 1; `--verbosity=1` adds the traceback.
+  Besides mistakes in the command, a wrong configuration and data that cannot be used
+  end it with one line.
   """
 
-  def run(argv):
-    if len(argv) > 1:
-      _fail(f'unexpected arguments {argv[1:]}; every argument starts with --')
-    config, path = _CONFIG.value, _WORKDIR.value
-    if not isinstance(config, ml_collections.ConfigDict):
-      _fail('no configuration: give --config=FILE.py, an existing file')
-    if not path:
-      _fail('no working directory: give --workdir=DIR')
-    try:
-      runner = Runner(experiment_class, config, pathlib.Path(path), _MODE.value)
-    except (ValueError, OSError) as error:
-      logging.debug('traceback', exc_info=True)
-      _fail(str(error))
-    try:
+  def run(config, path):
+    with command_line.one_line_errors(ValueError, OSError):
+      runner = Runner(experiment_class, config, path, _MODE.value)
+    with command_line.one_line_errors(errors.InputError):
       runner.run()
-    except errors.InputError as error:
-      logging.debug('traceback', exc_info=True)
-      _fail(str(error))
 
-  app.run(run, flags_parser=_parse_flags)
-
-
-def _parse_flags(argv):
-  # Libraries tell more than a user wants to read, unless asked to.
-  logging.set_verbosity(logging.WARNING)
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    _fail(str(error))
-  except OSError:
-    _fail('cannot read the configuration: give --config=FILE.py, an existing file')
-  except (AttributeError, KeyError) as error:
-    # The configuration's own message, which may have a second line with a guess.
-    _fail('the configuration has no field ' + ' '.join(error.args[0].split()))
-
-
-def _fail(message: str) -> None:
-  print(f'error: {message}', file=sys.stderr)
-  sys.exit(1)
+  command_line.main(run)
 
 
 class Runner:

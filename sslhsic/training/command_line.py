@@ -1,0 +1,62 @@
+"""The command line of every program: --config, --workdir, and mistakes in one line."""
+
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps its files.')
+
+
+def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> None:
+  """Runs a program with its configuration and working directory.
+
+  A mistake in the command ends it with one line that says so, and exit code 1;
+  `--verbosity=1` adds the traceback.
+  """
+
+  def run(argv):
+    if len(argv) > 1:
+      _fail(f'unexpected arguments {argv[1:]}; every argument starts with --')
+    config, path = _CONFIG.value, _WORKDIR.value
+    if not isinstance(config, ml_collections.ConfigDict):
+      _fail('no configuration: give --config=FILE.py, an existing file')
+    if not path:
+      _fail('no working directory: give --workdir=DIR')
+    program(config, pathlib.Path(path))
+
+  app.run(run, flags_parser=_parse_flags)
+
+
+@contextmanager
+def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
+  """Ends the program with the message of an error of these types, in one line."""
+  try:
+    yield
+  except errors as error:
+    logging.debug('traceback', exc_info=True)
+    _fail(str(error))
+
+
+def _parse_flags(argv):
+  # Libraries tell more than a user wants to read, unless asked to.
+  logging.set_verbosity(logging.WARNING)
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _fail(str(error))
+  except OSError:
+    _fail('cannot read the configuration: give --config=FILE.py, an existing file')
+  except (AttributeError, KeyError) as error:
+    # The configuration's own message, which may have a second line with a guess.
+    _fail('the configuration has no field ' + ' '.join(error.args[0].split()))
+
+
+def _fail(message: str) -> None:
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(1)
