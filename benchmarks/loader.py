@@ -1,29 +1,29 @@
 """Speed of the loader: two random 224-pixel views of JPEGs, for 1, 2, … workers.
 
 Run `python -m benchmarks.loader`. JPEGs of 500×375 pixels are made up. The bare
-loop reads, decodes and crops them in one process and keeps nothing: what a worker would
-do if moving data around cost nothing. The same work in tf.data, with
+loop reads, decodes and crops them and keeps nothing: what a worker would do if moving
+data around cost nothing. It runs in as many processes at once as there are workers, as
+cores slow each other down. The same work in tf.data, with
 `tf.image.decode_and_crop_jpeg`, is measured too if tensorflow is importable.
 
-All are measured in turns, several times, each next to a bare loop of its own: on a
-machine that does other work besides, ratios of neighbours mean more than speeds. The
-time on the processor is given too, which other work disturbs less.
+All are measured in turns, several times, each between two bare loops: on a machine that
+does other work besides, ratios of neighbours mean more than speeds.
 
 Prints a table and, as the last line, the same as JSON.
 """
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
-import psutil
 from absl import app
 
 from sslhsic.data import images, loader, sources
@@ -31,6 +31,7 @@ from sslhsic.data import images, loader, sources
 SIZE = 224
 BATCH_SIZE = 128
 NUM_FILES = 256
+NUM_EXAMPLES = 100_000
 ROUNDS = 5
 SECONDS = 8.0
 
@@ -106,15 +107,8 @@ def tf_data_batches(source: sources.Source, num_threads: int) -> Iterator[int]:
     yield len(first)
 
 
-def processor_seconds() -> float:
-  """Time on the processor of this process and its workers so far."""
-  me = psutil.Process()
-  times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-  return sum(x.user + x.system for x in times)
-
-
-def speed(batches: Iterator[int], warm_up: int, seconds: float) -> dict[str, float]:
-  """Images per second, and milliseconds on the processor per image.
+def speed(batches: Iterator[int], warm_up: int, seconds: float) -> float:
+  """Images per second.
 
   Args:
     batches: gives numbers of images; is closed.
@@ -123,13 +117,41 @@ def speed(batches: Iterator[int], warm_up: int, seconds: float) -> dict[str, flo
   """
   while warm_up > 0:
     warm_up -= next(batches)
-  count, start, processor = 0, time.perf_counter(), processor_seconds()
+  count, start = 0, time.perf_counter()
   while time.perf_counter() - start < seconds:
     count += next(batches)
   elapsed = time.perf_counter() - start
-  used = processor_seconds() - processor
   batches.close()
-  return {'images_per_second': count / elapsed, 'processor_ms': 1e3 * used / count}
+  return count / elapsed
+
+
+def bare_speed(folder: str, processes: int, seconds: float) -> float:
+  """Images per second of bare loops in several processes at once, all together."""
+  context = multiprocessing.get_context('spawn')
+  start, speeds = context.Barrier(processes), context.Queue()
+  loops = [
+    context.Process(target=_run_bare_loop, args=(folder, start, speeds, seconds))
+    for _ in range(processes)
+  ]
+  for loop in loops:
+    loop.start()
+  total = sum(speeds.get() for _ in loops)
+  for loop in loops:
+    loop.join()
+  return total
+
+
+def _run_bare_loop(folder, start, speeds, seconds):
+  images_done = bare_loop(data_set(folder))
+  next(images_done)
+  start.wait()
+  speeds.put(speed(images_done, warm_up=16, seconds=seconds))
+
+
+def data_set(folder: str) -> sources.Source:
+  """The images of a folder, repeated to a data set of usual size."""
+  source = sources.create(f'folder:{folder}', 'train')
+  return sources.SubsetSource(source, np.arange(NUM_EXAMPLES) % len(source))
 
 
 def measure(
@@ -138,16 +160,18 @@ def measure(
   """Measures everything in turns; medians over the rounds."""
   with tempfile.TemporaryDirectory() as folder:
     write_jpegs(pathlib.Path(folder), num_files)
-    source = sources.create(f'folder:{folder}', 'train')
-    subjects = {('loader', n): (loader_batches, n) for n in num_workers}
+    source = data_set(folder)
+    subjects = {('loader', n): loader_batches for n in num_workers}
     if importlib.util.find_spec('tensorflow'):
-      subjects |= {('tf.data', n): (tf_data_batches, n) for n in num_workers}
+      subjects |= {('tf.data', n): tf_data_batches for n in num_workers}
     timings = {subject: [] for subject in subjects}
     for _ in range(rounds):
-      for subject, (make, workers) in subjects.items():
-        bare = speed(bare_loop(source), warm_up=16, seconds=seconds / 2)
+      for (name, workers), make in subjects.items():
+        before = bare_speed(folder, workers, seconds / 2)
         warm_up = 8 * BATCH_SIZE * workers
-        timings[subject].append((bare, speed(make(source, workers), warm_up, seconds)))
+        timed = speed(make(source, workers), warm_up, seconds)
+        after = bare_speed(folder, workers, seconds / 2)
+        timings[name, workers].append((timed, (before + after) / 2))
     file_kb = statistics.mean(
       path.stat().st_size for path in pathlib.Path(folder).iterdir()
     )
@@ -161,30 +185,23 @@ def measure(
   }
 
 
-def _row(name: str, workers: int, pairs: list[tuple[dict, dict]]) -> dict:
-  median = lambda of: statistics.median(of(bare, timed) for bare, timed in pairs)
-  bare_speed = median(lambda bare, _: bare['images_per_second'])
-  row = {
+def _row(name: str, workers: int, pairs: list[tuple[float, float]]) -> dict:
+  median = statistics.median
+  return {
     'name': name,
     'workers': workers,
-    'images_per_second': median(lambda _, timed: timed['images_per_second']),
-    'bare_images_per_second': bare_speed,
-    'processor_ms': median(lambda _, timed: timed['processor_ms']),
-    'bare_processor_ms': median(lambda bare, _: bare['processor_ms']),
+    'images_per_second': median(timed for timed, _ in pairs),
+    'bare_images_per_second': median(bare for _, bare in pairs),
+    'lost': median(1 - timed / bare for timed, bare in pairs),
+    'lost_from_to': [
+      pick(1 - timed / bare for timed, bare in pairs) for pick in (min, max)
+    ],
   }
-  lost: Callable[[dict, dict], float] = lambda bare, timed: (
-    1 - timed['images_per_second'] / (workers * bare['images_per_second'])
-  )
-  row['lost_per_worker'] = median(lost)
-  row['lost_on_the_processor'] = 1 - median(
-    lambda bare, timed: bare['processor_ms'] / timed['processor_ms']
-  )
-  return row
 
 
 def table(measured: dict) -> str:
   """The measurements as lines of text."""
-  columns = ('name', 'workers', 'images/s', 'bare/s', 'lost', 'ms cpu', 'bare', 'lost')
+  columns = ('name', 'workers', 'images/s', 'bare/s', 'lost', 'from', 'to')
   lines = [measured['work'], ''.join(f'{column:>10}' for column in columns)]
   for row in measured['rows']:
     cells = (
@@ -192,10 +209,7 @@ def table(measured: dict) -> str:
       row['workers'],
       f'{row["images_per_second"]:.0f}',
       f'{row["bare_images_per_second"]:.0f}',
-      f'{row["lost_per_worker"]:.1%}',
-      f'{row["processor_ms"]:.2f}',
-      f'{row["bare_processor_ms"]:.2f}',
-      f'{row["lost_on_the_processor"]:.1%}',
+      *(f'{lost:.1%}' for lost in (row['lost'], *row['lost_from_to'])),
     )
     lines.append(''.join(f'{cell:>10}' for cell in cells))
   return '\n'.join(lines)
