@@ -1,10 +1,12 @@
 """Data sets by name, as random-access sequences of examples.
 
 An example is `{'image': …, 'label': …}`: an image, encoded (the bytes of a JPEG, PNG or
-WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none; [C] zeros and ones if
-it may have several. Adding a data set is one entry in `SOURCES`: a function (argument,
-split) -> source, where the argument is what follows the colon of a name such as
-'tfds:imagenet2012', and the split names parts in TFDS's syntax.
+WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none. If it may be of several
+classes, the label is [C] of 1 (it is), 0 (it is not) and -1 (not to be judged).
+
+Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source, where
+the argument is what follows the colon of a name such as 'tfds:imagenet2012', and the
+split names parts in TFDS's syntax.
 """
 
 import dataclasses
@@ -149,7 +151,4 @@ def create(name: str, split: str) -> Source:
   source = SOURCES[kind](argument, parts)
   if subset is None:
     return source
-  if subset.kind == 'random':
-    return SubsetSource(source, splits.draw_random(subset, len(source)))
-  rows = splits.draw_balanced(subset, source.labels, source.num_classes)
-  return SubsetSource(source, rows)
+  return SubsetSource(source, splits.draw(subset, source))

@@ -1,24 +1,34 @@
 """What a split such as 'train[:-10009], balanced 1%' means.
 
-    split    = part {'+' part} [', ' subset [', seed ' number]]
+    split    = part {'+' part} [', ' ['all but '] subset [', seed ' number]]
     part     = NAME | NAME '[' from ':' to ']'        examples or percent: TFDS's syntax
     subset   = 'random ' size | 'balanced ' size      examples or percent
 
 `random` draws examples without looking at their labels, `balanced` draws equally many
-of every class. The subset is a function of the seed (0 if there is none), and part of
-the subset of any larger size.
+of every class, and `all but` takes what such a subset leaves. The subset is a function
+of the seed (0 if there is none), and part of the subset of any larger size.
 """
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 _SUBSET = re.compile(
+  r'(?P<rest>all but )?'
   r'(?P<kind>random|balanced) (?P<size>\d+(\.\d+)?%|\d+)(, seed (?P<seed>\d+))?'
 )
+
+
+class Labelled(Protocol):
+  """Examples with labels [n], as `sources.Source` has them."""
+
+  num_classes: int
+  labels: np.ndarray
+
+  def __len__(self) -> int: ...
 
 
 class Subset(NamedTuple):
@@ -28,14 +38,18 @@ class Subset(NamedTuple):
     kind: 'random' or 'balanced'.
     size: number of examples, or a share such as '1%'.
     seed: of the draw.
+    is_rest: whether it is the examples that are not drawn.
   """
 
   kind: str
   size: str
   seed: int = 0
+  is_rest: bool = False
 
   def __str__(self) -> str:
-    return f'{self.kind} {self.size}, seed {self.seed}'
+    return (
+      f'{"all but " if self.is_rest else ""}{self.kind} {self.size}, seed {self.seed}'
+    )
 
   def count(self, num_examples: int) -> int:
     """How many of `num_examples` it holds.
@@ -69,7 +83,8 @@ def parse(split: str) -> tuple[str, Subset | None]:
       f'split {split!r} has no subset after its comma; write it as '
       "'train, balanced 1%, seed 0' or 'train, random 500'"
     )
-  return parts.strip(), Subset(match['kind'], match['size'], int(match['seed'] or 0))
+  seed, is_rest = int(match['seed'] or 0), bool(match['rest'])
+  return parts.strip(), Subset(match['kind'], match['size'], seed, is_rest)
 
 
 def ranges(
@@ -105,33 +120,41 @@ def ranges(
   return slices
 
 
-def draw_random(subset: Subset, num_examples: int) -> np.ndarray:
-  """The rows of a random subset, in ascending order."""
-  order = np.random.default_rng(subset.seed).permutation(num_examples)
-  return np.sort(order[: subset.count(num_examples)])
-
-
-def draw_balanced(subset: Subset, labels: np.ndarray, num_classes: int) -> np.ndarray:
-  """The rows of a balanced subset, in ascending order.
+def draw(subset: Subset, source: Labelled) -> np.ndarray:
+  """The rows of a subset, in ascending order.
 
   Args:
-    subset: its size is rounded to a multiple of the number of classes.
-    labels: [n], of all examples.
-    num_classes: C.
+    subset: a balanced one is of a size rounded to a multiple of the number of classes.
+    source: all examples.
 
   Returns:
-    [C·k] rows, k of each class.
+    [n] rows; k of each class if the subset is balanced.
 
   Raises:
-    ValueError: examples have no label or several, or a class has fewer than k.
+    ValueError: no example is left; or, of a balanced subset, examples have no label or
+      several, or a class has fewer than k.
   """
+  order = np.random.default_rng(subset.seed).permutation(len(source))
+  if subset.kind == 'random':
+    rows = order[: subset.count(len(source))]
+  else:
+    rows = _balanced(subset, order, source.labels, source.num_classes)
+  if subset.is_rest:
+    rows = np.setdiff1d(order, rows)
+  if not len(rows):
+    raise ValueError(f"'{subset}' of {len(order):,} examples leaves none")
+  return np.sort(rows)
+
+
+def _balanced(
+  subset: Subset, order: np.ndarray, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+  """The first k rows of each class, in one order for all sizes."""
   if not num_classes or labels.ndim != 1:
     raise ValueError(
       f"'{subset}' needs one label per example; use 'random {subset.size}'"
     )
   per_class = max(round(subset.count(len(labels)) / num_classes), 1)
-  # One order for all sizes: the subset of fewer examples is part of that of more.
-  order = np.random.default_rng(subset.seed).permutation(len(labels))
   rows = []
   for label in range(num_classes):
     members = order[labels[order] == label]
@@ -141,4 +164,4 @@ def draw_balanced(subset: Subset, labels: np.ndarray, num_classes: int) -> np.nd
         f'{len(members)} in this split; ask for fewer, or for a random subset'
       )
     rows.append(members[:per_class])
-  return np.sort(np.concatenate(rows))
+  return np.concatenate(rows)

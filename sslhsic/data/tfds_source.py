@@ -17,10 +17,15 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from sslhsic.data import splits
 
+# Labels of objects that are not marked difficult, in PASCAL VOC.
+_NOT_DIFFICULT = 'labels_no_difficult'
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsSource:
   """Images with one label, with several ('multi-hot', [C] int32), or with none.
+
+  In PASCAL VOC a class that only difficult objects have is -1, to be ignored.
 
   Attributes:
     title: name and split, for messages.
@@ -62,7 +67,12 @@ class TfdsSource:
     values = feature[self.label_key].int64_list.value
     if not self.multi_label:
       return np.int32(values[0])
-    return np.isin(np.arange(self.num_classes), values).astype(np.int32)
+    classes = np.arange(self.num_classes)
+    label = np.isin(classes, values).astype(np.int32)
+    if _NOT_DIFFICULT in feature:
+      clear = np.isin(classes, feature[_NOT_DIFFICULT].int64_list.value)
+      label[(label == 1) & ~clear] = -1
+    return label
 
 
 def create(name: str, split: str) -> TfdsSource:

@@ -1,12 +1,13 @@
-"""Classification accuracies of an array of scores, as reported for transfer tasks.
+"""Accuracies of an array of scores, as reported for classification and transfer tasks.
 
-Every function takes integer labels [n] and scores [n, C], of which only the order
-within a row matters (logits, probabilities or votes), and can be jitted.
+Accuracies take integer labels [n] and scores [n, C], of which only the order within a
+row matters (logits, probabilities or votes), and can be jitted.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> chex.Array:
@@ -55,6 +56,50 @@ def mean_per_class_accuracy(scores: chex.Array, labels: chex.Array) -> chex.Arra
   hits = jax.ops.segment_sum(correct, labels, num_classes)
   counts = jax.ops.segment_sum(jnp.ones_like(correct), labels, num_classes)
   return jnp.mean(hits / counts, where=counts > 0)
+
+
+def mean_average_precision(scores: chex.Array, labels: chex.Array) -> float:
+  """Mean over the classes of the 11-point interpolated average precision.
+
+  The metric of PASCAL VOC 2007 (Everingham et al. 2010, section 4.2): with the examples
+  ordered by their score for a class, the mean over the recalls 0, 0.1, …, 1 of the
+  greatest precision at that recall or a higher one. Equal scores enter together, so that
+  constant scores earn the share of the positives. A class without a positive is left out.
+
+  Args:
+    scores: [n, C], of which only the order within a column matters.
+    labels: [n, C]: 1 (is of the class), 0 (is not), -1 (is left out for this class).
+
+  Returns:
+    A number in [0, 1].
+
+  Raises:
+    ValueError: if no class has a positive.
+  """
+  scores, labels = np.asarray(scores), np.asarray(labels)
+  chex.assert_rank([scores, labels], 2)
+  chex.assert_equal_shape([scores, labels])
+  precisions = [
+    _average_precision(scores[judged, c], labels[judged, c] == 1)
+    for c, judged in enumerate((labels >= 0).T)
+    if (labels[:, c] == 1).any()
+  ]
+  if not precisions:
+    raise ValueError(f'none of {len(labels)} examples is of any class; check the labels')
+  return float(np.mean(precisions))
+
+
+def _average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
+  """Of one class: [n] scores, [n] bool."""
+  order = np.argsort(-scores, kind='stable')
+  hits = np.cumsum(is_positive[order])
+  # Only where the score falls next is there a threshold.
+  last_of_equals = np.append(np.diff(scores[order]) != 0, True)
+  precision = (hits / np.arange(1, len(hits) + 1))[last_of_equals]
+  # Recall in tenths, as a comparison of integers.
+  tenths = 10 * hits[last_of_equals]
+  at_recall = [precision[tenths >= tenth * hits[-1]].max() for tenth in range(11)]
+  return float(np.mean(at_recall))
 
 
 def _check(scores: chex.Array, labels: chex.Array) -> None:

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on frozen features, fitted by L-BFGS.
+"""Logistic regression on frozen features, fitted by L-BFGS.
 
 The linear protocol of the transfer tasks (Grill et al. 2020, arXiv:2006.07733, after
 Kornblith et al. 2019, arXiv:1805.08974): no augmentation, an L2 penalty chosen on a
@@ -11,6 +11,11 @@ The minimised objective, over the weights W [d, C] and the bias b [C], is
 that of scikit-learn's LogisticRegression with C = 1/(n·λ). (With C = 2/(n·λ) for two
 classes, where it fits one vector w, and the weights here are ±w/2.) The bias is not
 penalised. As the cross-entropy is a mean, λ keeps its meaning when n changes.
+
+Where an example may be of several classes, labels are [n, C] of 1, 0 and −1 (not to be
+judged), and the loss is that of C logistic regressions, one for each class:
+
+  f(W, b) = 1/n Σ_i Σ_c log(1 + exp(∓(Wᵀx_i + b)_c))  +  λ/2 ‖W‖²,  − where y_ic = 1.
 
 The solver sees other coordinates, in which the curvature is about one along every
 axis, and the objective is the same function: centred features, which only shift the
@@ -63,10 +68,10 @@ def objective(
   Args:
     probe: the classifier.
     features: [n, d].
-    labels: [n], integers in [0, C).
+    labels: [n], integers in [0, C), or [n, C] of 1, 0 and -1.
     l2: λ.
   """
-  loss = _cross_entropy(predict(probe, features), labels)
+  loss = cross_entropy(predict(probe, features), labels)
   return loss + l2 / 2 * jnp.sum(jnp.square(probe.weights))
 
 
@@ -110,7 +115,7 @@ def fit_path(
 
   Args:
     features: [n, d], any real type; computed with in float32.
-    labels: [n], integers in [0, num_classes).
+    labels: [n], integers in [0, num_classes), or [n, num_classes] of 1, 0 and -1.
     num_classes: C.
     l2s: the K penalties λ > 0, in any order.
     max_steps: most L-BFGS steps for one λ.
@@ -125,10 +130,13 @@ def fit_path(
   Raises:
     ValueError: if a λ is not positive, or a label not in [0, num_classes).
   """
-  chex.assert_rank([features, labels], [2, 1])
+  chex.assert_rank([features, labels], [2, {1, 2}])
   chex.assert_equal_shape_prefix([features, labels], 1)
   chex.assert_type(labels, int)
-  _check_labels(labels, num_classes)
+  if labels.ndim == 2:
+    chex.assert_axis_dimension(labels, 1, num_classes)
+  else:
+    _check_labels(labels, num_classes)
   penalties = np.asarray(l2s, np.float32)
   if not (penalties > 0).all():
     raise ValueError(f'the smallest L2 penalty is {penalties.min()}; use λ > 0')
@@ -160,9 +168,9 @@ def select(
 
   Args:
     train_features: [n, d].
-    train_labels: [n], integers in [0, num_classes).
+    train_labels: [n], integers in [0, num_classes), or [n, num_classes] of 1, 0, -1.
     validation_features: [m, d].
-    validation_labels: [m].
+    validation_labels: [m], or [m, num_classes].
     num_classes: C.
     l2s: the K penalties.
 
@@ -173,10 +181,11 @@ def select(
     ValueError: as `fit_path`.
   """
   path = fit_path(train_features, train_labels, num_classes=num_classes, l2s=l2s)
-  of_probe = lambda probe: _cross_entropy(
+  of_probe = lambda probe: cross_entropy(
     predict(probe, jnp.asarray(validation_features)), jnp.asarray(validation_labels)
   )
-  validation_losses = np.asarray(jax.jit(jax.vmap(of_probe))(path))
+  # One after the other: the logits of all would be large.
+  validation_losses = np.asarray(jax.jit(lambda x: jax.lax.map(of_probe, x))(path))
   l2 = float(np.asarray(l2s)[validation_losses.argmin()])
   probe = fit(
     np.concatenate([train_features, validation_features]),
@@ -308,16 +317,30 @@ def _fit_path(features, labels, l2s, *, num_classes, max_steps, tolerance):
     scaled = jax.tree.map(jnp.multiply, probe, scale)
     scaled = _descend(scaled_objective, scaled, max_steps, tolerance)
     probe = jax.tree.map(jnp.divide, scaled, scale)
-    return (probe, _curvature(predict(probe, centred))), probe
+    return (probe, curvature_of(predict(probe, centred))), probe
 
-  # No weights and the class frequencies: the optimum for an infinite penalty. A class
-  # without examples has its own at b = −∞; a probability of e⁻⁷/n is near enough.
-  counts = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
-  bias = jnp.log(jnp.maximum(counts, 1e-3) / labels.shape[0])
+  curvature_of = functools.partial(_curvature, multi_label=labels.ndim == 2)
+  bias = _best_bias(labels, num_classes)
   start = LinearProbe(jnp.zeros((features.shape[1], num_classes), jnp.float32), bias)
-  path = jax.lax.scan(solve, (start, _curvature(bias)), l2s)[1]
+  path = jax.lax.scan(solve, (start, curvature_of(bias)), l2s)[1]
   shift = jnp.einsum('d,kdc->kc', mean, path.weights, precision='highest')
   return LinearProbe(path.weights, path.bias - shift)
+
+
+def _best_bias(labels: chex.Array, num_classes: int) -> chex.Array:
+  """The optimum [C] without weights, for an infinite penalty: the class frequencies.
+
+  A class without examples has its own at b = −∞; a probability of e⁻⁷/n is near enough.
+  """
+  few = 1e-3
+  if labels.ndim == 1:
+    counts = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
+    return jnp.log(jnp.maximum(counts, few) / labels.shape[0])
+  positive, negative = (
+    jnp.maximum(jnp.sum(labels == label, axis=0, dtype=jnp.float32), few)
+    for label in (1, 0)
+  )
+  return jnp.log(positive / negative)
 
 
 def _descend(
@@ -347,19 +370,27 @@ def _descend(
   return jax.lax.while_loop(unfinished, step, carry)[0]
 
 
-def _cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-  """Mean of −log softmax(z)_y = log(1 + Σ_{c≠y} exp(z_c − z_y)).
+def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
+  """Mean over the examples of the loss of `objective`, without its penalty.
 
-  In this form neither the value nor the gradient cancels when it is close to zero.
+  In these forms neither the value nor the gradient cancels when it is close to zero.
+
+  Args:
+    logits: [n, C].
+    labels: [n], integers in [0, C): −log softmax(z)_y = log(1 + Σ_{c≠y} exp(z_c − z_y));
+      or [n, C] of 1, 0 and -1: the sum over the classes that are to be judged.
   """
+  if labels.ndim == 2:
+    losses = jax.nn.softplus(jnp.where(labels == 1, -logits, logits))
+    return jnp.mean(jnp.sum(losses, axis=1, where=labels >= 0))
   is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
   label_logits = jnp.sum(logits, axis=1, keepdims=True, where=is_label)
   others = jax.nn.logsumexp(logits - label_logits, axis=1, where=~is_label)
   return jnp.mean(jax.nn.softplus(others))
 
 
-def _curvature(logits: chex.Array) -> chex.Array:
+def _curvature(logits: chex.Array, *, multi_label: bool) -> chex.Array:
   """Mean of p(1 − p), the second derivative of the cross-entropy by a logit."""
-  probabilities = jax.nn.softmax(logits)
+  probabilities = (jax.nn.sigmoid if multi_label else jax.nn.softmax)(logits)
   # Bounded from below, as it is a divisor and vanishes when every example is certain.
   return jnp.maximum(jnp.mean(probabilities * (1 - probabilities)), 1e-6)

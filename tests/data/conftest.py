@@ -7,7 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 LABEL = {'label': tfds.features.ClassLabel(num_classes=5)}
-LABELS = {'labels': tfds.features.Sequence(tfds.features.ClassLabel(num_classes=5))}
+SEVERAL = tfds.features.Sequence(tfds.features.ClassLabel(num_classes=5))
+LABELS = {'labels': SEVERAL, 'labels_no_difficult': SEVERAL}
 
 
 def _builder_class(data_set, features, make_label, counts, encode):
@@ -42,13 +43,16 @@ def prepared(tmp_path_factory, encoded_image):
   """The folder where TFDS has prepared three data sets of few images.
 
   The blue channel of each image is its number, which gives its label: number % 5 in
-  'toy' (and -1 in the split 'unlabelled'), {number % 5, 4} in 'toy_multi', none in
-  'toy_plain'. Training images are numbered from 0, validation images from 100.
+  'toy' (and -1 in the split 'unlabelled'), {number % 5, 4} in 'toy_multi', where 4 is
+  difficult in every second image, none in 'toy_plain'. Training images are numbered from 0, validation images from 100.
   """
   directory = tmp_path_factory.mktemp('tfds')
   splits = {'train': 30, 'validation': 7}
   label = lambda number: {'label': number % 5 if number < 200 else -1}
-  labels = lambda number: {'labels': [number % 5, 4]}
+  labels = lambda number: {
+    'labels': [number % 5, 4],
+    'labels_no_difficult': [x for x in (number % 5, 4) if x < 4 or number % 2],
+  }
   for arguments in (
     ('toy', LABEL, label, splits | {'unlabelled': 6}),
     ('toy_multi', LABELS, labels, splits),

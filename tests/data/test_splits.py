@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sslhsic.data import splits
+from sslhsic.data import sources, splits
 
 SIZES = {'train': 100, 'validation': 7}
 
@@ -62,44 +62,47 @@ def test_what_is_no_subset_is_refused(split):
     splits.parse(split)
 
 
-def _labels():
-  return np.random.default_rng(0).permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
+def _source(num_classes=4):
+  labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
+  images = np.zeros([100, 1, 1, 1], np.uint8)
+  return sources.ArraySource(images, labels.astype(np.int32), num_classes)
 
 
 def test_balanced_subset_has_equally_many_of_each_class():
-  labels = _labels()
-  rows = splits.draw_balanced(splits.Subset('balanced', '20%'), labels, 4)
-  np.testing.assert_array_equal(np.bincount(labels[rows]), [5, 5, 5, 5])
+  source = _source()
+  rows = splits.draw(splits.Subset('balanced', '20%'), source)
+  np.testing.assert_array_equal(np.bincount(source.labels[rows]), [5, 5, 5, 5])
   assert np.all(np.diff(rows) > 0)
 
 
 def test_random_subset_follows_the_classes():
+  source = _source()
   rows = np.concatenate(
-    [
-      splits.draw_random(splits.Subset('random', '20%', seed), 100)
-      for seed in range(50)
-    ]
+    [splits.draw(splits.Subset('random', '20%', seed), source) for seed in range(50)]
   )
-  share = np.bincount(_labels()[rows]) / len(rows)
+  share = np.bincount(source.labels[rows]) / len(rows)
   np.testing.assert_allclose(share, [0.4, 0.3, 0.2, 0.1], atol=0.05)
 
 
-@pytest.mark.parametrize(
-  'draw',
-  [
-    lambda subset: splits.draw_random(subset, 100),
-    lambda subset: splits.draw_balanced(subset, _labels(), 4),
-  ],
-  ids=['random', 'balanced'],
-)
-def test_subset_depends_on_the_seed_and_grows_with_the_size(draw):
+@pytest.mark.parametrize('kind', ['random', 'balanced'])
+def test_subset_depends_on_the_seed_and_grows_with_the_size(kind):
   few, more, other = (
-    set(draw(splits.Subset('', size, seed)))
+    set(splits.draw(splits.Subset(kind, size, seed), _source()))
     for size, seed in [('8', 0), ('20%', 0), ('8', 1)]
   )
   assert len(few) == 8
   assert few < more
   assert few != other
+
+
+@pytest.mark.parametrize('kind', ['random', 'balanced'])
+def test_all_but_a_subset_is_the_rest(kind):
+  drawn, rest = (
+    splits.draw(splits.parse(f'train, {but}{kind} 20%, seed 3')[1], _source())
+    for but in ('', 'all but ')
+  )
+  np.testing.assert_array_equal(np.sort(np.concatenate([drawn, rest])), np.arange(100))
+  assert len(drawn) == 20
 
 
 @pytest.mark.parametrize(
@@ -114,8 +117,9 @@ def test_subset_depends_on_the_seed_and_grows_with_the_size(draw):
     (splits.Subset('balanced', '4'), 0, "needs one label per example; use 'random 4'"),
     (splits.Subset('balanced', '101'), 4, 'is 101; ask for 1 to 100'),
     (splits.Subset('balanced', '0.1%'), 4, 'is 0; ask for 1 to 100'),
+    (splits.Subset('random', '100', is_rest=True), 4, 'of 100 examples leaves none'),
   ],
 )
 def test_subset_that_cannot_be_drawn_is_refused(subset, num_classes, message):
   with pytest.raises(ValueError, match=message):
-    splits.draw_balanced(subset, _labels(), num_classes)
+    splits.draw(subset, _source(num_classes))

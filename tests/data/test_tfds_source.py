@@ -40,11 +40,13 @@ def test_parts_are_disjoint_and_together_the_whole():
   assert _numbers(sources.create('tfds:toy', '+'.join(parts))) == joined
 
 
-def test_several_labels_are_zeros_and_ones():
+def test_several_labels_are_ones_and_zeros_and_difficult_ones_are_ignored():
   source = sources.create('tfds:toy_multi', 'train')
   assert source.num_classes == 5
   for number, label in zip(_numbers(source), source.labels, strict=True):
-    np.testing.assert_array_equal(label, np.isin(range(5), [number % 5, 4]))
+    expected = np.isin(range(5), [number % 5, 4]).astype(np.int32)
+    expected[4] = 1 if number % 2 else -1
+    np.testing.assert_array_equal(label, expected)
 
 
 @pytest.mark.parametrize(

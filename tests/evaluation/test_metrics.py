@@ -75,3 +75,45 @@ def test_metrics_refuse_labels_that_do_not_fit():
       metric(scores, labels[:-1])
     with pytest.raises(AssertionError):
       metric(scores, labels.astype(np.float32))
+
+
+def _eleven_points(scores, labels):
+  """From scikit-learn's curve, whose precision is that at each threshold."""
+  curve = reference.precision_recall_curve(labels, scores)[:2]
+  precision, recall = (points[:-1] for points in curve)  # The last is no threshold.
+  return np.mean([precision[recall >= r - 1e-9].max() for r in np.linspace(0, 1, 11)])
+
+
+def test_mean_average_precision_is_that_of_scikit_learns_curve():
+  rng = np.random.default_rng(0)
+  labels = (rng.random((80, 4)) < [0.5, 0.3, 0.1, 0.05]).astype(np.int32)
+  scores = np.round(rng.normal(size=(80, 4)) + labels, 1)  # Some are equal.
+  expected = np.mean([_eleven_points(scores[:, c], labels[:, c]) for c in range(4)])
+  assert metrics.mean_average_precision(scores, labels) == pytest.approx(expected)
+
+
+def test_mean_average_precision_by_hand():
+  # In order: hit, miss, hit. Recall up to 0.5 at precision 1, up to 1 at 2/3.
+  scores = np.array([[0.9], [0.8], [0.1]])
+  labels = np.array([[1], [0], [1]])
+  expected = pytest.approx((6 + 5 * 2 / 3) / 11)
+  assert metrics.mean_average_precision(scores, labels) == expected
+
+
+def test_what_is_not_to_be_judged_does_not_change_the_mean_average_precision():
+  rng = np.random.default_rng(1)
+  scores, labels = rng.normal(size=(30, 3)), rng.integers(0, 2, (30, 3))
+  more = np.concatenate([scores, rng.normal(size=(20, 3))])
+  ignored = np.concatenate([labels, np.full((20, 3), -1)])
+  empty = np.zeros((50, 1), int)
+  expected = metrics.mean_average_precision(scores, labels)
+  assert metrics.mean_average_precision(more, ignored) == expected
+  with_empty = np.hstack([ignored, empty]), np.hstack([more, empty])
+  assert metrics.mean_average_precision(with_empty[1], with_empty[0]) == expected
+  with pytest.raises(ValueError, match='none of 50 examples is of any class'):
+    metrics.mean_average_precision(empty, empty)
+
+
+def test_constant_scores_earn_the_share_of_the_positives():
+  labels = (np.arange(20) % 4 == 0).astype(int)[:, None]
+  assert metrics.mean_average_precision(np.zeros((20, 1)), labels) == 0.25

@@ -94,6 +94,23 @@ def test_weights_are_those_of_scikit_learn():
   )
 
 
+@pytest.mark.parametrize('l2', [1e-3, 1e-1])
+def test_several_labels_are_a_logistic_regression_for_each_class(l2):
+  """Scikit-learn's, without the examples that are not to be judged for a class."""
+  features, classes = data_set('wine')
+  rng = np.random.default_rng(0)
+  labels = np.stack([classes == 0, classes != 1, rng.random(len(classes)) < 0.3], axis=1)
+  labels = np.where(rng.random(labels.shape) < 0.1, -1, labels).astype(np.int32)
+  ours = probe.fit(features, labels, num_classes=3, l2=l2)
+  for label in range(3):
+    judged = labels[:, label] >= 0
+    theirs = linear_model.LogisticRegression(
+      C=1 / (len(labels) * l2), solver='newton-cg', tol=1e-8, max_iter=1000
+    ).fit(features[judged], labels[judged, label])
+    np.testing.assert_allclose(ours.weights[:, label], theirs.coef_[0], atol=2e-2)
+    np.testing.assert_allclose(ours.bias[label], theirs.intercept_[0], atol=2e-2)
+
+
 def test_features_of_very_different_scales_and_offsets():
   features, labels = datasets.load_wine(return_X_y=True)
   fitted = probe.fit(features, labels, num_classes=3, l2=0.1)
