@@ -426,7 +426,7 @@ class Pretrain:
   def _features(self, source, params, network_state):
     """Embeddings with their labels, and the classifier's logits, of a whole source."""
     outputs, labels = features.extract(
-      lambda images: self._embed(params, network_state, images),
+      lambda batch: self._embed(params, network_state, batch['image']),
       self._one_pass(source),
     )
     return representations.Split(outputs.embedding, labels), outputs.logits

@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 AXIS_NAME = 'devices'
 
@@ -81,6 +82,17 @@ def shard(batch: chex.ArrayTree) -> chex.ArrayTree:
   count = len(_local_devices())
   split = lambda x: x.reshape(count, per_device(len(x), count), *x.shape[1:])
   return _put(jax.tree.map(split, batch))
+
+
+def gather(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Global batch of sharded arrays, on the host: [devices, b/devices, ...] -> [B, ...].
+
+  Every host gets the whole, in the order of the hosts.
+  """
+  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
+  if jax.process_count() == 1:
+    return flat
+  return multihost_utils.process_allgather(flat, tiled=True)
 
 
 def _local_devices() -> list[jax.Device]:

@@ -1,12 +1,12 @@
 """Data sets by name, as random-access sequences of examples.
 
 An example is `{'image': …, 'label': …}`: an image, encoded (the bytes of a JPEG, PNG or
-WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none. If it may be of several
-classes, the label is [C] of 1 (it is), 0 (it is not) and -1 (not to be judged).
+WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none. If it may be of
+several classes, the label is [C] of 1 (it is), 0 (it is not), -1 (not to be judged).
 
-Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source, where
-the argument is what follows the colon of a name such as 'tfds:imagenet2012', and the
-split names parts in TFDS's syntax.
+Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source,
+where the argument is what follows the colon of a name such as 'tfds:imagenet2012', and
+the split names parts in TFDS's syntax.
 """
 
 import dataclasses

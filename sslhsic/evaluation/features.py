@@ -1,4 +1,4 @@
-"""Features of a whole source, computed on all devices."""
+"""What a network makes of a whole source, computed on all devices."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,24 +10,27 @@ from sslhsic import parallel
 
 
 def extract(
-  forward: Callable[[chex.Array], chex.ArrayTree],
+  forward: Callable[[dict[str, chex.Array]], chex.ArrayTree],
   batches: Iterable[dict[str, np.ndarray]],
 ) -> tuple[chex.ArrayTree, np.ndarray]:
-  """Applies a mapped function to every image of a pass.
+  """Applies a mapped function to a pass; every example counts once.
 
   Args:
-    forward: images [devices, b/devices, H, W, C] uint8 -> a tree of
+    forward: a batch with leading axes [devices, b/devices] -> a tree of
       [devices, b/devices, ...].
     batches: of `loader.one_pass`.
 
   Returns:
-    The outputs, [n, ...] each, and the labels [n], as host arrays.
+    The outputs, [n, ...] each, and the labels, [n] or [n, C], of the whole source on
+    every host, as host arrays.
   """
-  outputs, labels = [], []
+  outputs = []
   for batch in batches:
-    mask = batch['mask']
-    output = jax.device_get(forward(parallel.shard(batch['image'])))
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output)
-    outputs.append(jax.tree.map(lambda x, mask=mask: x[mask], flat))
-    labels.append(batch['label'][mask])
-  return jax.tree.map(lambda *x: np.concatenate(x), *outputs), np.concatenate(labels)
+    sharded = parallel.shard(batch)
+    output = parallel.gather(
+      (forward(sharded), {name: sharded[name] for name in ('label', 'mask')})
+    )
+    mask = output[1].pop('mask')
+    outputs.append(jax.tree.map(lambda x, mask=mask: x[mask], output))
+  results, labels = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
+  return results, labels['label']

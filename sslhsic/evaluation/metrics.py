@@ -4,6 +4,8 @@ Accuracies take integer labels [n] and scores [n, C], of which only the order wi
 row matters (logits, probabilities or votes), and can be jitted.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,14 @@ def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> chex.A
   Raises:
     ValueError: if k is not between 1 and C.
   """
+  return jnp.mean(in_top_k(scores, labels, k), dtype=jnp.float32)
+
+
+def in_top_k(scores: chex.Array, labels: chex.Array, k: int = 1) -> chex.Array:
+  """Whether the label is among the k classes that score highest, [n] bool.
+
+  Arguments, and what is raised, as of `top_k_accuracy`.
+  """
   _check(scores, labels)
   num_classes = scores.shape[1]
   if not 1 <= k <= num_classes:
@@ -34,7 +44,7 @@ def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> chex.A
       f'k is {k} for scores of {num_classes} classes; use 1 <= k <= {num_classes}'
     )
   named = jax.lax.top_k(scores, k)[1]
-  return jnp.mean(jnp.any(named == labels[:, None], axis=1), dtype=jnp.float32)
+  return jnp.any(named == labels[:, None], axis=1)
 
 
 def mean_per_class_accuracy(scores: chex.Array, labels: chex.Array) -> chex.Array:
@@ -63,8 +73,8 @@ def mean_average_precision(scores: chex.Array, labels: chex.Array) -> float:
 
   The metric of PASCAL VOC 2007 (Everingham et al. 2010, section 4.2): with the examples
   ordered by their score for a class, the mean over the recalls 0, 0.1, …, 1 of the
-  greatest precision at that recall or a higher one. Equal scores enter together, so that
-  constant scores earn the share of the positives. A class without a positive is left out.
+  greatest precision at that recall or a higher one. Equal scores enter together:
+  constant scores earn the share of the positives. A class without one is left out.
 
   Args:
     scores: [n, C], of which only the order within a column matters.
@@ -85,7 +95,7 @@ def mean_average_precision(scores: chex.Array, labels: chex.Array) -> float:
     if (labels[:, c] == 1).any()
   ]
   if not precisions:
-    raise ValueError(f'none of {len(labels)} examples is of any class; check the labels')
+    raise ValueError(f'none of {len(labels)} examples is of any class; check labels')
   return float(np.mean(precisions))
 
 
@@ -100,6 +110,24 @@ def _average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
   tenths = 10 * hits[last_of_equals]
   at_recall = [precision[tenths >= tenth * hits[-1]].max() for tenth in range(11)]
   return float(np.mean(at_recall))
+
+
+METRICS: dict[str, Callable[[chex.Array, chex.Array], chex.Numeric]] = {
+  'top1': top_k_accuracy,
+  'mean_per_class': mean_per_class_accuracy,
+  'mean_average_precision': mean_average_precision,
+}
+
+
+def create(name: str) -> Callable[[chex.Array, chex.Array], chex.Numeric]:
+  """The metric of scores and labels by its name in `METRICS`.
+
+  Raises:
+    ValueError: there is no such metric.
+  """
+  if name not in METRICS:
+    raise ValueError(f'unknown metric {name!r}; use one of {", ".join(METRICS)}')
+  return METRICS[name]
 
 
 def _check(scores: chex.Array, labels: chex.Array) -> None:

@@ -377,8 +377,8 @@ def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
 
   Args:
     logits: [n, C].
-    labels: [n], integers in [0, C): −log softmax(z)_y = log(1 + Σ_{c≠y} exp(z_c − z_y));
-      or [n, C] of 1, 0 and -1: the sum over the classes that are to be judged.
+    labels: [n], integers in [0, C), for −log softmax(z)_y = log(1 + Σ_c exp(z_c − z_y))
+      over c ≠ y; or [n, C] of 1, 0 and -1, for the sum over the classes to be judged.
   """
   if labels.ndim == 2:
     losses = jax.nn.softplus(jnp.where(labels == 1, -logits, logits))

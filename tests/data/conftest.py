@@ -44,7 +44,8 @@ def prepared(tmp_path_factory, encoded_image):
 
   The blue channel of each image is its number, which gives its label: number % 5 in
   'toy' (and -1 in the split 'unlabelled'), {number % 5, 4} in 'toy_multi', where 4 is
-  difficult in every second image, none in 'toy_plain'. Training images are numbered from 0, validation images from 100.
+  difficult in every second image, none in 'toy_plain'. Training images are numbered
+  from 0, validation images from 100.
   """
   directory = tmp_path_factory.mktemp('tfds')
   splits = {'train': 30, 'validation': 7}

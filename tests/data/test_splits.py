@@ -63,7 +63,8 @@ def test_what_is_no_subset_is_refused(split):
 
 
 def _source(num_classes=4):
-  labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
+  rng = np.random.default_rng(0)
+  labels = rng.permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
   images = np.zeros([100, 1, 1, 1], np.uint8)
   return sources.ArraySource(images, labels.astype(np.int32), num_classes)
 

@@ -19,7 +19,7 @@ def _source(count):
 def test_every_image_is_seen_once_in_order(count):
   source = _source(count)
   forward = parallel.pmap(
-    lambda images: {'sum': jnp.sum(images.astype(jnp.float32), axis=(1, 2, 3))}
+    lambda batch: {'sum': jnp.sum(batch['image'].astype(jnp.float32), axis=(1, 2, 3))}
   )
   outputs, labels = features.extract(forward, loader.one_pass(source, batch_size=16))
   np.testing.assert_array_equal(labels, np.arange(count))

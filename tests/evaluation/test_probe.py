@@ -99,7 +99,8 @@ def test_several_labels_are_a_logistic_regression_for_each_class(l2):
   """Scikit-learn's, without the examples that are not to be judged for a class."""
   features, classes = data_set('wine')
   rng = np.random.default_rng(0)
-  labels = np.stack([classes == 0, classes != 1, rng.random(len(classes)) < 0.3], axis=1)
+  noise = rng.random(len(classes)) < 0.3
+  labels = np.stack([classes == 0, classes != 1, noise], axis=1)
   labels = np.where(rng.random(labels.shape) < 0.1, -1, labels).astype(np.int32)
   ours = probe.fit(features, labels, num_classes=3, l2=l2)
   for label in range(3):
