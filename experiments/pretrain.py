@@ -19,6 +19,7 @@ from sslhsic.data import loader, sources
 from sslhsic.evaluation import (
   dependence,
   diagnostics,
+  encoder,
   features,
   figures,
   representations,
@@ -77,7 +78,7 @@ class Pretrain:
       augment.create(name, mean=data.mean, std=data.std, **config.augment.options)
       for name in config.augment.views
     ]
-    self._normalize = augment.create('none', mean=data.mean, std=data.std)
+    self._prepare = encoder.preparation(data.mean, data.std)
     self._pmapped_step = parallel.pmap(
       self._step,
       in_axes=(0, 0, None, None),
@@ -412,13 +413,9 @@ class Pretrain:
     """The initial parameters, with batch statistics of some training images."""
     state = self._initial_state()
     batch = next(self._one_pass(self._train_source))
-    calibrate = parallel.pmap(
-      lambda params, network_state, images: self._online.apply(
-        params, network_state, None, self._prepare(images), True
-      )[1]
+    return state.params, encoder.calibrated(
+      self._online, state.params, state.network_state, self._prepare, batch
     )
-    images = parallel.shard(batch['image'])
-    return state.params, calibrate(state.params, state.network_state, images)
 
   def _embeddings(self, network):
     return [self._features(source, *network)[0] for source in self._evaluation_sources]
@@ -449,10 +446,6 @@ class Pretrain:
       params, network_state, None, self._prepare(images), False
     )
     return outputs
-
-  def _prepare(self, images: chex.Array) -> chex.Array:
-    keys = jax.random.split(jax.random.key(0), len(images))  # 'none' uses none.
-    return self._normalize(keys, images)
 
 
 def _forward(network, params, network_state, views):

@@ -14,7 +14,7 @@ torchvision. Its names follow from ours:
 | .../shortcut_batchnorm             | layer{G+1}.B.downsample.1     |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -65,6 +65,7 @@ def batch_norm(
   *,
   is_training: bool,
   axis_name: str | None,
+  decay: float = 0.9,
   scale_init: hk.initializers.Initializer | None = None,
   name: str,
 ) -> jax.Array:
@@ -75,7 +76,7 @@ def batch_norm(
   layer = hk.BatchNorm(
     create_scale=True,
     create_offset=True,
-    decay_rate=0.9,
+    decay_rate=decay,
     eps=1e-5,
     scale_init=scale_init,
     cross_replica_axis=None if hk.running_init() else axis_name,
@@ -104,7 +105,7 @@ class Block(hk.Module):
     bottleneck: bool,
     stride: int,
     dilations: tuple[int, int],
-    axis_name: str | None,
+    norm: Mapping[str, Any],
     name: str,
   ):
     """Sets the shape of the block.
@@ -114,13 +115,13 @@ class Block(hk.Module):
       bottleneck: whether the block is a bottleneck or basic.
       stride: of the first 3×3 convolution and the shortcut.
       dilations: of the first 3×3 convolution, and of those after it.
-      axis_name: devices that share their batch statistics, or None.
+      norm: axis_name and decay of `batch_norm`.
       name: of the module.
     """
     super().__init__(name=name)
     self.channels = channels
     self.stride = stride
-    self.axis_name = axis_name
+    self.norm = norm
     first, after = dilations
     if bottleneck:  # channels, kernel size, stride, dilation
       inner = channels // 4
@@ -134,7 +135,7 @@ class Block(hk.Module):
 
   def __call__(self, x: jax.Array, *, is_training: bool) -> jax.Array:
     """Maps [n, h, w, c] to [n, h/stride, w/stride, channels]."""
-    norm = {'is_training': is_training, 'axis_name': self.axis_name}
+    norm = {'is_training': is_training, **self.norm}
     shortcut = x
     if self.stride != 1 or x.shape[-1] != self.channels:
       shortcut = conv2d(x, self.channels, 1, stride=self.stride, name='shortcut_conv')
@@ -172,6 +173,7 @@ class ResNet(hk.Module):
     stem: str = 'imagenet',
     output_stride: int | None = None,
     axis_name: str | None = None,
+    batch_norm_decay: float = 0.9,
     name: str = 'resnet',
   ):
     """Sets the shape of the network.
@@ -187,6 +189,7 @@ class ResNet(hk.Module):
       output_stride: pixels of the image per pixel of the last stage; None for the total
         stride, or half or a quarter of it.
       axis_name: devices that share their batch statistics, or None.
+      batch_norm_decay: of the moving averages of batch statistics.
       name: of the module.
 
     Raises:
@@ -207,7 +210,7 @@ class ResNet(hk.Module):
     self.strides, self.dilations = _strides_and_dilations(
       len(blocks_per_group), _STEM_STRIDES[stem], output_stride
     )
-    self.axis_name = axis_name
+    self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
     """Computes the features of [n, h, w, c] images, in a floating-point type."""
@@ -218,7 +221,7 @@ class ResNet(hk.Module):
       self.channels_per_group[0] // (4 if self.bottleneck else 1),
       self.stem,
       is_training=is_training,
-      axis_name=self.axis_name,
+      norm=self.norm,
     )
     stages = []
     dilation_before = 1
@@ -231,7 +234,7 @@ class ResNet(hk.Module):
             bottleneck=self.bottleneck,
             stride=self.strides[group] if i == 0 else 1,
             dilations=(dilation_before, dilation),
-            axis_name=self.axis_name,
+            norm=self.norm,
             name=f'block_{i}',
           )
           x = block(x, is_training=is_training)
@@ -246,12 +249,12 @@ def _stem(
   stem: str,
   *,
   is_training: bool,
-  axis_name: str | None,
+  norm: Mapping[str, Any],
 ) -> jax.Array:
   """Maps images to the input of the first group."""
   kernel_size, stride = (7, 2) if stem == 'imagenet' else (3, 1)
   x = conv2d(images, channels, kernel_size, stride=stride, name='stem_conv')
-  x = batch_norm(x, is_training=is_training, axis_name=axis_name, name='stem_batchnorm')
+  x = batch_norm(x, is_training=is_training, **norm, name='stem_batchnorm')
   x = jax.nn.relu(x)
   return max_pool(x) if stem == 'imagenet' else x
 

@@ -71,6 +71,36 @@ class Checkpointer:
     self._manager.close()
 
 
+def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
+  """A checkpoint of another run, as nested dicts and lists of its arrays.
+
+  Args:
+    directory: of the checkpoints.
+    step: which of them; by default the latest.
+
+  Raises:
+    ValueError: there is no such checkpoint.
+  """
+  if not directory.is_dir():
+    raise ValueError(f'no checkpoints in {directory}; train there first')
+  with ocp.CheckpointManager(directory.absolute()) as manager:
+    steps = manager.all_steps()
+    if not steps or step not in (None, *steps):
+      there = ', '.join(map(str, sorted(steps))) or 'none'
+      raise ValueError(
+        f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
+        f'there are: {there}'
+      )
+    step = max(steps) if step is None else step
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        arrays=ocp.args.StandardRestore(), host=ocp.args.JsonRestore()
+      ),
+    )
+  return Checkpoint(step, restored.arrays, restored.host)
+
+
 def _check_alike(found: chex.ArrayTree, wanted: chex.ArrayTree, step: int) -> None:
   """Orbax does not mind other shapes; training would."""
   leaves = zip(

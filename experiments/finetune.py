@@ -1,0 +1,394 @@
+"""Fine-tunes an encoder with a linear layer on labels, over a grid of settings.
+
+python -m experiments.finetune --config=configs/finetune/digits_1pct.py --workdir=DIR \
+  --config.init_from=RUN
+
+One run is the whole protocol: a training for every setting of the grid, one after the
+other, the best of them by the validation split, and if so configured a last training
+with its setting on training and validation examples; then, once, the test split.
+"""
+
+import itertools
+import pathlib
+from typing import Any, ClassVar, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from sslhsic import augment, optim, parallel
+from sslhsic.data import loader, sources
+from sslhsic.evaluation import encoder, features, metrics, probe
+from sslhsic.networks import classifier
+from sslhsic.training import pretrained, runner
+
+
+class Setting(NamedTuple):
+  """A point of the grid.
+
+  Attributes:
+    learning_rate: at the start; falls to zero as a cosine.
+    weight_decay: of the weights.
+    num_steps: length of the training.
+  """
+
+  learning_rate: float
+  weight_decay: float
+  num_steps: int
+
+
+class Network(NamedTuple):
+  """Parameters and batch statistics."""
+
+  params: hk.Params
+  network_state: hk.State
+
+
+class State(NamedTuple):
+  """All that a step changes."""
+
+  network: Network
+  opt_state: optax.OptState
+
+
+class FineTune:
+  """The experiment; see `sslhsic.training.experiment` for the contract."""
+
+  CHECKPOINT_ATTRS: ClassVar = {'state': 'state', 'best': 'best'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {'position': 'position'}
+
+  def __init__(
+    self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
+  ):
+    del init_rng, mode  # The seed is that of the configuration; batches come on demand.
+    data = config.data
+    self.batch_size = config.training.batch_size
+    for batch_size in (self.batch_size, config.evaluation.batch_size):
+      parallel.per_device(batch_size)
+    self._config = config
+    self._sources = {
+      name: sources.create(data[name].source, data[name].split)
+      for name in ('train', 'validation', 'test')
+      if data[name].source
+    }
+    self._settings = grid(config, len(self._sources['train']))
+    if config.retrain:
+      self._sources['final'] = sources.ConcatenatedSource(
+        self._sources['train'], self._sources['validation']
+      )
+    self._metric = metrics.create(config.metric)
+    self._scores: list[float] = []  # On the validation split, of the grid so far.
+    self._starts = list(
+      itertools.accumulate((x.num_steps for x in self._settings), initial=0)
+    )
+    self.num_steps = self._starts[-1]
+    if config.retrain:
+      self._starts.append(self.num_steps + self._settings[0].num_steps)
+      self.num_steps = self._starts[-1]
+    self._policy = augment.create(
+      config.augment.policy, mean=data.mean, std=data.std, **config.augment.options
+    )
+    self._prepare = encoder.preparation(data.mean, data.std)
+    self._networks = {name: self._network(name) for name in self._trainings}
+    self._steps = {
+      name: parallel.pmap(
+        self._step_of(network),
+        in_axes=(0, 0, None, None),
+        out_axes=(0, None),
+        donate_argnums=(0,),
+      )
+      for name, network in self._networks.items()
+    }
+    self._predict = parallel.pmap(self._logits)
+    self._start = self._load()
+    self.state = self._initial_state()
+    self.best = self.state.network
+    self._training: int | None = None  # Which of them has its input open.
+    self._input: loader.DeviceIterator | None = None
+    self._restored_input: dict[str, Any] | None = None
+    self._earlier_wait_s = 0.0
+
+  @property
+  def summary(self) -> str:
+    """What is trained, in a line."""
+    config = self._config
+    last = ' and one on train and validation' if config.retrain else ''
+    return (
+      f'fine-tuning of {config.network.encoder} ({self._start.description}) on '
+      f'{config.data.train.source}: {len(self._sources["train"]):,} images, '
+      f'{len(self._settings)} training(s){last}, {self.num_steps:,} steps of '
+      f'{self.batch_size} images on {len(parallel.devices())} device(s)'
+    )
+
+  # Building
+
+  @property
+  def _trainings(self) -> list[str]:
+    """The sources that there are trainings on."""
+    return ['train', 'final'] if self._config.retrain else ['train']
+
+  def _network(self, name: str) -> hk.TransformedWithState:
+    config = self._config
+    options = dict(config.network.encoder_options)
+    if config.training.short_batch_norm:
+      steps_per_epoch = len(self._sources[name]) / self.batch_size
+      options['batch_norm_decay'] = max(1 - 10 / steps_per_epoch, 0.9)
+    return classifier.classifier(
+      encoder=config.network.encoder,
+      encoder_options=options,
+      num_classes=self._sources['train'].num_classes,
+      axis_name=parallel.AXIS_NAME,
+    )
+
+  def _load(self) -> pretrained.Start:
+    config = self._config
+    shape = loader.image_shape(self._sources['train'], self._evaluation_crop)
+    initial = encoder.initial_values(self._networks['train'], shape, config.seed)
+    return pretrained.load(
+      config.init_from, *initial, mean=config.data.mean, std=config.data.std
+    )
+
+  def _initial_state(self) -> State:
+    network = Network(self._start.params, self._start.network_state)
+    opt_state = self._optimizer(0.0, 0.0).init(network.params)
+    return parallel.replicate(State(network, opt_state))
+
+  def _optimizer(self, learning_rate: chex.Numeric, weight_decay: chex.Numeric):
+    return optim.sgd(
+      learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+
+  def _open_input(self, training: int) -> loader.DeviceIterator:
+    data = self._config.data
+    batches = loader.one_view(
+      self._sources['train' if training < len(self._settings) else 'final'],
+      batch_size=self.batch_size,
+      seed=self._config.seed,
+      crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
+      num_workers=data.num_workers,
+      max_bad_fraction=data.max_bad_fraction,
+    )
+    return loader.DeviceIterator(batches)
+
+  # Training
+
+  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+    """One update; with the last one of a training, its validation."""
+    del rng  # Views are decided by their index.
+    training = int(np.searchsorted(self._starts, global_step, side='right')) - 1
+    step = global_step - self._starts[training]
+    self._enter(training, step)
+    setting = self._setting(training)
+    learning_rate = cosine(setting.learning_rate, step, setting.num_steps)
+    self.state, scalars = self._steps[self._name(training)](
+      self.state, next(self._input), learning_rate, np.float32(setting.weight_decay)
+    )
+    scalars |= {'learning_rate': learning_rate, 'training': training}
+    if step == setting.num_steps - 1:
+      scalars |= self._finish(training)
+    return scalars
+
+  def _name(self, training: int) -> str:
+    return 'train' if training < len(self._settings) else 'final'
+
+  def _setting(self, training: int) -> Setting:
+    """That of a training; the last one has that of the best score."""
+    if training == len(self._settings):
+      training = int(np.argmax(self._scores))
+    return self._settings[training]
+
+  def _enter(self, training: int, step: int) -> None:
+    """Opens the input of a training, and starts from the initial values."""
+    if training == self._training:
+      return
+    if self._input:
+      self._earlier_wait_s += self._input.wait_s
+      self._input.close()
+    self._training, self._input = training, self._open_input(training)
+    if step:
+      self._input.restore(self._restored_input)
+    else:
+      self.state = self._initial_state()
+
+  def _finish(self, training: int) -> dict[str, float]:
+    """Keeps what was trained if it is the best so far, or the last."""
+    scalars, is_best = {}, True
+    if self._name(training) == 'train' and 'validation' in self._sources:
+      score = self._score('validation', self.state.network)
+      is_best = score > max(self._scores, default=-np.inf)
+      self._scores.append(score)
+      scalars[f'validation_{self._config.metric}'] = score
+    if is_best:
+      self.best = jax.tree.map(jnp.copy, self.state.network)  # The state is donated.
+    return scalars
+
+  def _step_of(self, network: hk.TransformedWithState):
+    """The train step on one device."""
+
+    def loss_fn(params, network_state, images, labels):
+      logits, network_state = network.apply(params, network_state, None, images, True)
+      return probe.cross_entropy(logits, labels), network_state
+
+    def step(state, batch, learning_rate, weight_decay):
+      params, network_state = state.network
+      keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
+      images = self._policy(keys, batch['image'])
+      (loss, network_state), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+        params, network_state, images, batch['label']
+      )
+      loss, gradients = parallel.pmean((loss, gradients))
+      updates, opt_state = self._optimizer(learning_rate, weight_decay).update(
+        gradients, state.opt_state, params
+      )
+      network_after = Network(optax.apply_updates(params, updates), network_state)
+      scalars = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
+      return State(network_after, opt_state), scalars
+
+    return step
+
+  # For the checkpoint
+
+  @property
+  def position(self) -> dict[str, Any]:
+    """Scores so far, where the input is, and which encoder it began with."""
+    return {
+      'scores': self._scores,
+      'input': self._input.state if self._input else None,
+      'fingerprint': self._start.fingerprint,
+    }
+
+  @position.setter
+  def position(self, value: dict[str, Any]) -> None:
+    encoder.check_fingerprint(
+      value['fingerprint'], self._start.fingerprint, self._config.init_from
+    )
+    self._scores = list(value['scores'])
+    self._restored_input = value['input']
+
+  @property
+  def data_wait_s(self) -> float:
+    """Seconds that steps have waited for data."""
+    return self._earlier_wait_s + (self._input.wait_s if self._input else 0.0)
+
+  # Evaluation
+
+  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+    """The best score on the validation split so far, if there is any."""
+    del global_step, rng  # Nothing is random.
+    name = f'best_validation_{self._config.metric}'
+    return {name: max(self._scores)} if self._scores else {}
+
+  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+    """The test score of the best setting."""
+    del global_step, directory
+    setting = self._setting(len(self._settings) if self._scores else 0)
+    top1_or_other = self._config.metric
+    score = self._score('test', self.best)
+    print(
+      f'fine-tuned {top1_or_other} {score:.3f}, of {self._start.description}, at '
+      f'learning rate {setting.learning_rate:g}, weight decay '
+      f'{setting.weight_decay:g}, {setting.num_steps} steps'
+    )
+    results = {
+      f'finetune_{top1_or_other}': score,
+      'setting': setting._asdict(),
+      'validation_scores': [
+        {**tried._asdict(), 'score': score}
+        for tried, score in zip(self._settings, self._scores, strict=False)
+      ],
+      'encoder': self._start.description,
+      'protocol': self._protocol(),
+    }
+    if top1_or_other == 'top1' and self._sources['test'].num_classes > 5:
+      results['finetune_top5'] = self._score('test', self.best, metrics.top5_accuracy)
+    return results
+
+  def _score(self, name: str, network: Network, metric=None) -> float:
+    """The metric on a split, each example counted once."""
+    logits, labels = features.extract(
+      lambda batch: self._predict(network, batch['image']),
+      loader.one_pass(
+        self._sources[name],
+        batch_size=self._config.evaluation.batch_size,
+        crop=self._evaluation_crop,
+        max_bad_fraction=self._config.data.max_bad_fraction,
+      ),
+    )
+    return float((metric or self._metric)(logits, labels))
+
+  def _logits(self, network: Network, images: chex.Array) -> chex.Array:
+    prepared = self._prepare(images)
+    return self._networks['train'].apply(*network, None, prepared, False)[0]
+
+  @property
+  def _evaluation_crop(self) -> loader.Crop:
+    size = self._config.data.crop_size
+    return loader.centre_crop(size) if size else loader.whole_image
+
+  def _protocol(self) -> dict[str, str]:
+    config, data = self._config, self._config.data
+    chosen = 'the only setting'
+    if self._scores:
+      chosen = (
+        f'best of {len(self._settings)} settings on {data.validation.source} '
+        f'{data.validation.split}'
+      )
+    if config.retrain:
+      chosen += ', trained again on train and validation'
+    return {
+      f'finetune_{config.metric}': f'whole network fine-tuned on {data.train.source} '
+      f'{data.train.split}, SGD with Nesterov momentum 0.9, batches of '
+      f"{self.batch_size}, cosine, augmentation '{config.augment.policy}'; {chosen}; "
+      f'one pass over {data.test.source} {data.test.split}',
+    }
+
+
+def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
+  """Every setting to be tried.
+
+  Raises:
+    ValueError: lengths are given neither in epochs nor in steps, or in both; or there
+      is a choice and no validation split to choose on.
+  """
+  training, batch_size = config.training, config.training.batch_size
+  if bool(training.epochs) == bool(training.steps):
+    raise ValueError(
+      f'config.training.epochs is {training.epochs} and config.training.steps '
+      f'{training.steps}; give the lengths to try as one of them, the other empty'
+    )
+  lengths = [epochs * num_examples // batch_size for epochs in training.epochs]
+  lengths = lengths or list(training.steps)
+  if min(lengths) < 1:
+    raise ValueError(
+      f'{num_examples} examples make no step of {batch_size}; use smaller batches'
+    )
+  scale = batch_size / training.learning_rate_batch_size
+  settings = [
+    Setting(rate * scale, decay / (rate * scale), num_steps)
+    for num_steps, rate, decay in itertools.product(
+      lengths, training.learning_rates, training.weight_decays_times_learning_rate
+    )
+  ]
+  if len(settings) > 1 and not config.data.validation.source:
+    raise ValueError(
+      f'{len(settings)} settings and no validation split to choose one by; set '
+      'config.data.validation, or give one setting'
+    )
+  if config.retrain and (len(lengths) > 1 or not config.data.validation.source):
+    raise ValueError(
+      'config.retrain needs a validation split, and one length in steps or epochs'
+    )
+  return settings
+
+
+def cosine(start: float, step: int, num_steps: int) -> np.float32:
+  """Falls from `start` at step 0 to zero at `num_steps`."""
+  return np.float32(start * (1 + np.cos(np.pi * step / num_steps)) / 2)
+
+
+if __name__ == '__main__':
+  runner.main(FineTune)

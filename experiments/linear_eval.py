@@ -1,0 +1,321 @@
+"""Trains linear classifiers on the embeddings of a frozen encoder.
+
+python -m experiments.linear_eval --config=configs/linear_eval/digits.py --workdir=DIR \
+  --config.init_from=RUN
+"""
+
+import functools
+import pathlib
+from typing import Any, ClassVar, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from sslhsic import augment, optim, parallel
+from sslhsic.data import loader, sources
+from sslhsic.evaluation import encoder, features, metrics, probe
+from sslhsic.training import runner
+
+
+class State(NamedTuple):
+  """All that training changes.
+
+  Attributes:
+    classifiers: weights [K, c, C] and biases [K, C], one for each learning rate.
+    opt_state: of their optimiser.
+    average: of the classifiers over training, for evaluation.
+  """
+
+  classifiers: probe.LinearProbe
+  opt_state: optax.OptState
+  average: optax.EmaState
+
+
+class LinearEval:
+  """The experiment; see `sslhsic.training.experiment` for the contract.
+
+  The classifiers of all learning rates are trained on the same embeddings in one pass.
+  Where there is a validation split, the learning rate is chosen on it.
+  """
+
+  CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'input_state': 'input_state',
+    'fingerprint': 'fingerprint',
+  }
+
+  def __init__(
+    self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
+  ):
+    del init_rng  # Classifiers start at zero.
+    data, training = config.data, config.training
+    self.batch_size = training.batch_size
+    for batch_size in (self.batch_size, config.evaluation.batch_size):
+      parallel.per_device(batch_size)
+    self._config = config
+    self._train, self._test = (
+      sources.create(part.source, part.split) for part in (data.train, data.test)
+    )
+    self._validation = None
+    if data.validation.source:
+      self._validation = sources.create(data.validation.source, data.validation.split)
+    self._learning_rates = learning_rates(config)
+    self._num_classes = num_classes(self._train)
+    self.num_steps = training.epochs * len(self._train) // self.batch_size
+    self._encoder = encoder.FrozenEncoder(
+      **config.network,
+      init_from=config.init_from,
+      seed=config.seed,
+      mean=data.mean,
+      std=data.std,
+      source=self._train,
+      one_pass=self._one_pass,
+    )
+    self._policy = augment.create(
+      config.augment.policy, mean=data.mean, std=data.std, **config.augment.options
+    )
+    self._optimizer = optim.sgd(
+      optim.warmup_cosine(1.0, training.warmup_steps, self.num_steps),
+      momentum=0.9,
+      nesterov=config.optimizer.nesterov,
+    )
+    self._average = optim.weight_ema(config.weight_ema_decay)
+    self._pmapped_step = parallel.pmap(
+      self._step, out_axes=(0, None), donate_argnums=(0,)
+    )
+    self._pmapped_hits = parallel.pmap(self._hits)
+    self.state = parallel.replicate(self._initial_state())
+    self._input = self._build_input() if mode == 'train' else None
+
+  @property
+  def summary(self) -> str:
+    """What is trained, in a line."""
+    rates = ', '.join(f'{rate:g}' for rate in self._learning_rates)
+    return (
+      f'linear classifiers of {self._config.network.encoder} ('
+      f'{self._encoder.description}) on {self._config.data.train.source}: '
+      f'{len(self._train):,} images, {self.num_steps:,} steps of {self.batch_size} '
+      f'images on {len(parallel.devices())} device(s), learning rates {rates}'
+    )
+
+  # Building
+
+  def _build_input(self) -> loader.DeviceIterator:
+    data = self._config.data
+    batches = loader.one_view(
+      self._train,
+      batch_size=self.batch_size,
+      seed=self._config.seed,
+      crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
+      num_workers=data.num_workers,
+      max_bad_fraction=data.max_bad_fraction,
+    )
+    return loader.DeviceIterator(batches)
+
+  def _initial_state(self) -> State:
+    embeddings = jax.eval_shape(
+      self._encoder.apply,
+      *parallel.first((self._encoder.params, self._encoder.network_state)),
+      jnp.zeros((1, *loader.image_shape(self._train, self._evaluation_crop))),
+    )
+    shape = (len(self._learning_rates), embeddings.shape[1], self._num_classes)
+    classifiers = probe.LinearProbe(
+      jnp.zeros(shape), jnp.zeros((shape[0], self._num_classes))
+    )
+    return State(
+      classifiers=classifiers,
+      opt_state=self._optimizer.init(classifiers),
+      average=self._average.init(classifiers),
+    )
+
+  # Training
+
+  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+    """One update of all classifiers."""
+    del global_step, rng  # The optimiser counts; views are decided by their index.
+    self.state, scalars = self._pmapped_step(
+      self.state, self._encoder.params, self._encoder.network_state, next(self._input)
+    )
+    return scalars
+
+  def _step(self, state: State, params, network_state, batch):
+    """The train step on one device."""
+    keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
+    embeddings = self._encoder.apply(
+      params, network_state, self._policy(keys, batch['image'])
+    )
+    gradients, scalars = jax.grad(self._total_loss, has_aux=True)(
+      state.classifiers, embeddings, batch['label']
+    )
+    gradients, scalars = parallel.pmean((gradients, scalars))
+    updates, opt_state = self._optimizer.update(
+      gradients, state.opt_state, state.classifiers
+    )
+    rates = jnp.array(self._learning_rates, jnp.float32)
+    updates = probe.LinearProbe(
+      updates.weights * rates[:, None, None], updates.bias * rates[:, None]
+    )
+    classifiers = optax.apply_updates(state.classifiers, updates)
+    _, average = self._average.update(classifiers, state.average)
+    return State(classifiers, opt_state, average), scalars
+
+  def _total_loss(self, classifiers, embeddings, labels):
+    """The sum of the losses of all classifiers, which share nothing."""
+    logits = jax.vmap(probe.predict, in_axes=(0, None))(classifiers, embeddings)
+    losses = jax.vmap(probe.cross_entropy, in_axes=(0, None))(logits, labels)
+    scalars = {'loss': jnp.mean(losses)}
+    for rate, loss, scores in zip(self._learning_rates, losses, logits, strict=True):
+      scalars[f'loss_{rate:g}'] = loss
+      scalars[f'train_top1_{rate:g}'] = metrics.top_k_accuracy(scores, labels)
+    return jnp.sum(losses), scalars
+
+  # For the checkpoint
+
+  @property
+  def input_state(self) -> dict[str, Any]:
+    """Where the input is in its stream."""
+    return self._input.state
+
+  @input_state.setter
+  def input_state(self, value: dict[str, Any]) -> None:
+    if self._input:
+      self._input.restore(value)
+
+  @property
+  def fingerprint(self) -> str:
+    """Of the encoder, which a checkpoint does not hold."""
+    return self._encoder.fingerprint
+
+  @fingerprint.setter
+  def fingerprint(self, value: str) -> None:
+    encoder.check_fingerprint(value, self._encoder.fingerprint, self._config.init_from)
+
+  @property
+  def data_wait_s(self) -> float:
+    """Seconds that steps have waited for data."""
+    return self._input.wait_s
+
+  # Evaluation
+
+  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+    """Accuracy of every classifier, on the validation split if there is one."""
+    del global_step, rng  # Nothing is random.
+    name, source = 'test', self._test
+    if self._validation:
+      name, source = 'validation', self._validation
+    top1, _ = self._accuracies(source)
+    return {
+      f'{name}_top1_{rate:g}': value
+      for rate, value in zip(self._learning_rates, top1, strict=True)
+    }
+
+  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+    """Top-1 and top-5 on the test split, of the learning rate chosen."""
+    del global_step, directory
+    chosen, validation_top1 = 0, {}
+    if self._validation:
+      top1, _ = self._accuracies(self._validation)
+      chosen = int(np.argmax(top1))
+      validation_top1 = {
+        f'{rate:g}': value
+        for rate, value in zip(self._learning_rates, top1, strict=True)
+      }
+    top1, top5 = (accuracy[chosen] for accuracy in self._accuracies(self._test))
+    print(f'linear top-1 {top1:.3f}, top-5 {top5:.3f}, of {self._encoder.description}')
+    return {
+      'linear_top1': top1,
+      'linear_top5': top5,
+      'learning_rate': self._learning_rates[chosen],
+      'validation_top1': validation_top1,
+      'encoder': self._encoder.description,
+      'protocol': self._protocol(),
+    }
+
+  def _accuracies(self, source: sources.Source) -> tuple[list[float], list[float]]:
+    """Top-1 and top-5 of every classifier, each example counted once."""
+    hits, _ = features.extract(
+      lambda batch: self._pmapped_hits(
+        self.state, self._encoder.params, self._encoder.network_state, batch
+      ),
+      self._one_pass(source),
+    )
+    return tuple(accuracy.mean(axis=0).tolist() for accuracy in hits)
+
+  def _hits(self, state: State, params, network_state, batch):
+    """Whether each example [b] is right in the top 1 and top 5 of each classifier."""
+    embeddings = self._encoder.apply(
+      params, network_state, self._encoder.prepare(batch['image'])
+    )
+    classifiers = optim.averaged(state.average, self._config.weight_ema_decay)
+    logits = jax.vmap(probe.predict, in_axes=(0, None))(classifiers, embeddings)
+    return tuple(
+      jax.vmap(
+        functools.partial(metrics.in_top_k, k=min(k, self._num_classes)),
+        in_axes=(0, None),
+        out_axes=1,
+      )(logits, batch['label'])
+      for k in (1, 5)
+    )
+
+  def _one_pass(self, source):
+    return loader.one_pass(
+      source,
+      batch_size=self._config.evaluation.batch_size,
+      crop=self._evaluation_crop,
+      max_bad_fraction=self._config.data.max_bad_fraction,
+    )
+
+  @property
+  def _evaluation_crop(self) -> loader.Crop:
+    size = self._config.data.crop_size
+    return loader.centre_crop(size) if size else loader.whole_image
+
+  def _protocol(self) -> dict[str, str]:
+    config, data = self._config, self._config.data
+    momentum = 'Nesterov' if config.optimizer.nesterov else 'heavy-ball'
+    chosen = 'the only learning rate'
+    if self._validation:
+      chosen = (
+        f'one of {len(self._learning_rates)} learning rates, chosen by top-1 on '
+        f'{data.validation.source} {data.validation.split}'
+      )
+    return {
+      'linear_top1': f'linear classifier on the frozen encoder, trained on '
+      f'{data.train.source} {data.train.split} for {config.training.epochs} epochs of '
+      f'batches of {self.batch_size}, SGD with {momentum} momentum 0.9, no decay, '
+      f'{config.training.warmup_steps} steps of warm-up, cosine, augmentation '
+      f"'{config.augment.policy}'; {chosen}; classifier averaged with decay "
+      f'{config.weight_ema_decay}; one pass over {data.test.source} {data.test.split}',
+    }
+
+
+def learning_rates(config: ml_collections.ConfigDict) -> list[float]:
+  """The learning rates to be tried, for this batch size."""
+  optimizer = config.optimizer
+  scale = config.training.batch_size / optimizer.learning_rate_batch_size
+  if not optimizer.learning_rates:
+    raise ValueError('config.optimizer.learning_rates is empty; give at least one')
+  has_choice = len(optimizer.learning_rates) > 1
+  if has_choice and not config.data.validation.source:
+    raise ValueError(
+      f'{len(optimizer.learning_rates)} learning rates and no validation split to '
+      'choose one by; set config.data.validation, or give one learning rate'
+    )
+  return [rate * scale for rate in optimizer.learning_rates]
+
+
+def num_classes(source: sources.Source) -> int:
+  """Number of classes, of examples with one label each."""
+  if not source.num_classes or np.ndim(source[0]['label']):
+    raise ValueError(
+      'examples have no label or several; use a data set with one label for each'
+    )
+  return source.num_classes
+
+
+if __name__ == '__main__':
+  runner.main(LinearEval)

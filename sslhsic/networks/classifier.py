@@ -1,0 +1,60 @@
+"""The networks of the classification evaluations, as pairs of Haiku functions.
+
+The names of their parameters are those of the online network of pre-training.
+"""
+
+from collections.abc import Mapping
+
+import chex
+import haiku as hk
+import jax.numpy as jnp
+
+from sslhsic.networks import resnet
+
+ENCODER = 'encoder'
+
+
+def encoder(
+  *, encoder: str, encoder_options: Mapping, axis_name: str | None = None
+) -> hk.TransformedWithState:
+  """The encoder alone.
+
+  Args:
+    encoder: its name, see `resnet.PRESETS`.
+    encoder_options: what replaces arguments of the preset.
+    axis_name: the mapped axis over which batch statistics are synchronised.
+
+  Returns:
+    Functions init and apply of (images [n, H, W, C], is_training); apply gives the
+    embedding [n, c], float32.
+  """
+
+  def forward(images: chex.Array, is_training: bool) -> chex.Array:
+    network = resnet.create(
+      encoder, **encoder_options, axis_name=axis_name, name=ENCODER
+    )
+    return network(images, is_training=is_training).embedding
+
+  return hk.transform_with_state(forward)
+
+
+def classifier(
+  *,
+  encoder: str,
+  encoder_options: Mapping,
+  num_classes: int,
+  axis_name: str | None = None,
+) -> hk.TransformedWithState:
+  """The encoder with a linear layer, which starts at zero, to be trained as a whole.
+
+  Arguments as those of `encoder`; apply gives logits [n, num_classes], float32.
+  """
+
+  def forward(images: chex.Array, is_training: bool) -> chex.Array:
+    network = resnet.create(
+      encoder, **encoder_options, axis_name=axis_name, name=ENCODER
+    )
+    embedding = network(images, is_training=is_training).embedding
+    return hk.Linear(num_classes, w_init=jnp.zeros, name='classifier')(embedding)
+
+  return hk.transform_with_state(forward)
