@@ -61,6 +61,7 @@ def test_run_leaves_all_its_files(tmp_path):
   _run(tmp_path)
   names = {path.name for path in tmp_path.iterdir()}
   assert names == {
+    '.lock',
     'config.json',
     'checkpoints',
     'metrics.jsonl',
