@@ -8,6 +8,7 @@ other, the best of them by the validation split, and if so configured a last tra
 with its setting on training and validation examples; then, once, the test split.
 """
 
+import functools
 import itertools
 import pathlib
 from typing import Any, ClassVar, NamedTuple
@@ -75,6 +76,8 @@ class FineTune:
       for name in ('train', 'validation', 'test')
       if data[name].source
     }
+    if not self._sources['train'].num_classes:
+      raise ValueError(f'{data.train.source} {data.train.split} has no labels')
     self._settings = grid(config, len(self._sources['train']))
     if config.retrain:
       self._sources['final'] = sources.ConcatenatedSource(
@@ -286,15 +289,15 @@ class FineTune:
     """The test score of the best setting."""
     del global_step, directory
     setting = self._setting(len(self._settings) if self._scores else 0)
-    top1_or_other = self._config.metric
+    metric = self._config.metric
     score = self._score('test', self.best)
     print(
-      f'fine-tuned {top1_or_other} {score:.3f}, of {self._start.description}, at '
+      f'fine-tuned {metric} {score:.3f}, of {self._start.description}, at '
       f'learning rate {setting.learning_rate:g}, weight decay '
       f'{setting.weight_decay:g}, {setting.num_steps} steps'
     )
     results = {
-      f'finetune_{top1_or_other}': score,
+      f'finetune_{metric}': score,
       'setting': setting._asdict(),
       'validation_scores': [
         {**tried._asdict(), 'score': score}
@@ -303,8 +306,9 @@ class FineTune:
       'encoder': self._start.description,
       'protocol': self._protocol(),
     }
-    if top1_or_other == 'top1' and self._sources['test'].num_classes > 5:
-      results['finetune_top5'] = self._score('test', self.best, metrics.top5_accuracy)
+    if metric == 'top1' and self._sources['test'].num_classes > 5:
+      top5 = functools.partial(metrics.top_k_accuracy, k=5)
+      results['finetune_top5'] = self._score('test', self.best, top5)
     return results
 
   def _score(self, name: str, network: Network, metric=None) -> float:
@@ -370,7 +374,7 @@ def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
   settings = [
     Setting(rate * scale, decay / (rate * scale), num_steps)
     for num_steps, rate, decay in itertools.product(
-      lengths, training.learning_rates, training.weight_decays_times_learning_rate
+      lengths, training.learning_rates, training.weight_decays
     )
   ]
   if len(settings) > 1 and not config.data.validation.source:
