@@ -21,6 +21,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
@@ -149,7 +150,9 @@ class FineTune:
 
   def _load(self) -> pretrained.Start:
     config = self._config
-    shape = loader.image_shape(self._sources['train'], self._evaluation_crop)
+    shape = loader.image_shape(
+      self._sources['train'], shared.evaluation_crop(config.data)
+    )
     initial = encoder.initial_values(self._networks['train'], shape, config.seed)
     return pretrained.load(
       config.init_from, *initial, mean=config.data.mean, std=config.data.std
@@ -315,23 +318,13 @@ class FineTune:
     """The metric on a split, each example counted once."""
     logits, labels = features.extract(
       lambda batch: self._predict(network, batch['image']),
-      loader.one_pass(
-        self._sources[name],
-        batch_size=self._config.evaluation.batch_size,
-        crop=self._evaluation_crop,
-        max_bad_fraction=self._config.data.max_bad_fraction,
-      ),
+      shared.one_pass(self._config, self._sources[name]),
     )
     return float((metric or self._metric)(logits, labels))
 
   def _logits(self, network: Network, images: chex.Array) -> chex.Array:
     prepared = self._prepare(images)
     return self._networks['train'].apply(*network, None, prepared, False)[0]
-
-  @property
-  def _evaluation_crop(self) -> loader.Crop:
-    size = self._config.data.crop_size
-    return loader.centre_crop(size) if size else loader.whole_image
 
   def _protocol(self) -> dict[str, str]:
     config, data = self._config, self._config.data

@@ -164,6 +164,19 @@ def digits(argument: str, split: str) -> ArraySource:
   return ArraySource(images[rows], bunch.target[rows].astype(np.int32), num_classes=10)
 
 
+def single_label_classes(source: Source) -> int:
+  """Number of classes of examples that have one label each.
+
+  Raises:
+    ValueError: they have none, or several.
+  """
+  if not source.num_classes or np.ndim(source[0]['label']):
+    raise ValueError(
+      f'{source.name(0)} has no label, or several; use a data set with one label each'
+    )
+  return source.num_classes
+
+
 SOURCES = {
   'digits': digits,
   'tfds': tfds_source.create,
