@@ -150,9 +150,7 @@ class FineTune:
 
   def _load(self) -> pretrained.Start:
     config = self._config
-    shape = loader.image_shape(
-      self._sources['train'], shared.evaluation_crop(config.data)
-    )
+    shape = shared.image_shape(config, self._sources['train'])
     initial = encoder.initial_values(self._networks['train'], shape, config.seed)
     return pretrained.load(
       config.init_from, *initial, mean=config.data.mean, std=config.data.std

@@ -112,9 +112,7 @@ class LinearEval:
     embeddings = jax.eval_shape(
       self._encoder.apply,
       *parallel.first((self._encoder.params, self._encoder.network_state)),
-      jnp.zeros(
-        (1, *loader.image_shape(self._train, shared.evaluation_crop(self._config.data)))
-      ),
+      jnp.zeros((1, *shared.image_shape(self._config, self._train))),
     )
     shape = (len(self._learning_rates), embeddings.shape[1], self._num_classes)
     classifiers = probe.LinearProbe(

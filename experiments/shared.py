@@ -45,6 +45,13 @@ def one_pass(
   )
 
 
+def image_shape(
+  config: ml_collections.ConfigDict, source: sources.Source
+) -> tuple[int, int, int]:
+  """[H, W, C] of the images of `one_pass`."""
+  return loader.image_shape(source, evaluation_crop(config.data))
+
+
 def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:
   """The crop of `config.data`; a size of 0 means whole images.
 
