@@ -219,7 +219,7 @@ def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
     )
   step = max(steps) if step is None else step
   options = ocp.CheckpointManagerOptions(
-    read_only=True,
+    create=False,
     multiprocessing_options=ocp.options.MultiprocessingOptions(
       primary_host=jax.process_index(), active_processes={jax.process_index()}
     ),
@@ -269,7 +269,7 @@ def _manifest(checkpoint: Checkpoint) -> dict[str, str]:
   """A digest of every array, by its path, and of the host's values."""
   arrays = {
     f'{_ARRAYS}/{name}': _digest(f'{x.dtype}{x.shape}'.encode(), x)
-    for name, x in _leaves(checkpoint.arrays).items()
+    for name, x in flatten(checkpoint.arrays).items()
   }
   host = json.dumps(checkpoint.host, sort_keys=True).encode()
   return arrays | {_HOST: _digest(host)}
@@ -287,7 +287,7 @@ def _digest(*parts: bytes | np.ndarray) -> str:
   return digest.hexdigest()
 
 
-def _leaves(tree: chex.ArrayTree) -> dict[str, Any]:
+def flatten(tree: chex.ArrayTree) -> dict[str, Any]:
   """Leaves by their path; the same for named tuples as for the dicts read from disk."""
   return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -298,7 +298,7 @@ def _name(path: tuple) -> str:
 
 def _fit(found: Checkpoint, like: chex.ArrayTree) -> chex.ArrayTree:
   """The arrays that were read, in the structure that is wanted."""
-  there, wanted = _leaves(found.arrays), _leaves(like)
+  there, wanted = flatten(found.arrays), flatten(like)
   describe: Callable = lambda x: 'nothing' if x is None else f'{x.dtype}{x.shape}'
   differing = [
     f'{name} is {describe(there.get(name))}, expected {describe(wanted.get(name))}'

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 
 import chex
 import jax
@@ -12,9 +13,13 @@ from sslhsic import parallel
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 NO, FAILED = 0, 1000  # Signals have numbers between.
 
+# Seconds in which several signals are one: `timeout`, shells and schedulers send it to
+# the process and to its group.
+_ONE_REQUEST_S = 1.0
+
 
 class StopRequest:
-  """Notes the first signal; a second one acts as if nobody had listened.
+  """Notes a signal; when another one comes later, it acts as if nobody listened.
 
   A context manager, to be used in the main thread; in others it hears no signals.
 
@@ -24,6 +29,7 @@ class StopRequest:
 
   def __init__(self):
     self.code = NO
+    self._first = None
     self._handlers = {}
     self._largest = parallel.pmap(parallel.pmax, out_axes=None)
     self._unasked = None
@@ -39,9 +45,13 @@ class StopRequest:
 
   def _note(self, number: int, frame) -> None:
     del frame
+    now = time.monotonic()
+    if self._first is None:
+      self._first = now
+    if now - self._first > _ONE_REQUEST_S:
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
     self.code = max(self.code, number)
-    for each in _SIGNALS:
-      signal.signal(each, signal.SIG_DFL)
 
   def everywhere(self) -> int | chex.Array:
     """The largest `code` of all processes, perhaps still on its way from the devices.
