@@ -50,11 +50,6 @@ def pmean(tree: chex.ArrayTree) -> chex.ArrayTree:
   return jax.lax.pmean(tree, AXIS_NAME)
 
 
-def pmax(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """Maximum over all devices, inside a mapped function."""
-  return jax.lax.pmax(tree, AXIS_NAME)
-
-
 def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Puts a copy on each of this host's devices: [...] -> [devices, ...]."""
   count = len(local_devices())

@@ -1,5 +1,6 @@
 """Checkpoints on disk, by Orbax: written whole or not at all, verified when read."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -114,22 +115,16 @@ class Checkpointer:
       self._manager.close()
       self._manager = self._open()
       raise SaveError(
-        f'could not save the checkpoint of step {step}: {_one_line(error)}; '
-        f'{self._last()}'
+        f'could not save the checkpoint of step {step}: {_one_line(error)}'
       ) from error
 
   def last_good(self) -> str:
-    """Which checkpoint is the last good one, in words, once all is on disk."""
-    try:
+    """Which checkpoint is the last one, in words; waits until it is on disk."""
+    with contextlib.suppress(SaveError):
       self.wait()
-    except SaveError as error:
-      return str(error)
-    return self._last()
-
-  def _last(self) -> str:
     step = max(_steps(self._directory), default=None)
     if step is None:
-      return 'there is no good checkpoint before'
+      return 'there is no good checkpoint'
     return f'the last good checkpoint is that of step {step}'
 
   def _write(self, checkpoint: Checkpoint) -> None:

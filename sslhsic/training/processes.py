@@ -98,8 +98,6 @@ def _join(
   coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  # JAX would catch SIGTERM itself; the runner does, and SIGINT too.
-  jax.config.update('jax_enable_preemption_service', False)
   detection = {} if coordinator_address is None else _NO_DETECTION
   try:
     jax.distributed.initialize(

@@ -5,6 +5,7 @@ import pathlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -122,6 +123,8 @@ class Runner:
     self._in_flight = in_flight.InFlight()
     collapse = self._config.get('collapse', {'minima': {}, 'patience': 1})
     self._collapse = health.CollapseWatch(collapse['minima'], collapse['patience'])
+    self._is_stopped = False
+    self._must_stop = False
     self._trouble = ''
 
   def run(self) -> None:
@@ -137,7 +140,7 @@ class Runner:
     try:
       if self._mode != 'eval':
         self._train()
-      if self._mode != 'train' and self._in_flight.asked == stopping.NO:
+      if self._mode != 'train' and not self._is_stopped:
         self._report()
       processes.wait_for_all()
     except health.NotFiniteError as error:
@@ -154,18 +157,17 @@ class Runner:
   def _train(self) -> None:
     print(self._experiment.summary)
     with self._stop, progress.Progress(self._experiment, self._step) as line:
-      while (
-        self._step < self._experiment.num_steps and self._in_flight.asked == stopping.NO
-      ):
+      while self._step < self._experiment.num_steps and not self._is_stopped:
         self._profile.before_step(self._step)
         scalars = self._experiment.step(self._step, self._step_rng())
         self._step += 1
         line.advance()
-        self._in_flight.add(self._step, scalars, self._stop.everywhere())
+        self._in_flight.add(self._step, scalars)
         if self._is_due(self._config.log_every) or self._step == 1:
           scalars = _to_floats(scalars)
           self._log({**scalars, **line.log(scalars)}, line)
         self._between_steps(line)
+        self._is_stopped = self._stop.is_reached(self._step) or self._has_failed()
       self._end_training()
 
   def _between_steps(self, line: progress.Progress) -> None:
@@ -186,39 +188,45 @@ class Runner:
 
   def _end_training(self) -> None:
     """Waits until all is saved; says how the training has ended, if early."""
-    asked = self._in_flight.asked
-    is_stopped = asked not in (stopping.NO, stopping.FAILED)
-    if is_stopped:
+    if self._is_stopped:
       self._save()
-    processes.first_does(lambda: self._finish_saving(is_stopped))
-    if is_stopped:
+    processes.first_does(self._finish_saving)
+    if self._is_stopped:
+      name = self._stop.signal.name if self._stop.signal else 'a signal'
       print(
-        f'stopped by {stopping.name(asked)} after step {self._step}, which is saved; '
-        'the same command goes on from there'
+        f'stopped by {name} after step {self._step}, which is saved; the same command '
+        'goes on from there'
       )
 
-  def _finish_saving(self, is_stopped: bool) -> None:
+  def _finish_saving(self) -> None:
     try:
       self._checkpointer.wait()
     except checkpoint.SaveError as error:
-      if is_stopped:  # Whatever is set: there is nothing to go on with.
-        raise TrainingError(str(error)) from error
-      self._excuse_error(error)
-    if self._stop.code == stopping.FAILED:
-      raise TrainingError(self._trouble)
+      self._note_trouble(error)
+      if self._is_stopped:  # Whatever is set: there is nothing to go on with.
+        self._must_stop = True
+    if self._must_stop:
+      raise TrainingError(f'{self._trouble}; {self._checkpointer.last_good()}')
 
-  def _excuse(self, action) -> None:
+  def _has_failed(self) -> bool:
+    """Whether this process must stop on its own account; it takes the others along."""
+    if self._must_stop and jax.process_count() > 1:
+      self._stop.ask_all()
+      return False  # They stop together, a few steps later.
+    return self._must_stop
+
+  def _excuse(self, action: Callable[[], None]) -> None:
     """Does something that a full disk may prevent; if so, stops or goes on, as set."""
     try:
       action()
     except (checkpoint.SaveError, OSError) as error:
-      self._excuse_error(error)
+      self._note_trouble(error)
 
-  def _excuse_error(self, error: Exception) -> None:
+  def _note_trouble(self, error: Exception) -> None:
     if self._on_save_error == 'stop':
-      self._stop.code = stopping.FAILED
+      self._must_stop = True
     elif str(error) != self._trouble:
-      logging.warning('%s', error)
+      logging.warning('%s; %s', error, self._checkpointer.last_good())
     self._trouble = str(error)
 
   def _not_finite(self, error: health.NotFiniteError) -> TrainingError:

@@ -1,17 +1,11 @@
-"""Being asked to stop: by SIGTERM or SIGINT, or because one process has to."""
+"""Being asked to stop by SIGTERM or SIGINT, in one process or in several."""
 
 import signal
 import threading
 import time
 
-import chex
 import jax
-import jax.numpy as jnp
-
-from sslhsic import parallel
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-NO, FAILED = 0, 1000  # Signals have numbers between.
+from jax.experimental import multihost_utils
 
 # Seconds in which several signals are one: `timeout`, shells and schedulers send it to
 # the process and to its group.
@@ -23,20 +17,22 @@ class StopRequest:
 
   A context manager, to be used in the main thread; in others it hears no signals.
 
+  Of several processes, one that is asked to stop asks the others, and all stop after
+  the same step. JAX sees to that, and listens to SIGTERM itself then.
+
   Attributes:
-    code: NO, the number of a signal, or FAILED.
+    signal: the one that was noted here, if one was.
   """
 
   def __init__(self):
-    self.code = NO
+    self.signal: signal.Signals | None = None
     self._first = None
     self._handlers = {}
-    self._largest = parallel.pmap(parallel.pmax, out_axes=None)
-    self._unasked = None
 
   def __enter__(self) -> 'StopRequest':
     if threading.current_thread() is threading.main_thread():
-      self._handlers = {x: signal.signal(x, self._note) for x in _SIGNALS}
+      heard = [signal.SIGINT] if jax.process_count() > 1 else _SIGNALS
+      self._handlers = {x: signal.signal(x, self._note) for x in heard}
     return self
 
   def __exit__(self, *exception) -> None:
@@ -48,26 +44,22 @@ class StopRequest:
     now = time.monotonic()
     if self._first is None:
       self._first = now
-    if now - self._first > _ONE_REQUEST_S:
+      self.signal = signal.Signals(number)
+      if jax.process_count() > 1:
+        self.ask_all()
+    elif now - self._first > _ONE_REQUEST_S:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
-    self.code = max(self.code, number)
 
-  def everywhere(self) -> int | chex.Array:
-    """The largest `code` of all processes, perhaps still on its way from the devices.
+  def ask_all(self) -> None:
+    """Asks all processes to stop, as a signal would."""
+    signal.raise_signal(signal.SIGTERM)
 
-    To wait for it would hold up every step; who looks at it a few steps later does so
-    at the same step in all processes.
-    """
+  def is_reached(self, step: int) -> bool:
+    """Whether to stop now, after so many steps; to be called after every one."""
     if jax.process_count() == 1:
-      return self.code
-    if self._unasked is None:
-      self._unasked = parallel.replicate(jnp.int32(NO))
-    if self.code == NO:
-      return self._largest(self._unasked)
-    return self._largest(parallel.replicate(jnp.int32(self.code)))
+      return self.signal is not None
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
-def name(code: int) -> str:
-  """Of the signal, as in SIGTERM."""
-  return signal.Signals(code).name
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
