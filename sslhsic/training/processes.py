@@ -2,7 +2,8 @@
 
 Every process computes the same; the first alone reads and writes the working directory
 and prints. What only it knows reaches the others through the devices, so that they need
-not share a file system for it.
+not share a file system for it. Nothing else may be on the devices then: on CPUs, two
+exchanges at once get in each other's way.
 """
 
 import os
@@ -14,9 +15,12 @@ from typing import TypeVar
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
+
+from sslhsic import parallel
 
 # Seconds without a sign of life after which a process counts as dead, and the others
 # end. jax waits 100; what is lost by an alarm is what was not saved.
@@ -69,6 +73,10 @@ def initialize(
   if not missing:
     _check(coordinator_address, num_processes, process_id)
   _join(coordinator_address, num_processes, process_id)
+  # Connects all devices now, while the processes are close to each other in time: later
+  # one may compile for longer than the 30 s that Gloo would wait for it.
+  connect = parallel.pmap(parallel.pmean)
+  jax.block_until_ready(connect(parallel.replicate(jnp.float32(0))))
   if not is_first():
     sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
 

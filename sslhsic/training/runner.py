@@ -110,6 +110,7 @@ class Runner:
     init_rng, self._rng = jax.random.split(jax.random.key(config.seed))
     experiment_mode = 'eval' if mode == 'eval' else 'train'
     self._experiment = experiment_class(experiment_mode, init_rng, config)
+    self._wait_for_state()
     self._checkpointer = processes.first_does(
       lambda: checkpoint.Checkpointer(
         path / 'checkpoints', keep=self._config.keep_checkpoints
@@ -297,6 +298,16 @@ class Runner:
     print(f'results.json and figures/ are in {self._path}')
 
   # Checkpoints
+
+  def _wait_for_state(self) -> None:
+    """Waits for what makes the initial state; see `processes`.
+
+    Also, a CPU that has many computations to start behind one that waits for another
+    process may have no thread left with which that one could end.
+    """
+    jax.block_until_ready(
+      [getattr(self._experiment, x) for x in self._experiment.CHECKPOINT_ATTRS]
+    )
 
   def _arrays(self) -> dict[str, Any]:
     return {
