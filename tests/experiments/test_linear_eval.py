@@ -56,12 +56,14 @@ def test_one_pass_trains_each_learning_rate_as_it_were_alone():
       logits = x @ params['w'] + params['b'][None]
       return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-    grad = jax.jit(jax.grad(loss))
+    @jax.jit
+    def step(params, state, x, y, optimizer=optimizer, loss=loss):
+      with jax.numpy_dtype_promotion('standard'):
+        updates, state = optimizer.update(jax.grad(loss)(params, x, y), state, params)
+      return optax.apply_updates(params, updates), state
+
     for batch in rows:
-      updates, state = optimizer.update(
-        grad(params, embeddings[batch], labels[batch]), state, params
-      )
-      params = optax.apply_updates(params, updates)
+      params, state = step(params, state, embeddings[batch], labels[batch])
     ours = _classifiers(experiment)
     np.testing.assert_allclose(ours.weights[number], params['w'], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(ours.bias[number], params['b'], rtol=1e-3, atol=1e-5)
