@@ -52,12 +52,12 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
 
 
 def chosen(config: ml_collections.ConfigDict) -> list[str]:
-  """Names of the tasks of `config.only`, by default all.
+  """Names of the tasks to do.
 
   Raises:
     ValueError: there is no such task.
   """
-  names = list(config.only) or list(config.tasks)
+  names = list(config.only)
   unknown = [name for name in names if name not in config.tasks]
   if unknown:
     raise ValueError(

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture(scope='session')
 def start():
   """A function that starts a Python module with arguments, on two devices."""
+  processes = []
   environment = os.environ | {
     # The last of a flag counts; how quickly to compile is as in the tests' own process.
     'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=2',
@@ -26,7 +27,7 @@ def start():
   }
 
   def start(module, *arguments, **changes):
-    return subprocess.Popen(
+    process = subprocess.Popen(
       [sys.executable, '-m', module, *arguments],
       cwd=ROOT,
       env=environment | changes,
@@ -35,8 +36,13 @@ def start():
       stderr=subprocess.PIPE,
       text=True,
     )
+    processes.append(process)
+    return process
 
-  return start
+  yield start
+  for process in processes:  # What a failed test has left.
+    process.kill()
+    process.communicate()
 
 
 @pytest.fixture(scope='session')
