@@ -55,14 +55,12 @@ def chosen(config: ml_collections.ConfigDict) -> list[str]:
   """Names of the tasks to do.
 
   Raises:
-    ValueError: there is no such task.
+    ValueError: there is no such task, or none is named.
   """
   names = list(config.only)
-  unknown = [name for name in names if name not in config.tasks]
-  if unknown:
+  if not names or not config.tasks.keys() >= set(names):
     raise ValueError(
-      f'unknown task {unknown[0]!r} in config.only; use some of '
-      f'{", ".join(config.tasks)}'
+      f'config.only is {tuple(names)}; name some of {", ".join(config.tasks)}'
     )
   return names
 
