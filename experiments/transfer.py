@@ -58,7 +58,7 @@ def chosen(config: ml_collections.ConfigDict) -> list[str]:
     ValueError: there is no such task, or none is named.
   """
   names = list(config.only)
-  if not names or not config.tasks.keys() >= set(names):
+  if not names or not set(names) <= set(config.tasks):
     raise ValueError(
       f'config.only is {tuple(names)}; name some of {", ".join(config.tasks)}'
     )
