@@ -124,7 +124,8 @@ def _by_scikit_learn(directory, metric):
   x_test, y_test = parts['test']
   model = linear_model.LogisticRegression(C=1 / (len(x) * found['l2']), max_iter=5000)
   if y.ndim == 1:
-    return metrics.create(metric)(model.fit(x, y).decision_function(x_test), y_test)
+    scores = model.fit(x, y).decision_function(x_test)
+    return float(metrics.create(metric)(scores, y_test))
   scores = [model.fit(x[of >= 0], of[of >= 0]).decision_function(x_test) for of in y.T]
   return metrics.mean_average_precision(np.stack(scores, axis=1), y_test)
 
