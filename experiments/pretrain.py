@@ -229,6 +229,17 @@ class Pretrain:
     )
     return scalars
 
+  def compile(self, rng: chex.PRNGKey) -> jax.stages.Compiled:
+    """Compiles the step before it is taken, to look at it; takes a batch of the input.
+
+    Args:
+      rng: a key like those that `step` is given.
+    """
+    batch = next(self._input)
+    lowered = self._pmapped_step.lower(self.state, batch, rng, jnp.int32(0))
+    self._pmapped_step = lowered.compile()
+    return self._pmapped_step
+
   def _step(
     self,
     state: State,
