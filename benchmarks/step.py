@@ -206,10 +206,11 @@ def flops_per_image(case: Case) -> float:
 def _forward_flops(
   network: hk.TransformedWithState, images: jax.ShapeDtypeStruct
 ) -> float:
-  init = functools.partial(network.init, is_training=True)
+  init = lambda rng, images: network.init(rng, images, True)
   params, state = jax.eval_shape(init, jax.random.key(0), images)
-  apply = functools.partial(network.apply, rng=None, is_training=True)
-  forward = jax.jit(lambda params, state, images: apply(params, state, images=images))
+  forward = jax.jit(
+    lambda params, state, images: network.apply(params, state, None, images, True)
+  )
   return forward.lower(params, state, images).cost_analysis()['flops']
 
 
