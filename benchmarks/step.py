@@ -260,7 +260,9 @@ def measure(
           rows.append(_row(name, config, row, device.device_kind))
           print(table([rows[-1]], header=len(rows) == 1), flush=True)
         if with_torch:
-          config = config_of(case, folder, loss='byol', precision=precision)
+          config = config_of(
+            case, folder, loss='byol', precision=precision, batch_size=batch_size
+          )
           comparison += compare_with_torch(name, config, seconds)
           print(comparison_table(comparison[-2:]), flush=True)
   return {

@@ -202,7 +202,7 @@ def _compile(step: Step, batch: tuple) -> tuple[float, bool]:
     step(*batch).item()
     is_compiled = True
   except Exception as error:
-    print(f'torch.compile: {type(error).__name__}: {str(error).splitlines()[0]}')
+    print('torch.compile:', ' '.join(str(error).splitlines()[:3]))
     step.loss, is_compiled = plain, False
     step(*batch).item()
   return time.perf_counter() - start, is_compiled
