@@ -8,6 +8,7 @@ other, the best of them by the validation split, and if so configured a last tra
 with its setting on training and validation examples; then, once, the test split.
 """
 
+import functools
 import itertools
 import pathlib
 from typing import Any, ClassVar, NamedTuple
@@ -20,6 +21,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
@@ -75,6 +77,8 @@ class FineTune:
       for name in ('train', 'validation', 'test')
       if data[name].source
     }
+    if not self._sources['train'].num_classes:
+      raise ValueError(f'{data.train.source} {data.train.split} has no labels')
     self._settings = grid(config, len(self._sources['train']))
     if config.retrain:
       self._sources['final'] = sources.ConcatenatedSource(
@@ -146,7 +150,7 @@ class FineTune:
 
   def _load(self) -> pretrained.Start:
     config = self._config
-    shape = loader.image_shape(self._sources['train'], self._evaluation_crop)
+    shape = shared.image_shape(config, self._sources['train'])
     initial = encoder.initial_values(self._networks['train'], shape, config.seed)
     return pretrained.load(
       config.init_from, *initial, mean=config.data.mean, std=config.data.std
@@ -286,15 +290,15 @@ class FineTune:
     """The test score of the best setting."""
     del global_step, directory
     setting = self._setting(len(self._settings) if self._scores else 0)
-    top1_or_other = self._config.metric
+    metric = self._config.metric
     score = self._score('test', self.best)
     print(
-      f'fine-tuned {top1_or_other} {score:.3f}, of {self._start.description}, at '
+      f'fine-tuned {metric} {score:.3f}, of {self._start.description}, at '
       f'learning rate {setting.learning_rate:g}, weight decay '
       f'{setting.weight_decay:g}, {setting.num_steps} steps'
     )
     results = {
-      f'finetune_{top1_or_other}': score,
+      f'finetune_{metric}': score,
       'setting': setting._asdict(),
       'validation_scores': [
         {**tried._asdict(), 'score': score}
@@ -303,31 +307,22 @@ class FineTune:
       'encoder': self._start.description,
       'protocol': self._protocol(),
     }
-    if top1_or_other == 'top1' and self._sources['test'].num_classes > 5:
-      results['finetune_top5'] = self._score('test', self.best, metrics.top5_accuracy)
+    if metric == 'top1' and self._sources['test'].num_classes > 5:
+      top5 = functools.partial(metrics.top_k_accuracy, k=5)
+      results['finetune_top5'] = self._score('test', self.best, top5)
     return results
 
   def _score(self, name: str, network: Network, metric=None) -> float:
     """The metric on a split, each example counted once."""
     logits, labels = features.extract(
       lambda batch: self._predict(network, batch['image']),
-      loader.one_pass(
-        self._sources[name],
-        batch_size=self._config.evaluation.batch_size,
-        crop=self._evaluation_crop,
-        max_bad_fraction=self._config.data.max_bad_fraction,
-      ),
+      shared.one_pass(self._config, self._sources[name]),
     )
     return float((metric or self._metric)(logits, labels))
 
   def _logits(self, network: Network, images: chex.Array) -> chex.Array:
     prepared = self._prepare(images)
     return self._networks['train'].apply(*network, None, prepared, False)[0]
-
-  @property
-  def _evaluation_crop(self) -> loader.Crop:
-    size = self._config.data.crop_size
-    return loader.centre_crop(size) if size else loader.whole_image
 
   def _protocol(self) -> dict[str, str]:
     config, data = self._config, self._config.data
@@ -370,7 +365,7 @@ def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
   settings = [
     Setting(rate * scale, decay / (rate * scale), num_steps)
     for num_steps, rate, decay in itertools.product(
-      lengths, training.learning_rates, training.weight_decays_times_learning_rate
+      lengths, training.learning_rates, training.weight_decays
     )
   ]
   if len(settings) > 1 and not config.data.validation.source:

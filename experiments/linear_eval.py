@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
@@ -54,8 +55,7 @@ class LinearEval:
     del init_rng  # Classifiers start at zero.
     data, training = config.data, config.training
     self.batch_size = training.batch_size
-    for batch_size in (self.batch_size, config.evaluation.batch_size):
-      parallel.per_device(batch_size)
+    parallel.per_device(self.batch_size)
     self._config = config
     self._train, self._test = (
       sources.create(part.source, part.split) for part in (data.train, data.test)
@@ -64,17 +64,9 @@ class LinearEval:
     if data.validation.source:
       self._validation = sources.create(data.validation.source, data.validation.split)
     self._learning_rates = learning_rates(config)
-    self._num_classes = num_classes(self._train)
+    self._num_classes = sources.single_label_classes(self._train)
     self.num_steps = training.epochs * len(self._train) // self.batch_size
-    self._encoder = encoder.FrozenEncoder(
-      **config.network,
-      init_from=config.init_from,
-      seed=config.seed,
-      mean=data.mean,
-      std=data.std,
-      source=self._train,
-      one_pass=self._one_pass,
-    )
+    self._encoder = shared.frozen_encoder(config, self._train)
     self._policy = augment.create(
       config.augment.policy, mean=data.mean, std=data.std, **config.augment.options
     )
@@ -120,7 +112,7 @@ class LinearEval:
     embeddings = jax.eval_shape(
       self._encoder.apply,
       *parallel.first((self._encoder.params, self._encoder.network_state)),
-      jnp.zeros((1, *loader.image_shape(self._train, self._evaluation_crop))),
+      jnp.zeros((1, *shared.image_shape(self._config, self._train))),
     )
     shape = (len(self._learning_rates), embeddings.shape[1], self._num_classes)
     classifiers = probe.LinearProbe(
@@ -241,7 +233,7 @@ class LinearEval:
       lambda batch: self._pmapped_hits(
         self.state, self._encoder.params, self._encoder.network_state, batch
       ),
-      self._one_pass(source),
+      shared.one_pass(self._config, source),
     )
     return tuple(accuracy.mean(axis=0).tolist() for accuracy in hits)
 
@@ -260,19 +252,6 @@ class LinearEval:
       )(logits, batch['label'])
       for k in (1, 5)
     )
-
-  def _one_pass(self, source):
-    return loader.one_pass(
-      source,
-      batch_size=self._config.evaluation.batch_size,
-      crop=self._evaluation_crop,
-      max_bad_fraction=self._config.data.max_bad_fraction,
-    )
-
-  @property
-  def _evaluation_crop(self) -> loader.Crop:
-    size = self._config.data.crop_size
-    return loader.centre_crop(size) if size else loader.whole_image
 
   def _protocol(self) -> dict[str, str]:
     config, data = self._config, self._config.data
@@ -306,15 +285,6 @@ def learning_rates(config: ml_collections.ConfigDict) -> list[float]:
       'choose one by; set config.data.validation, or give one learning rate'
     )
   return [rate * scale for rate in optimizer.learning_rates]
-
-
-def num_classes(source: sources.Source) -> int:
-  """Number of classes, of examples with one label each."""
-  if not source.num_classes or np.ndim(source[0]['label']):
-    raise ValueError(
-      'examples have no label or several; use a data set with one label for each'
-    )
-  return source.num_classes
 
 
 if __name__ == '__main__':

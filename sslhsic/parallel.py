@@ -52,7 +52,7 @@ def pmean(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Puts a copy on each of this host's devices: [...] -> [devices, ...]."""
-  count = len(_local_devices())
+  count = len(local_devices())
   stack = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))
   return _put(jax.tree.map(lambda x: stack(jnp.asarray(x)), tree))
 
@@ -79,7 +79,7 @@ def per_device(batch_size: int, device_count: int | None = None) -> int:
 
 def shard(batch: chex.ArrayTree) -> chex.ArrayTree:
   """Spreads a host's batch over its devices: [b, ...] -> [devices, b/devices, ...]."""
-  count = len(_local_devices())
+  count = len(local_devices())
   split = lambda x: x.reshape(count, per_device(len(x), count), *x.shape[1:])
   return _put(jax.tree.map(split, batch))
 
@@ -95,12 +95,13 @@ def gather(tree: chex.ArrayTree) -> chex.ArrayTree:
   return multihost_utils.process_allgather(flat, tiled=True)
 
 
-def _local_devices() -> list[jax.Device]:
+def local_devices() -> list[jax.Device]:
+  """Those of this host."""
   return [device for device in devices() if device.process_index == jax.process_index()]
 
 
 def _put(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Puts [devices, ...] arrays on the devices, a slice each."""
-  mesh = jax.sharding.Mesh(np.array(_local_devices()), (AXIS_NAME,))
+  mesh = jax.sharding.Mesh(np.array(local_devices()), (AXIS_NAME,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS_NAME))
   return jax.device_put(tree, sharding)

@@ -10,6 +10,8 @@ os.environ['XLA_FLAGS'] = (
   + ' --xla_force_host_platform_device_count=8'
   # Compiling takes most of the time of a suite of tiny shapes.
   + ' --xla_backend_optimization_level=0'
+  + ' --xla_cpu_use_fusion_emitters=false'
+  + ' --xla_cpu_parallel_codegen_split_count=1'
 )
 
 import cv2

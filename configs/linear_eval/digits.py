@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     'validation': {'source': 'digits', 'split': 'train[80%:]'},
     'test': {'source': 'digits', 'split': 'test'},
     'crop_size': 0,  # Whole images.
+    'evaluation_crop': 'centre',
     'mean': (0.3053,),
     'std': (0.3760,),
     'num_workers': 0,  # A thread.

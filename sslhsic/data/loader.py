@@ -238,6 +238,11 @@ class DeviceIterator:
     self._queue.clear()
     self.state = state
 
+  def close(self) -> None:
+    """Stops the workers and lets go of the batches that were ahead."""
+    self._batches.close()
+    self._queue.clear()
+
   def __iter__(self) -> Iterator[chex.ArrayTree]:
     return self
 

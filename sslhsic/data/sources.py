@@ -103,6 +103,45 @@ class SubsetSource:
     return self.source.name(int(self.rows[index]))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConcatenatedSource:
+  """The examples of one source, then those of another.
+
+  Attributes:
+    first, second: sources of the same classes.
+  """
+
+  first: Source
+  second: Source
+
+  @property
+  def num_classes(self) -> int:
+    """That of both."""
+    return self.first.num_classes
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Those of both."""
+    return np.concatenate([self.first.labels, self.second.labels])
+
+  def __len__(self) -> int:
+    return len(self.first) + len(self.second)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
+    source, row = self._at(index)
+    return source[row]
+
+  def name(self, index: int) -> str:
+    """As the source that it is from calls it."""
+    source, row = self._at(index)
+    return source.name(row)
+
+  def _at(self, index: int) -> tuple[Source, int]:
+    if index < len(self.first):
+      return self.first, index
+    return self.second, index - len(self.first)
+
+
 def digits(argument: str, split: str) -> ArraySource:
   """Scikit-learn's handwritten digits, [8, 8, 1]: 1,437 to train on, 360 to test.
 
@@ -123,6 +162,19 @@ def digits(argument: str, split: str) -> ArraySource:
   rows = np.concatenate([rows_of[name][part] for name, part in parts])
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
   return ArraySource(images[rows], bunch.target[rows].astype(np.int32), num_classes=10)
+
+
+def single_label_classes(source: Source) -> int:
+  """Number of classes of examples that have one label each.
+
+  Raises:
+    ValueError: they have none, or several.
+  """
+  if not source.num_classes or np.ndim(source[0]['label']):
+    raise ValueError(
+      f'{source.name(0)} has no label, or several; use a data set with one label each'
+    )
+  return source.num_classes
 
 
 SOURCES = {

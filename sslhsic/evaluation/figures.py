@@ -42,6 +42,21 @@ def embedding_maps(
   picture.savefig(path, dpi=110)
 
 
+def few_label_curve(top1: dict[int, float], path: pathlib.Path) -> None:
+  """Draws top-1 accuracy by labels per class into a PNG."""
+  picture = figure.Figure(figsize=(4.6, 3.4))
+  axis = picture.subplots()
+  axis.plot(list(top1), list(top1.values()), marker='.')
+  axis.set_xscale('log')
+  axis.set_xticks(list(top1), [str(count) for count in top1])
+  axis.minorticks_off()
+  axis.set_xlabel('labels per class')
+  axis.set_ylabel('top-1')
+  axis.grid(alpha=0.3)
+  picture.tight_layout()
+  picture.savefig(path, dpi=110)
+
+
 def _tsne(x: np.ndarray) -> np.ndarray:
   """[n, d] -> [n, 2]; the cosine of features is what the loss shapes."""
   x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

@@ -6,10 +6,14 @@ cosine similarity s vote for their label, each with weight exp(s / τ).
 """
 
 import functools
+from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from sslhsic import parallel
 
 
 def unit_norm(features: chex.Array) -> chex.Array:
@@ -46,7 +50,7 @@ def scores(
     num_classes: C.
     k: neighbours that vote, at most n.
     temperature: τ, in units of cosine similarity.
-    chunk: test examples at a time; the similarities in memory are [chunk, n].
+    chunk: test examples at a time on a device; the similarities there are [chunk, n].
 
   Returns:
     Scores [m, C], float32; each row sums to one.
@@ -63,19 +67,30 @@ def scores(
       f'k is {k} for {train_features.shape[0]} training examples; '
       'use a k between 1 and their number'
     )
-  return _scores(
-    unit_norm(train_features),
-    jnp.asarray(train_labels),
-    unit_norm(test_features),
-    num_classes,
-    k,
-    temperature,
-    chunk,
+  queries = _pad(np.asarray(unit_norm(test_features)))
+  vote = _mapped_vote(num_classes, k, temperature, chunk, tuple(parallel.devices()))
+  votes = vote(unit_norm(train_features), jnp.asarray(train_labels), queries)
+  return jax.device_get(votes).reshape(-1, num_classes)[: len(test_features)]
+
+
+def _pad(queries: np.ndarray) -> chex.Array:
+  """[m, d] as equal parts for this host's devices, filled up with zeros."""
+  count = len(parallel.local_devices())
+  rows = -len(queries) % count
+  return parallel.shard(np.pad(queries, ((0, rows), (0, 0))))
+
+
+@functools.cache
+def _mapped_vote(num_classes, k, temperature, chunk, devices) -> Callable:
+  """`_vote` on all devices, of which each has its queries; compiled once."""
+  del devices  # What is compiled is for these.
+  vote = functools.partial(
+    _vote, num_classes=num_classes, k=k, temperature=temperature, chunk=chunk
   )
+  return parallel.pmap(vote, in_axes=(None, None, 0))
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 6))
-def _scores(bank, labels, queries, num_classes, k, temperature, chunk):
+def _vote(bank, labels, queries, *, num_classes, k, temperature, chunk):
   """`scores` of unit-norm features: queries [m, d] against the bank [n, d]."""
 
   def vote(query):

@@ -139,7 +139,8 @@ class Runner:
     scalars = _to_floats(self._experiment.evaluate(self._step, self._step_rng()))
     writer.write(self._step, scalars)
     shown = '  '.join(f'{name} {value:.4g}' for name, value in scalars.items())
-    tqdm.tqdm.write(f'step {self._step}: {shown}')
+    if shown:
+      tqdm.tqdm.write(f'step {self._step}: {shown}')
     return scalars
 
   def _report(self, writer: writers.MetricWriter) -> None:

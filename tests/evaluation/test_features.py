@@ -46,7 +46,7 @@ def test_pixels_are_the_images(digits):
 
 def test_comparison_measures_every_representation(digits):
   train, test = digits
-  noise = np.random.default_rng(0).normal(size=(1797, 8)).astype(np.float32)
+  noise = np.random.default_rng(0).normal(size=(1797, 64)).astype(np.float32)
   compared = {
     'noise': (
       train._replace(features=noise[:1437]),

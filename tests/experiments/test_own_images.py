@@ -2,9 +2,6 @@
 
 import json
 import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +10,9 @@ import pytest
 
 from experiments import pretrain
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 # A run of 5 steps of a small network.
 TINY = (
+  '--config=configs/pretrain/imagenette.py',
   '--config.data.crop_size=32',
   '--config.training.batch_size=8',
   '--config.training.epochs=1',
@@ -30,31 +26,26 @@ TINY = (
 )
 
 
-def _run(workdir, source, *arguments, **environment):
-  """Pre-trains by the configuration of Imagenette; the process when it has ended."""
-  return subprocess.run(
-    [
-      sys.executable,
-      '-m',
+@pytest.fixture
+def pretrain_on(start, tmp_path):
+  """A function that pre-trains on a source, in 'run' of the test's directory.
+
+  It returns the exit code, standard output and standard error.
+  """
+
+  def run(source, *arguments, **environment):
+    process = start(
       'experiments.pretrain',
-      '--config=configs/pretrain/imagenette.py',
-      f'--workdir={workdir}',
-      f'--config.data.source={source}',
       *TINY,
+      f'--workdir={tmp_path / "run"}',
+      f'--config.data.source={source}',
       *arguments,
-    ],
-    cwd=ROOT,
-    env=os.environ
-    | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
-      'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
-    }
-    | environment,
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+      **environment,
+    )
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+  return run
 
 
 @pytest.fixture
@@ -80,49 +71,47 @@ def spied_tensorflow(tmp_path):
 
 
 def test_folder_with_classes_is_trained_on_and_evaluated(
-  tmp_path, split_folder, spied_tensorflow
+  tmp_path, split_folder, spied_tensorflow, pretrain_on
 ):
   path, trace = spied_tensorflow
-  process = _run(
-    tmp_path / 'run',
+  code, _, err = pretrain_on(
     f'folder:{split_folder}',
     '--config.data.num_workers=1',
     '--config.data.max_bad_fraction=0.1',
     PYTHONPATH=os.pathsep.join([str(path), os.environ.get('PYTHONPATH', '')]),
   )
-  assert process.returncode == 0, process.stderr
+  assert code == 0, err
   results = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert {'knn_top1', 'online_top1', 'embedding_std'} <= results.keys()
   assert results['skipped_images'] == 1
-  assert f'skipped {split_folder}/train/cat/7.jpg' in process.stderr
-  assert 'leaked' not in process.stderr  # Memory shared with the workers.
+  assert f'skipped {split_folder}/train/cat/7.jpg' in err
+  assert 'leaked' not in err  # Memory shared with the workers.
   assert not trace.exists()  # TensorFlow was not imported.
 
 
-def test_folder_without_labels_is_trained_on(tmp_path, write_images):
+def test_folder_without_labels_is_trained_on(tmp_path, write_images, pretrain_on):
   write_images(tmp_path / 'images', 40)
-  process = _run(
-    tmp_path / 'run',
+  code, out, err = pretrain_on(
     f'folder:{tmp_path / "images"}',
     '--config.evaluation.test_split=train[50%:]',
     '--config.data.num_workers=0',
     '--config.evaluation.compare_representations=True',
   )
-  assert process.returncode == 0, process.stderr
-  assert 'no online classifier and no kNN' in process.stdout
+  assert code == 0, err
+  assert 'no online classifier and no kNN' in out
   results = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert {'embedding_std', 'effective_rank'} <= results.keys()
   assert not {'knn_top1', 'online_top1', 'linear_top1'} & results.keys()
 
 
-def test_too_many_corrupt_images_end_the_run_in_one_clear_line(tmp_path, split_folder):
-  process = _run(
-    tmp_path / 'run', f'folder:{split_folder}', '--config.data.num_workers=1'
-  )
-  assert process.returncode == 1
-  assert 'Traceback' not in process.stderr
+def test_too_many_corrupt_images_end_the_run_in_one_clear_line(
+  split_folder, pretrain_on
+):
+  code, _, err = pretrain_on(f'folder:{split_folder}', '--config.data.num_workers=1')
+  assert code == 1
+  assert 'Traceback' not in err
   assert (
-    process.stderr.strip()
+    err.strip()
     .splitlines()[-1]
     .startswith(
       'error: 1 of 40 images are corrupt or truncated, more than a fraction of 0.001: '
@@ -131,11 +120,11 @@ def test_too_many_corrupt_images_end_the_run_in_one_clear_line(tmp_path, split_f
   )
 
 
-def test_data_set_that_is_not_prepared_ends_in_one_clear_line(tmp_path):
+def test_data_set_that_is_not_prepared_ends_in_one_clear_line(tmp_path, pretrain_on):
   data = 'tfds:imagenette/160px-v2'
-  process = _run(tmp_path / 'run', data, TFDS_DATA_DIR=str(tmp_path))
-  assert process.returncode == 1
-  (line,) = process.stderr.strip().splitlines()
+  code, _, err = pretrain_on(data, TFDS_DATA_DIR=str(tmp_path))
+  assert code == 1
+  (line,) = err.strip().splitlines()
   assert line.startswith(
     f'error: {data} is not prepared in {tmp_path}; prepare it with'
   )

@@ -1,6 +1,8 @@
 """Pre-training: equal on any number of devices, and the published configuration."""
 
+import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,25 +30,26 @@ def _gradients(config):
   return jax.device_get(parallel.first(result))
 
 
-@pytest.mark.parametrize(
-  ('target_network', 'device_counts'), [(True, (1, 2, 4)), (False, (1, 4))]
-)
-def test_step_is_equal_on_any_number_of_devices(
-  monkeypatch, target_network, device_counts
-):
+@pytest.fixture
+def one_device(monkeypatch):
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+
+
+@pytest.mark.parametrize('target_network', [True, False])
+def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
   """Loss, gradients, batch statistics and every scalar, to rounding."""
   results = []
-  for count in device_counts:
+  for count in (1, 4):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
     results.append(_gradients(_tiny(target_network=target_network)))
   one = jax.tree_util.tree_leaves_with_path(results[0])
+  four = jax.tree.leaves(results[1])
   gradient_norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(results[0][0][0])))
-  for many in results[1:]:
-    for (path, x), y in zip(one, jax.tree.leaves(many), strict=True):
-      # A bias before a batch norm has no gradient, only rounding.
-      is_idle = "linear_0']['b']" in jax.tree_util.keystr(path)
-      scale = gradient_norm if is_idle else np.linalg.norm(x)
-      assert np.linalg.norm(x - y) <= 1e-5 * scale, path
+  for (path, x), y in zip(one, four, strict=True):
+    # A bias before a batch norm has no gradient, only rounding.
+    is_idle = "linear_0']['b']" in jax.tree_util.keystr(path)
+    scale = gradient_norm if is_idle else np.linalg.norm(x)
+    assert np.linalg.norm(x - y) <= 1e-5 * scale, path
 
 
 def _step(experiment, count):
@@ -55,6 +58,7 @@ def _step(experiment, count):
   ]
 
 
+@pytest.mark.usefixtures('one_device')
 @pytest.mark.parametrize(
   ('loss', 'target_network'),
   [
@@ -113,11 +117,17 @@ def test_instruments_are_logged_with_every_step():
   assert {'exact_hsic_zy', 'view_mmd', 'uniformity'} <= scalars.keys()
 
 
-def test_target_network_follows_the_updated_online_network():
-  config = _tiny()
-  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+@pytest.fixture(scope='module')
+def trained():
+  """An experiment after two steps, with its state before them."""
+  experiment = pretrain.Pretrain('train', jax.random.key(0), _tiny())
   before = jax.device_get(parallel.first(experiment.state))
   _step(experiment, 2)  # At the first, the learning rate is zero.
+  return experiment, before
+
+
+def test_target_network_follows_the_updated_online_network(trained):
+  experiment, before = trained
   after = jax.device_get(parallel.first(experiment.state))
   once = jax.tree.map(
     lambda target, online: 0.9 * target + 0.1 * online,
@@ -134,9 +144,8 @@ def test_target_network_follows_the_updated_online_network():
   )
 
 
-def test_evaluation_measures_without_changing_the_state():
-  experiment = pretrain.Pretrain('train', jax.random.key(0), _tiny())
-  _step(experiment, 2)
+def test_evaluation_measures_without_changing_the_state(trained):
+  experiment, _ = trained
   before = jax.device_get(experiment.state)
   scalars = experiment.evaluate(2, jax.random.key(0))
   assert 0.3 < scalars['knn_top1'] <= 1
@@ -148,18 +157,53 @@ def test_evaluation_measures_without_changing_the_state():
     np.testing.assert_array_equal(x, y)
 
 
-def test_published_configuration_takes_two_steps(monkeypatch):
-  """ResNet-50, LARS, BYOL's augmentation, on made-up images of 32 pixels."""
+@pytest.fixture
+def made_up_imagenet(monkeypatch):
+  """Random images and labels in place of ImageNet's."""
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (16, 40, 48, 3), dtype=np.uint8)
   labels = np.arange(16, dtype=np.int32)
   made_up = sources.ArraySource(images, labels, num_classes=1000)
   monkeypatch.setitem(sources.SOURCES, 'tfds', lambda argument, split: made_up)
-  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+
+
+@pytest.mark.usefixtures('made_up_imagenet')
+def test_published_step_fits_together(monkeypatch):
+  """Traced in full size, not run: ResNet-50 on 4096 images of 224 pixels."""
+  monkeypatch.setattr(pretrain.Pretrain, '_initial_state', lambda self: None)
+  config = imagenet.get_config()
+  experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
+  size = config.data.crop_size
+  images = jax.ShapeDtypeStruct((8, 4096 // 8, size, size, 3), np.uint8)
+  batch = {
+    'view1': images,
+    'view2': images,
+    'label': jax.ShapeDtypeStruct(images.shape[:2], np.int32),
+    'index': jax.ShapeDtypeStruct(images.shape[:2], np.uint32),
+  }
+  init = parallel.pmap(lambda rng: experiment._init(rng, jnp.zeros((1, size, size, 3))))
+  state = jax.eval_shape(init, jax.random.split(jax.random.key(0), 8))
+  after, scalars = jax.eval_shape(
+    experiment._pmapped_step, state, batch, jax.random.key(0), jnp.int32(0)
+  )
+  assert after == state
+  assert {'loss', 'hsic_zy', 'hsic_zz', 'kernel_scale'} <= scalars.keys()
+  # ResNet-50 and, on 2048 embedding features, the projector, then the predictor.
+  expected = 23_508_032 + (2048 + 3) * 4096 + 4096 * 256
+  assert hk.data_structures.tree_size(state.target_params) == 8 * expected
+
+
+@pytest.mark.usefixtures('made_up_imagenet', 'one_device')
+def test_published_configuration_takes_two_steps():
+  """LARS, BYOL's augmentation and bottlenecks, of few channels at 32 pixels."""
   config = imagenet.get_config()
   config.data.crop_size = 32
   config.data.num_workers = 0
   config.training.batch_size = 4
+  config.network.encoder_options = {
+    'blocks_per_group': (1, 2, 1),
+    'channels_per_group': (8, 16, 24),
+  }
   config.network.head = {'hidden_size': 64, 'output_size': 32}
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   before = jax.device_get(experiment.state.params)

@@ -99,7 +99,7 @@ def test_loss_and_gradients_are_equal_on_any_number_of_devices(
   function = functools.partial(_value_and_gradients, name, with_target, settings)
   values, gradients = jax.jit(function)(images)
   gradient_norm = optax.tree.norm(gradients)
-  for num_devices in (1, 2, 4, 8):
+  for num_devices in (1, 8):
     on_devices = _on_devices(function, images, num_devices)
     for x, y in zip(
       jax.tree.leaves(on_devices[0]), jax.tree.leaves(values), strict=True
@@ -136,14 +136,15 @@ def test_every_collective_counts(monkeypatch, collective, name, with_target, set
     return loss(params, jax.random.key(1), projections, axis_name)[0]
 
   features = jax.random.normal(jax.random.key(2), [4, 16, 8])
-  expected = jax.jit(loss_alone)(features)
+  on_devices = functools.partial(_on_devices, loss_alone, num_devices=4)
   with monkeypatch.context() as patched:
     patched.setattr(jax.lax, collective, dropped)
-    actual = _on_devices(loss_alone, features, 4)
-  if calls:
-    assert np.abs(actual / expected - 1).max() > 1e-3
-  else:
-    np.testing.assert_allclose(actual, np.full(4, expected), rtol=1e-5)
+    jax.eval_shape(on_devices, features)
+    if not calls:  # Nothing was dropped.
+      return
+    actual = on_devices(features)
+  expected = jax.jit(loss_alone)(features)
+  assert np.abs(actual / expected - 1).max() > 1e-3
 
 
 @every_loss
@@ -160,9 +161,8 @@ def test_degenerate_features_give_finite_gradients(name, with_target, settings):
 
   normal = functools.partial(jax.random.normal, jax.random.key(0))
   for what, features in {
-    'equal': jnp.ones([2, 4, 8]),
-    'zero': jnp.zeros([2, 4, 8]),
-    'two equal images': jnp.ones([2, 2, 8]),
+    'equal': jnp.ones([2, 2, 8]),
+    'zero': jnp.zeros([2, 2, 8]),
     'two images': normal([2, 2, 8]),
     'one dimension': normal([2, 4, 1]),
   }.items():
@@ -176,9 +176,12 @@ def test_bfloat16_features_give_float32_statistics(name, with_target, settings):
   features = jax.random.normal(jax.random.key(2), [4, 16, 8])
   projections = lambda x: losses.Projections(x[:2], x[2:] if with_target else None)
   unit = losses.l2_normalize(features).astype(jnp.bfloat16)
-  value, metrics = jax.jit(loss)(params, jax.random.key(1), projections(unit))
-  expected, _ = jax.jit(loss)(
-    params, jax.random.key(1), projections(unit.astype(jnp.float32))
-  )
+
+  @jax.jit
+  def in_both_types(rng, unit):
+    wide = unit.astype(jnp.float32)
+    return [loss(params, rng, projections(x)) for x in (unit, wide)]
+
+  (value, metrics), (expected, _) = in_both_types(jax.random.key(1), unit)
   assert {x.dtype for x in jax.tree.leaves((value, metrics))} == {jnp.dtype('float32')}
   np.testing.assert_allclose(value, expected, rtol=1e-5)

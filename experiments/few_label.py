@@ -1,0 +1,53 @@
+"""Accuracy by the number of labels per class, with a frozen encoder.
+
+python -m experiments.few_label --config=configs/few_label/digits.py --workdir=DIR \
+  --config.init_from=RUN
+"""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from experiments import shared
+from sslhsic.data import sources
+from sslhsic.evaluation import few_label, figures
+from sslhsic.training import measurement
+
+
+def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
+  """Top-1 of logistic regressions for every number of labels, and their curve."""
+  data, protocol = config.data, config.protocol
+  train_source, test_source = (
+    sources.create(part.source, part.split) for part in (data.train, data.test)
+  )
+  encoder = shared.frozen_encoder(config, train_source)
+  top1 = few_label.few_label_top1(
+    *encoder.embed(train_source),
+    *encoder.embed(test_source),
+    num_classes=sources.single_label_classes(train_source),
+    labels_per_class=protocol.labels_per_class,
+    num_draws=protocol.num_draws,
+    l2=protocol.l2,
+    seed=config.seed,
+  )
+  print(f'{encoder.description}\n\n{"labels/class":>12}{"top-1":>9}')
+  for count, accuracy in top1.items():
+    print(f'{count:12}{accuracy:9.3f}')
+  (path / 'figures').mkdir(exist_ok=True)
+  figures.few_label_curve(top1, path / 'figures' / 'few_label.png')
+  return {
+    'few_label_top1': top1,
+    'encoder': encoder.description,
+    'images_per_second': encoder.num_images / encoder.seconds,
+    'protocol': {
+      'few_label_top1': 'logistic regression on standardised embeddings, L2 penalty '
+      f'{protocol.l2:g}, from n labels per class of {data.train.source} '
+      f'{data.train.split}, mean over {protocol.num_draws} draws of labels; '
+      f'{shared.describe(config)}; one pass over {data.test.source} {data.test.split}'
+    },
+  }
+
+
+if __name__ == '__main__':
+  measurement.main(measure)

@@ -1,0 +1,60 @@
+"""Weighted kNN classification with the embeddings of a frozen encoder.
+
+python -m experiments.knn --config=configs/knn/digits.py --workdir=DIR \
+  --config.init_from=RUN
+"""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from experiments import shared
+from sslhsic.data import sources
+from sslhsic.evaluation import knn, metrics
+from sslhsic.training import measurement
+
+
+def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
+  """Top-1 and top-5 for every k and temperature."""
+  del path
+  data = config.data
+  train_source, test_source = (
+    sources.create(part.source, part.split) for part in (data.train, data.test)
+  )
+  encoder = shared.frozen_encoder(config, train_source)
+  train, test = encoder.embed(train_source), encoder.embed(test_source)
+  num_classes = sources.single_label_classes(train_source)
+  top5 = min(5, num_classes)
+  rows = []
+  print(f'{encoder.description}: {len(train.labels):,} training images\n')
+  print(f'{"k":>6}{"T":>8}{"top-1":>9}{f"top-{top5}":>9}')
+  for k in config.protocol.k:
+    for temperature in config.protocol.temperature:
+      scores = knn.scores(
+        *train, test.features, num_classes=num_classes, k=k, temperature=temperature
+      )
+      row = {
+        'k': k,
+        'temperature': temperature,
+        'top1': float(metrics.top_k_accuracy(scores, test.labels)),
+        'top5': float(metrics.top_k_accuracy(scores, test.labels, top5)),
+      }
+      rows.append(row)
+      print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
+  return {
+    'knn_top1': rows[0]['top1'],
+    'knn_top5': rows[0]['top5'],
+    'knn': rows,
+    'encoder': encoder.description,
+    'images_per_second': encoder.num_images / encoder.seconds,
+    'protocol': {
+      'knn_top1': f'cosine kNN on {data.train.source} {data.train.split}, weights '
+      f'exp(similarity / T), k = {rows[0]["k"]}, T = {rows[0]["temperature"]:g}; '
+      f'{shared.describe(config)}; one pass over {data.test.source} {data.test.split}'
+    },
+  }
+
+
+if __name__ == '__main__':
+  measurement.main(measure)

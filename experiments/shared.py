@@ -1,0 +1,75 @@
+"""What the evaluations share: how they read images, and the frozen encoder."""
+
+import functools
+from collections.abc import Iterator
+
+import ml_collections
+
+from sslhsic import parallel
+from sslhsic.data import loader, sources
+from sslhsic.evaluation import encoder
+
+CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}
+
+
+def frozen_encoder(
+  config: ml_collections.ConfigDict, source: sources.Source
+) -> encoder.FrozenEncoder:
+  """The encoder of a configuration, for images like those of a source.
+
+  Raises:
+    ValueError: the configuration does not fit its checkpoint, or the batch size the
+      devices.
+  """
+  parallel.per_device(config.evaluation.batch_size)
+  return encoder.FrozenEncoder(
+    **config.network,
+    init_from=config.init_from,
+    seed=config.seed,
+    mean=config.data.mean,
+    std=config.data.std,
+    source=source,
+    one_pass=functools.partial(one_pass, config),
+  )
+
+
+def one_pass(
+  config: ml_collections.ConfigDict, source: sources.Source
+) -> Iterator[loader.Batch]:
+  """Every example once, cropped as configured; see `loader.one_pass`."""
+  return loader.one_pass(
+    source,
+    batch_size=config.evaluation.batch_size,
+    crop=evaluation_crop(config.data),
+    max_bad_fraction=config.data.max_bad_fraction,
+  )
+
+
+def image_shape(
+  config: ml_collections.ConfigDict, source: sources.Source
+) -> tuple[int, int, int]:
+  """[H, W, C] of the images of `one_pass`."""
+  return loader.image_shape(source, evaluation_crop(config.data))
+
+
+def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:
+  """The crop of `config.data`; a size of 0 means whole images.
+
+  Raises:
+    ValueError: there is no such crop.
+  """
+  if not data.crop_size:
+    return loader.whole_image
+  if data.evaluation_crop not in CROPS:
+    raise ValueError(
+      f'unknown config.data.evaluation_crop {data.evaluation_crop!r}; use one of '
+      f'{", ".join(CROPS)}'
+    )
+  return CROPS[data.evaluation_crop](data.crop_size)
+
+
+def describe(config: ml_collections.ConfigDict) -> str:
+  """Which images were embedded, in words."""
+  data = config.data
+  crop = f'{data.evaluation_crop} crop of {data.crop_size} px' * bool(data.crop_size)
+  return f'embedding of the frozen encoder, {crop or "whole images"}'

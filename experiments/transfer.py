@@ -1,0 +1,192 @@
+"""Measures an encoder on other classification data sets, and prints their table.
+
+python -m experiments.transfer --config=configs/transfer/linear.py --workdir=DIR \
+  --config.init_from=RUN
+
+Each data set has a working directory of its own below DIR; those that are done are not
+done again.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import finetune, shared
+from sslhsic.data import sources
+from sslhsic.evaluation import encoder, metrics, probe, representations
+from sslhsic.training import measurement, runner
+
+PARTS = ('train', 'validation', 'test')
+
+
+def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
+  """The metric of every task, by the protocol of the configuration."""
+  if config.protocol not in PROTOCOLS:
+    raise ValueError(
+      f'unknown protocol {config.protocol!r}; use one of {", ".join(PROTOCOLS)}'
+    )
+  names = chosen(config)
+  check_sources(config, names)
+  results, protocols = {}, {}
+  for name in names:
+    directory = path / name
+    if not (directory / 'results.json').exists():
+      print(f'{name}:')
+      PROTOCOLS[config.protocol](task_config(config, name), directory)
+    found = json.loads((directory / 'results.json').read_text(encoding='utf-8'))
+    metric = config.tasks[name].metric
+    results[name] = {'metric': metric, 'value': found[f'{config.protocol}_{metric}']}
+    protocols[name] = found['protocol']
+  print(table(config, results))
+  plain = {f'{name}_{x["metric"]}': x['value'] for name, x in results.items()}
+  return plain | {
+    'tasks': results,
+    'encoder': found['encoder'],
+    'protocol': protocols,
+  }
+
+
+def chosen(config: ml_collections.ConfigDict) -> list[str]:
+  """Names of the tasks to do.
+
+  Raises:
+    ValueError: there is no such task, or none is named.
+  """
+  names = list(config.only)
+  if not names or not config.tasks.keys() >= set(names):
+    raise ValueError(
+      f'config.only is {tuple(names)}; name some of {", ".join(config.tasks)}'
+    )
+  return names
+
+
+def check_sources(config: ml_collections.ConfigDict, names: list[str]) -> None:
+  """Refuses, before anything is measured, what lacks a data set.
+
+  Raises:
+    ValueError: with all that is missing, and how to prepare it.
+  """
+  missing = []
+  for name in names:
+    try:
+      for part in PARTS:
+        sources.create(config.tasks[name].source, config.tasks[name][part])
+    except ValueError as error:
+      missing.append(f'{name}: {error}')
+  if missing:
+    raise ValueError(
+      f'{len(missing)} of {len(names)} data sets cannot be read; prepare them or name '
+      f'the others in config.only. {" | ".join(missing)}'
+    )
+
+
+def task_config(
+  config: ml_collections.ConfigDict, name: str
+) -> ml_collections.ConfigDict:
+  """The configuration of one task alone, as `finetune` takes it."""
+  task = config.tasks[name]
+  of_task = ml_collections.ConfigDict(config.to_dict())
+  for field in ('tasks', 'only', 'protocol', 'published'):
+    del of_task[field]
+  of_task.metric = task.metric
+  for part in PARTS:
+    of_task.data[part] = {'source': task.source, 'split': task[part]}
+  return of_task
+
+
+# Protocols
+
+
+def fine_tuned(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
+  """The whole network, over the grid; see `finetune`."""
+  runner.Runner(finetune.FineTune, config, path, 'train_and_eval').run()
+
+
+def linear(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
+  """Logistic regression on the frozen encoder's embeddings, in `path`."""
+  measurement.run(_measure_linear, config, path)
+
+
+PROTOCOLS = {'linear': linear, 'finetune': fine_tuned}
+
+
+def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
+  data = config.data
+  parts = {part: sources.create(data[part].source, data[part].split) for part in PARTS}
+  frozen = shared.frozen_encoder(config, parts['train'])
+  train, validation, test = (
+    _cached(frozen, part, source, path) for part, source in parts.items()
+  )
+  low, high, count = config.l2
+  l2s = np.logspace(np.log10(low), np.log10(high), count).tolist()
+  selection = probe.select(
+    *train, *validation, num_classes=parts['train'].num_classes, l2s=l2s
+  )
+  logits = jax.device_get(probe.predict(selection.probe, test.features))
+  value = float(metrics.create(config.metric)(logits, test.labels))
+  print(f'linear {config.metric} {value:.3f}, L2 penalty {selection.l2:.2g}')
+  regression = 'multinomial logistic regression'
+  if train.labels.ndim == 2:
+    regression = 'a logistic regression for each class'
+  return {
+    f'linear_{config.metric}': value,
+    'l2': selection.l2,
+    'validation_losses': dict(
+      zip(map('{:.3g}'.format, l2s), selection.losses.tolist(), strict=True)
+    ),
+    'num_examples': {part: len(source) for part, source in parts.items()},
+    'encoder': frozen.description,
+    'protocol': {
+      f'linear_{config.metric}': f'{regression} with an L2 penalty, L-BFGS, one of '
+      f'{count} penalties in [{low:g}, {high:g}] chosen by the loss on '
+      f'{data.validation.split}, fitted again on {data.train.split} and '
+      f'{data.validation.split}; {shared.describe(config)}; one pass over '
+      f'{data.test.source} {data.test.split}'
+    },
+  }
+
+
+def _cached(
+  frozen: encoder.FrozenEncoder, part: str, source: sources.Source, path: pathlib.Path
+) -> representations.Split:
+  """Embeddings of a part of the data, extracted once and kept on disk."""
+  file = path / f'embeddings-{frozen.fingerprint}-{part}.npz'
+  if not file.exists():
+    split = frozen.embed(source)
+    temporary = file.with_suffix('.tmp')
+    with temporary.open('wb') as opened:
+      np.savez(opened, **split._asdict())
+      opened.flush()
+      os.fsync(opened.fileno())
+    temporary.replace(file)
+  with np.load(file, allow_pickle=False) as arrays:
+    return representations.Split(arrays['features'], arrays['labels'])
+
+
+def table(config: ml_collections.ConfigDict, results: dict[str, Any]) -> str:
+  """The values of all tasks in percent, above the published rows, as lines of text."""
+  rows = {'this encoder': {name: 100 * x['value'] for name, x in results.items()}}
+  rows |= {name: dict(row) for name, row in config.published.items()}
+  lines = ['\n' + ' ' * 26 + ''.join(f'{name:>14}' for name in results)]
+  metric = ''.join(f'{_SHORT[x["metric"]]:>14}' for x in results.values())
+  lines.append(' ' * 26 + metric)
+  for title, row in rows.items():
+    cells = (f'{row[name]:.1f}' if name in row else '' for name in results)
+    lines.append(f'{title:<26}' + ''.join(f'{cell:>14}' for cell in cells))
+  return '\n'.join(lines) + '\n'
+
+
+_SHORT = {
+  'top1': 'top-1',
+  'mean_per_class': 'per class',
+  'mean_average_precision': '11-point mAP',
+}
+
+
+if __name__ == '__main__':
+  measurement.main(measure)
