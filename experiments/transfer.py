@@ -52,17 +52,15 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
 
 
 def chosen(config: ml_collections.ConfigDict) -> list[str]:
-  """Names of the tasks of `config.only`, by default all.
+  """Names of the tasks to do.
 
   Raises:
-    ValueError: there is no such task.
+    ValueError: there is no such task, or none is named.
   """
-  names = list(config.only) or list(config.tasks)
-  unknown = [name for name in names if name not in config.tasks]
-  if unknown:
+  names = list(config.only)
+  if not names or not set(names) <= set(config.tasks):
     raise ValueError(
-      f'unknown task {unknown[0]!r} in config.only; use some of '
-      f'{", ".join(config.tasks)}'
+      f'config.only is {tuple(names)}; name some of {", ".join(config.tasks)}'
     )
   return names
 
