@@ -377,6 +377,10 @@ class Pretrain:
     if self._input:
       self._input.restore(value)
 
+  def describe_batch(self, global_step: int) -> dict[str, list]:
+    """What a step has seen; see `loader.Stream.describe`."""
+    return self._input.describe(global_step)
+
   @property
   def data_wait_s(self) -> float:
     """Seconds that steps have waited for data."""

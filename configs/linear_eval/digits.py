@@ -37,5 +37,6 @@ def get_config() -> ml_collections.ConfigDict:
     'evaluate_every': 300,
     'checkpoint_every': 300,
     'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
   }
   return config

@@ -45,5 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
     'evaluate_every': 3128,  # 10 epochs.
     'checkpoint_every': 1564,  # 5 epochs.
     'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
   }
   return config

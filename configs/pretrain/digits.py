@@ -78,5 +78,11 @@ def get_config() -> ml_collections.ConfigDict:
     'evaluate_every': 200,
     'checkpoint_every': 200,
     'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
+    # Warns when one of these was smaller so often in a row.
+    'collapse': {
+      'minima': {'projection_std': 0.1, 'embedding_std': 0.1, 'effective_rank': 2.0},
+      'patience': 3,
+    },
   }
   return config

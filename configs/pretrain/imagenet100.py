@@ -29,10 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.train_split = 'train[:50000]'  # What kNN looks in.
   config.evaluation.test_split = 'validation'
   config.evaluation.batch_size = 1024
-  config.runner = {
-    'log_every': 100,
-    'evaluate_every': 4950,  # 20 epochs.
-    'checkpoint_every': 4950,
-    'keep_checkpoints': 2,
-  }
+  config.runner.log_every = 100
+  config.runner.evaluate_every = 4950  # 20 epochs.
+  config.runner.checkpoint_every = 4950
   return config

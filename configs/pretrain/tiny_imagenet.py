@@ -42,10 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.train_split = 'train'
   config.evaluation.test_split = 'validation'
   config.evaluation.batch_size = 1024
-  config.runner = {
-    'log_every': 100,
-    'evaluate_every': 3906,  # 10 epochs.
-    'checkpoint_every': 3906,
-    'keep_checkpoints': 2,
-  }
+  config.runner.log_every = 100
+  config.runner.evaluate_every = 3906  # 10 epochs.
+  config.runner.checkpoint_every = 3906
   return config

@@ -129,6 +129,7 @@ class Stream:
   ):
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     view = reading.View(source, order, seed, crops)
+    self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers
     self._batches_taken = 0
@@ -162,12 +163,26 @@ class Stream:
     chunks = chunks.to_iter_dataset(grain.ReadOptions(threads, ahead))
     if self._num_workers:
       chunks = chunks.mp_prefetch(
-        grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2)
+        grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2),
+        worker_init_fn=reading.start_worker,
       )
     iterator = iter(chunks)
     # Also at the end of the program: workers leave memory behind that is not asked for.
     self._stop = weakref.finalize(self, iterator.close)
     return iterator
+
+  def describe(self, number: int) -> dict[str, list]:
+    """What the global batch of this number holds, on all hosts: JSON types.
+
+    Returns:
+      'index' of its images in the stream, 'row' of the source and its 'name'; in the
+      place of a corrupt image another one has come.
+    """
+    size = self._chunks.batch_size
+    index = range(number * size, (number + 1) * size)
+    rows = [int(self._order[place]) for place in index]
+    names = [self._source.name(row) for row in rows]
+    return {'index': list(index), 'row': rows, 'name': names}
 
   def get_state(self) -> dict:
     """What `set_state` goes on from, of JSON types."""
@@ -226,6 +241,10 @@ class DeviceIterator:
     self._queue = collections.deque()
     self.state = batches.get_state()
     self.wait_s = 0.0
+
+  def describe(self, number: int) -> dict[str, list]:
+    """What the batch of this number holds; see `Stream.describe`."""
+    return self._batches.describe(number)
 
   @property
   def num_bad_images(self) -> int:

@@ -6,6 +6,10 @@ Workers import this module and not the loader, to start without JAX.
 import dataclasses
 import functools
 import itertools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +24,23 @@ Loaded = tuple[dict[str, np.ndarray], list[int]]
 
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
+
+
+def start_worker(index: int, count: int) -> None:
+  """Makes a process a worker: it ends with the loader, and only then.
+
+  A signal to the whole job is for the loader's process, which still needs its batch. A
+  killed one can tell its workers nothing: they watch it.
+  """
+  del index, count
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)
 
 
 def first_decodable(

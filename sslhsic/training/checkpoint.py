@@ -1,12 +1,23 @@
-"""Checkpoints on disk, by Orbax: written whole or not at all, the last few kept."""
+"""Checkpoints on disk, by Orbax: written whole or not at all, verified when read."""
 
+import contextlib
+import hashlib
+import json
 import pathlib
+from collections.abc import Callable
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
+
+# What Orbax keeps a checkpoint's parts under.
+_ARRAYS, _HOST, _MANIFEST = 'arrays', 'host', 'manifest'
+
+_MOST_OF_MESSAGE = 300  # Characters; TensorStore's own can be pages.
 
 
 class Checkpoint(NamedTuple):
@@ -23,51 +34,162 @@ class Checkpoint(NamedTuple):
   host: dict[str, Any]
 
 
+class SaveError(Exception):
+  """A checkpoint could not be written; says which, and why."""
+
+
+class DamagedError(Exception):
+  """A checkpoint is not what was saved."""
+
+
 class Checkpointer:
-  """Saves and restores checkpoints under one directory, in the background."""
+  """Saves and restores checkpoints under one directory.
+
+  Only one process may have it at a time; of several that train together, the first. It
+  starts by removing what earlier processes left half written.
+
+  Args:
+    directory: of the checkpoints, a subdirectory for each, named by its step.
+    keep: how many; older ones are removed.
+  """
 
   def __init__(self, directory: pathlib.Path, keep: int = 1):
-    self._manager = ocp.CheckpointManager(
-      directory.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+    directory.mkdir(parents=True, exist_ok=True)
+    self._directory = directory
+    self._keep = keep
+    self._manager = self._open()
+    self._worker = futures.ThreadPoolExecutor(1, 'checkpoint')
+    self._pending: tuple[int, futures.Future] | None = None
+
+  def _open(self) -> ocp.CheckpointManager:
+    # A thread of our own does what takes time: hashing too, not only writing.
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=self._keep,
+      create=False,
+      cleanup_tmp_directories=True,
+      enable_async_checkpointing=False,
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix='checkpoint'
+      ),
     )
+    return ocp.CheckpointManager(self._directory.absolute(), options=options)
 
   def save(self, checkpoint: Checkpoint) -> None:
-    """Saves, unless this step is there already. The arrays may change afterwards."""
-    if checkpoint.step in self._manager.all_steps():
+    """Saves in the background, unless this step is there already.
+
+    Waits only for a save that is still under way, and until the arrays are copied.
+
+    Raises:
+      SaveError: the save before has failed.
+    """
+    self.wait()
+    if checkpoint.step in _steps(self._directory):
       return
     arrays = jax.tree.map(np.array, checkpoint.arrays)
+    future = self._worker.submit(self._write, checkpoint._replace(arrays=arrays))
+    self._pending = checkpoint.step, future
+
+  def check(self) -> None:
+    """Looks whether a save that has ended in the background has failed.
+
+    Raises:
+      SaveError: it has; it is told once.
+    """
+    if self._pending and self._pending[1].done():
+      self.wait()
+
+  def wait(self) -> None:
+    """Waits until everything is on disk.
+
+    Raises:
+      SaveError: the last save has failed.
+    """
+    if not self._pending:
+      return
+    (step, future), self._pending = self._pending, None
+    try:
+      future.result()
+    except Exception as error:  # Orbax and TensorStore have errors of many types.
+      logging.debug('traceback', exc_info=True)
+      # A manager that failed believes in the step; a new one looks at the disk.
+      self._manager.close()
+      self._manager = self._open()
+      raise SaveError(
+        f'could not save the checkpoint of step {step}: {_one_line(error)}'
+      ) from error
+
+  def last_good(self) -> str:
+    """Which checkpoint is the last one, in words; waits until it is on disk."""
+    with contextlib.suppress(SaveError):
+      self.wait()
+    step = max(_steps(self._directory), default=None)
+    if step is None:
+      return 'there is no good checkpoint'
+    return f'the last good checkpoint is that of step {step}'
+
+  def _write(self, checkpoint: Checkpoint) -> None:
     self._manager.save(
       checkpoint.step,
       args=ocp.args.Composite(
-        arrays=ocp.args.StandardSave(arrays), host=ocp.args.JsonSave(checkpoint.host)
+        **{
+          _ARRAYS: ocp.args.StandardSave(checkpoint.arrays),
+          _HOST: ocp.args.JsonSave(checkpoint.host),
+          _MANIFEST: ocp.args.JsonSave(_manifest(checkpoint)),
+        }
       ),
     )
 
   def restore_latest(self, like: chex.ArrayTree) -> Checkpoint | None:
-    """The latest checkpoint, or None if there is none.
+    """The latest good checkpoint, or None if there never was one.
+
+    A damaged one is named in the log and moved to `damaged/` beside the directory, and
+    the one before is taken.
 
     Args:
       like: a tree with the structure, shapes and types of the saved arrays.
 
     Raises:
-      ValueError: the saved arrays are not like that.
+      ValueError: the saved arrays are not like that, or all checkpoints are damaged.
     """
-    step = self._manager.latest_step()
-    if step is None:
-      return None
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        arrays=ocp.args.StandardRestore(jax.tree.map(np.asarray, like)),
-        host=ocp.args.JsonRestore(),
-      ),
-    )
-    _check_alike(restored.arrays, like, step)
-    return Checkpoint(step, restored.arrays, restored.host)
+    damaged = {}
+    for step in sorted(_steps(self._directory), reverse=True):
+      try:
+        found = _read(self._manager, step)
+      except DamagedError as error:
+        damaged[step] = str(error)
+        logging.warning('the checkpoint of step %d is damaged: %s', step, error)
+        continue
+      restored = found._replace(arrays=_fit(found, like))
+      self._put_aside(damaged)
+      return restored
+    if damaged:
+      raise ValueError(
+        f'no checkpoint in {self._directory} is good ('
+        + '; '.join(f'step {step}: {error}' for step, error in damaged.items())
+        + '); repair one, or start anew in another --workdir'
+      )
+    return None
+
+  def _put_aside(self, steps) -> None:
+    for step in steps:
+      target = self._directory.parent / 'damaged' / str(step)
+      target.parent.mkdir(exist_ok=True)
+      number = 0
+      while target.exists():
+        number += 1
+        target = target.with_name(f'{step}.{number}')
+      (self._directory / str(step)).rename(target)
+      logging.warning('it is kept as %s', target)
+    if steps:
+      self._manager.reload()
 
   def close(self) -> None:
-    """Waits until everything is on disk."""
-    self._manager.wait_until_finished()
+    """Waits until everything is on disk; a failure is only logged."""
+    try:
+      self.wait()
+    except SaveError as error:
+      logging.warning('%s', error)
+    self._worker.shutdown()
     self._manager.close()
 
 
@@ -79,40 +201,112 @@ def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
     step: which of them; by default the latest.
 
   Raises:
-    ValueError: there is no such checkpoint.
+    ValueError: there is no such checkpoint, or it is damaged.
   """
   if not directory.is_dir():
     raise ValueError(f'no checkpoints in {directory}; train there first')
-  with ocp.CheckpointManager(directory.absolute()) as manager:
-    steps = manager.all_steps()
-    if not steps or step not in (None, *steps):
-      there = ', '.join(map(str, sorted(steps))) or 'none'
+  steps = _steps(directory)
+  if not steps or step not in (None, *steps):
+    there = ', '.join(map(str, sorted(steps))) or 'none'
+    raise ValueError(
+      f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
+      f'there are: {there}'
+    )
+  step = max(steps) if step is None else step
+  options = ocp.CheckpointManagerOptions(
+    create=False,
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()}
+    ),
+  )
+  with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+    try:
+      return _read(manager, step)
+    except DamagedError as error:
       raise ValueError(
-        f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
-        f'there are: {there}'
-      )
-    step = max(steps) if step is None else step
+        f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
+      ) from error
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+  """Of the checkpoints that are there whole: a rename gives them their names."""
+  return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+
+
+def _read(manager: ocp.CheckpointManager, step: int) -> Checkpoint:
+  """Reads and verifies.
+
+  Raises:
+    DamagedError: this is not what was saved.
+  """
+  try:
     restored = manager.restore(
       step,
       args=ocp.args.Composite(
-        arrays=ocp.args.StandardRestore(), host=ocp.args.JsonRestore()
+        **{
+          _ARRAYS: ocp.args.StandardRestore(),
+          _HOST: ocp.args.JsonRestore(),
+          _MANIFEST: ocp.args.JsonRestore(),
+        }
       ),
     )
-  return Checkpoint(step, restored.arrays, restored.host)
+    found = Checkpoint(step, restored[_ARRAYS], restored[_HOST])
+    manifest, actual = restored[_MANIFEST], _manifest(found)
+  except Exception as error:  # Of any type: that of who stumbled over the damage.
+    raise DamagedError(_one_line(error)) from error
+  if manifest != actual:
+    names = [name for name in actual if actual[name] != manifest.get(name)]
+    raise DamagedError(f'{names[0] if names else "an array"} is not what was saved')
+  return found
 
 
-def _check_alike(found: chex.ArrayTree, wanted: chex.ArrayTree, step: int) -> None:
-  """Orbax does not mind other shapes; training would."""
-  leaves = zip(
-    jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True
-  )
+def _manifest(checkpoint: Checkpoint) -> dict[str, str]:
+  """A digest of every array, by its path, and of the host's values."""
+  arrays = {
+    f'{_ARRAYS}/{name}': _digest(f'{x.dtype}{x.shape}'.encode(), x)
+    for name, x in flatten(checkpoint.arrays).items()
+  }
+  host = json.dumps(checkpoint.host, sort_keys=True).encode()
+  return arrays | {_HOST: _digest(host)}
+
+
+def _digest(*parts: bytes | np.ndarray) -> str:
+  digest = hashlib.sha256()
+  for part in parts:
+    # NumPy's own types have a buffer; bfloat16 has none, as bytes it does.
+    digest.update(
+      part
+      if isinstance(part, bytes)
+      else np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    )
+  return digest.hexdigest()
+
+
+def flatten(tree: chex.ArrayTree) -> dict[str, Any]:
+  """Leaves by their path; the same for named tuples as for the dicts read from disk."""
+  return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path: tuple) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def _fit(found: Checkpoint, like: chex.ArrayTree) -> chex.ArrayTree:
+  """The arrays that were read, in the structure that is wanted."""
+  there, wanted = flatten(found.arrays), flatten(like)
+  describe: Callable = lambda x: 'nothing' if x is None else f'{x.dtype}{x.shape}'
   differing = [
-    f'{jax.tree_util.keystr(path)} is {x.dtype}{x.shape}, expected {y.dtype}{y.shape}'
-    for (path, x), y in leaves
-    if (x.shape, x.dtype) != (y.shape, y.dtype)
+    f'{name} is {describe(there.get(name))}, expected {describe(wanted.get(name))}'
+    for name in sorted(there.keys() | wanted.keys())
+    if describe(there.get(name)) != describe(wanted.get(name))
   ]
   if differing:
     raise ValueError(
-      f'the checkpoint of step {step} does not fit: {"; ".join(differing[:5])}; '
+      f'the checkpoint of step {found.step} does not fit: {"; ".join(differing[:5])}; '
       'use the configuration that it was made with'
     )
+  return jax.tree_util.tree_map_with_path(lambda path, _: there[_name(path)], like)
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split())[:_MOST_OF_MESSAGE] or type(error).__name__

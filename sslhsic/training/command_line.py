@@ -9,8 +9,18 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sslhsic.training import processes
+
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps its files.')
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+  'coordinator_address',
+  None,
+  'HOST:PORT of the first of several processes; on a TPU pod, and by srun or mpirun, '
+  'they find each other.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
 
 
 def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> None:
@@ -28,6 +38,10 @@ def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> 
       _fail('no configuration: give --config=FILE.py, an existing file')
     if not path:
       _fail('no working directory: give --workdir=DIR')
+    with one_line_errors(ValueError):
+      processes.initialize(
+        _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+      )
     program(config, pathlib.Path(path))
 
   app.run(run, flags_parser=_parse_flags)
@@ -59,4 +73,4 @@ def _parse_flags(argv):
 
 def _fail(message: str) -> None:
   print(f'error: {message}', file=sys.stderr)
-  sys.exit(1)
+  processes.leave(1)

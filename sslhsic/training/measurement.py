@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from sslhsic.training import command_line, workdir
+from sslhsic.training import command_line, processes, workdir
 
 Measure = Callable[[ml_collections.ConfigDict, pathlib.Path], dict[str, Any]]
 
@@ -21,7 +21,8 @@ def main(measure: Measure) -> None:
   """
 
   def program(config, path):
-    with command_line.one_line_errors(ValueError, OSError):
+    others = processes.OtherProcessError
+    with command_line.one_line_errors(ValueError, OSError, others):
       run(measure, config, path)
 
   command_line.main(program)
@@ -32,14 +33,19 @@ def run(
 ) -> None:
   """Measures, and writes `config.json` and `results.json` into a working directory.
 
+  Several processes all measure; the first alone writes.
+
   Raises:
-    ValueError: the directory holds a run of another configuration.
+    ValueError: the directory holds a run of another configuration, or is in use.
     OSError: the directory cannot be written.
+    OtherProcessError: one of these, of the first process; in the others.
   """
   start = time.perf_counter()
-  workdir.check(path, config)
-  workdir.write_config(path, config)
+  lock = processes.first_does(lambda: workdir.claim(path, config))
+  processes.first_does(lambda: workdir.write_config(path, config))
   results = measure(config, path)
-  wall_time_s = time.perf_counter() - start
-  workdir.write_results(path, results | {'wall_time_s': wall_time_s})
+  results |= {'wall_time_s': time.perf_counter() - start}
+  processes.first_does(lambda: workdir.write_results(path, results))
+  if lock:
+    lock.close()
   print(f'results.json is in {path}')

@@ -5,6 +5,7 @@ import time
 
 import tqdm
 
+from sslhsic.training import processes
 from sslhsic.training.experiment import Experiment, Scalars
 
 
@@ -12,10 +13,14 @@ class Progress:
   """Shows step, loss, images per second, share of waiting for data, time left.
 
   Speed is that of training: `restart` leaves out what happens between steps.
+
+  Attributes:
+    warning: shown with it.
   """
 
   def __init__(self, experiment: Experiment, start_step: int):
     self._experiment = experiment
+    self.warning = ''
     # A log file gets a line twice a minute, a terminal one line that changes.
     self._bar = tqdm.tqdm(
       total=experiment.num_steps,
@@ -23,6 +28,7 @@ class Progress:
       unit='step',
       dynamic_ncols=True,
       mininterval=0.1 if sys.stderr.isatty() else 30,
+      disable=not processes.is_first(),
     )
     self.restart()
 
@@ -52,9 +58,13 @@ class Progress:
       'images_per_second': images / seconds,
       'data_wait_share': min(wait_s / seconds, 1.0),
     }
-    self._bar.set_postfix_str(
-      f'loss {scalars["loss"]:.4f}, {speed["images_per_second"]:,.0f} images/s, '
+    shown = [
+      f'loss {scalars["loss"]:.4f}',
+      f'{speed["images_per_second"]:,.0f} images/s',
       f'data wait {speed["data_wait_share"]:.0%}',
+    ]
+    self._bar.set_postfix_str(
+      ', '.join([*shown, self.warning] if self.warning else shown),
       refresh=sys.stderr.isatty(),
     )
     self.restart()

@@ -1,16 +1,20 @@
 """The working directory of a run: one configuration, and the run's results."""
 
+import fcntl
 import json
+import os
 import pathlib
 import platform
 import resource
+import socket
 import subprocess
 import sys
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 import jax
 import ml_collections
+from absl import logging
 
 from sslhsic.training import writers
 
@@ -35,6 +39,45 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
       f'{workdir} holds a run of another configuration ({"; ".join(differing)}); '
       'use its configuration or another --workdir'
     )
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO[str]:
+  """Makes the directory and claims it for this job; no other one can have it then.
+
+  Returns:
+    What to close to let go of it; the end of the process does so too, whatever it was.
+
+  Raises:
+    ValueError: another job has it, or it holds a run of another configuration.
+    OSError: the directory cannot be made or written.
+  """
+  check(workdir, config)  # Before anything is touched.
+  workdir.mkdir(parents=True, exist_ok=True)
+  file = _lock(workdir)
+  check(workdir, config)  # A job that has just ended may have written one.
+  return file
+
+
+def _lock(workdir: pathlib.Path) -> IO[str]:
+  file = (workdir / '.lock').open('a+', encoding='utf-8')
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    file.seek(0)
+    holder = file.read().strip() or 'another process'
+    file.close()
+    raise ValueError(
+      f'{workdir} is in use by {holder}; wait for it, stop it, or use another --workdir'
+    ) from error
+  except OSError as error:
+    logging.warning(
+      '%s cannot be locked (%s): start no second job in it', workdir, error
+    )
+    return file
+  file.truncate(0)
+  file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+  file.flush()
+  return file
 
 
 def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -3,37 +3,82 @@
 import json
 import os
 import pathlib
+import time
 from typing import Any
 
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
 
 
 class MetricWriter:
   """Appends to `metrics.jsonl` and `tensorboard/` in a working directory.
 
-  A run that goes on from an earlier step replaces what was logged after it.
+  A run that goes on from an earlier step replaces what was logged after it. When the
+  disk is full, lines wait in memory until there is room.
   """
 
   def __init__(self, workdir: pathlib.Path, start_step: int):
     path = workdir / 'metrics.jsonl'
     kept = [row for row in read(workdir) if row['step'] <= start_step]
     write_atomically(path, ''.join(json.dumps(row) + '\n' for row in kept))
-    self._lines = path.open('a', encoding='utf-8')
-    self._tensorboard = tensorboardX.SummaryWriter(
-      str(workdir / 'tensorboard'), purge_step=start_step + 1
-    )
+    # Without a buffer: what was written and what was not is known at any moment.
+    self._lines = path.open('ab', buffering=0)
+    self._waiting = b''
+    self._events = _Events(workdir / 'tensorboard', start_step + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
-    """Logs the scalars of one step."""
-    self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
-    self._lines.flush()
-    for name, value in scalars.items():
-      self._tensorboard.add_scalar(name, value, step)
+    """Logs the scalars of one step.
+
+    Raises:
+      OSError: not all is on disk; the next call tries again.
+    """
+    self._waiting += (json.dumps({'step': step, **scalars}) + '\n').encode()
+    while self._waiting:
+      self._waiting = self._waiting[self._lines.write(self._waiting) :]
+    self._events.write(step, scalars)
 
   def close(self) -> None:
-    """Flushes and closes both logs."""
+    """Closes both logs."""
     self._lines.close()
-    self._tensorboard.close()
+    self._events.close()
+
+
+class _Events:
+  """TensorBoard's file, written at once.
+
+  tensorboardX writes in a thread; a full disk ends that, and then it waits forever.
+  """
+
+  def __init__(self, directory: pathlib.Path, first_step: int):
+    self._directory = directory
+    self._count = 0
+    self._writer = None
+    directory.mkdir(exist_ok=True)
+    # Tells TensorBoard to forget what an earlier process logged from here on.
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._add(step=first_step, session_log=start)
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    for name, value in scalars.items():
+      self._add(step=step, summary=summary.scalar(name, value))
+    self._writer.flush()
+
+  def _add(self, **event) -> None:
+    try:
+      if self._writer is None:
+        # A new file after an error, which may have cut off an event in the old one.
+        self._count += 1
+        self._writer = event_file_writer.EventsWriter(
+          str(self._directory / 'events'), f'.{os.getpid()}.{self._count}'
+        )
+      self._writer.write_event(event_pb2.Event(wall_time=time.time(), **event))
+    except OSError:
+      self._writer = None
+      raise
+
+  def close(self) -> None:
+    if self._writer:
+      self._writer.close()
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -1,7 +1,12 @@
 """Checkpoints: exact, the last few kept, mismatches refused."""
 
+import errno
+import os
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from sslhsic.training import checkpoint
@@ -72,3 +77,126 @@ def test_other_shapes_are_refused(tmp_path):
   with pytest.raises(ValueError, match='half'):
     reader.restore_latest(other)
   reader.close()
+
+
+@pytest.fixture(scope='module')
+def two_saved(tmp_path_factory):
+  """A directory with the checkpoints of steps 1 and 2."""
+  directory = tmp_path_factory.mktemp('two') / 'checkpoints'
+  checkpointer = checkpoint.Checkpointer(directory, keep=2)
+  for step in (1, 2):
+    checkpointer.save(checkpoint.Checkpoint(step, _arrays(step), {'next': step}))
+  checkpointer.close()
+  return directory
+
+
+@pytest.fixture
+def two(two_saved, tmp_path):
+  """A copy of them, to be damaged."""
+  return shutil.copytree(two_saved, tmp_path / 'checkpoints')
+
+
+def _restore(directory):
+  reader = checkpoint.Checkpointer(directory, keep=2)
+  try:
+    return reader.restore_latest(_arrays())
+  finally:
+    reader.close()
+
+
+def _files(directory):
+  return sorted(path for path in directory.rglob('*') if path.is_file())
+
+
+def _data(directory):
+  """The file that holds the arrays: the largest."""
+  return max(_files(directory), key=lambda path: path.stat().st_size)
+
+
+def _flip(path, rng):
+  content = bytearray(path.read_bytes())
+  content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+  path.write_bytes(content)
+
+
+DAMAGES = {
+  'truncated': lambda path: os.truncate(path, path.stat().st_size // 2),
+  'emptied': lambda path: os.truncate(path, 0),
+  'missing': lambda path: path.unlink(),
+  'overwritten': lambda path: path.write_bytes(bytes(path.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damaged_checkpoint_is_named_and_kept_and_the_one_before_used(
+  two, caplog, damage
+):
+  DAMAGES[damage](_data(two / '2'))
+  left = _files(two / '2')
+  restored = _restore(two)
+  assert (restored.step, restored.host) == (1, {'next': 1})
+  np.testing.assert_array_equal(restored.arrays['half'], _arrays(1)['half'])
+  assert 'the checkpoint of step 2 is damaged' in caplog.text
+  assert len(_files(two.parent / 'damaged' / '2')) == len(left)
+  assert _restore(two).step == 1
+
+
+def test_no_flipped_bit_goes_unnoticed_where_it_matters(two_saved, tmp_path):
+  """Wherever it is: what is restored is what was saved, of this step or the one before.
+
+  Damage to a digest counts as damage too.
+  """
+  rng = np.random.default_rng(0)
+  used = []
+  for number in range(12):
+    directory = shutil.copytree(two_saved, tmp_path / str(number) / 'checkpoints')
+    files = _files(directory / '2')
+    _flip(files[number % len(files)] if number % 2 else _data(directory / '2'), rng)
+    restored = _restore(directory)
+    used.append(restored.step)
+    assert restored.host == {'next': restored.step}
+    np.testing.assert_array_equal(
+      restored.arrays['weights']['w'], _arrays(restored.step)['weights']['w']
+    )
+  assert used.count(1) >= 4
+
+
+def test_nothing_good_is_an_error_and_not_a_new_start(two):
+  for step in (1, 2):
+    DAMAGES['truncated'](_data(two / str(step)))
+  for _ in range(2):  # It does not get better by being tried again.
+    with pytest.raises(ValueError, match=r'no checkpoint in .* is good \(step 2: '):
+      _restore(two)
+
+
+def test_damaged_checkpoint_of_another_run_is_refused(two):
+  DAMAGES['truncated'](_data(two / '2'))
+  with pytest.raises(ValueError, match=r'2 is damaged: .*; use another one'):
+    checkpoint.read(two)
+  assert checkpoint.read(two, step=1).host == {'next': 1}
+
+
+def test_failed_save_is_told_once_and_the_next_one_works(two, monkeypatch):
+  full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  def fail(manager, step, args):
+    (two / f'{step}.orbax-checkpoint-tmp').mkdir()
+    raise full
+
+  checkpointer = checkpoint.Checkpointer(two, keep=2)
+  with monkeypatch.context() as patch:
+    patch.setattr(ocp.CheckpointManager, 'save', fail)
+    checkpointer.save(checkpoint.Checkpoint(3, _arrays(3), {}))
+    with pytest.raises(checkpoint.SaveError, match=r'step 3: .*No space left on dev'):
+      checkpointer.wait()
+    assert checkpointer.last_good() == 'the last good checkpoint is that of step 2'
+  checkpointer.check()
+  checkpointer.save(checkpoint.Checkpoint(4, _arrays(4), {}))
+  checkpointer.close()
+  assert sorted(path.name for path in two.iterdir()) == ['2', '4']
+
+
+def test_what_a_killed_process_left_half_written_is_removed(two):
+  shutil.copytree(two / '2', two / '3.orbax-checkpoint-tmp')
+  assert _restore(two).step == 2
+  assert not (two / '3.orbax-checkpoint-tmp').exists()

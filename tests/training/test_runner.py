@@ -1,11 +1,15 @@
 """The loop, with an experiment small enough to be worked out by hand."""
 
+import errno
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from sslhsic import parallel
@@ -61,6 +65,7 @@ def test_run_leaves_all_its_files(tmp_path):
   _run(tmp_path)
   names = {path.name for path in tmp_path.iterdir()}
   assert names == {
+    '.lock',
     'config.json',
     'checkpoints',
     'metrics.jsonl',
@@ -120,3 +125,109 @@ def test_evaluation_alone_reports_on_the_latest_checkpoint(tmp_path):
 def test_nothing_to_evaluate_is_refused(tmp_path):
   with pytest.raises(ValueError, match='holds no checkpoint'):
     _run(tmp_path, mode='eval')
+
+
+def _steps(path):
+  return sorted(int(x.name) for x in (path / 'checkpoints').iterdir())
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_after_its_step_and_nothing_is_lost(tmp_path, capsys, number):
+  whole = _results(_run(tmp_path / 'whole'))
+
+  class Signalled(Counter):
+    def step(self, global_step, rng):
+      if global_step == 4:
+        # From a scheduler: to the process, and to its group.
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+      return super().step(global_step, rng)
+
+  before = signal.getsignal(number)
+  _run(tmp_path / 'parts', experiment=Signalled)
+  assert f'stopped by {number.name} after step 5, which is saved' in (
+    capsys.readouterr().out
+  )
+  assert _steps(tmp_path / 'parts')[-1] == 5
+  assert not (tmp_path / 'parts' / 'results.json').exists()
+  assert signal.getsignal(number) is before
+  assert _results(_run(tmp_path / 'parts'))['total'] == whole['total']
+
+
+class Diverging(Counter):
+  """Its loss, or only its state, is infinite after a step."""
+
+  diverges_at, loss_shows_it = 5, True
+
+  def step(self, global_step, rng):
+    scalars = super().step(global_step, rng)
+    if global_step == self.diverges_at - 1:
+      self.total += jnp.inf
+      if self.loss_shows_it:
+        scalars = {'loss': parallel.first(self.total)}
+    return scalars
+
+  def describe_batch(self, global_step):
+    return {'index': [global_step * 4 + row for row in range(4)]}
+
+
+@pytest.mark.parametrize(('step', 'term'), [(5, 'loss is inf'), (6, r"\['total'\]")])
+def test_infinite_step_stops_the_run_and_is_not_saved(tmp_path, step, term):
+  class Experiment(Diverging):
+    diverges_at, loss_shows_it = step, term.startswith('loss')
+
+  message = f'step {step} is not finite: .*{term}.*; the last good .* of step 4; its'
+  with pytest.raises(runner.TrainingError, match=message):
+    _run(tmp_path, experiment=Experiment)
+  assert _steps(tmp_path)[-1] == 4
+  bad = json.loads((tmp_path / 'bad_batch.json').read_text())
+  assert bad['step'] == step
+  assert bad['index'] == [(step - 1) * 4 + row for row in range(4)]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+  """Of the saves, the one of step 4 finds no room."""
+  save = ocp.CheckpointManager.save
+
+  def fail(manager, step, args):
+    if step == 4:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return save(manager, step, args=args)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
+
+
+def test_full_disk_stops_the_run(tmp_path, full_disk):
+  message = r'step 4: .*No space left on device; the last good checkpoint is that of'
+  with pytest.raises(runner.TrainingError, match=message):
+    _run(tmp_path)
+  assert 4 not in _steps(tmp_path)
+
+
+def test_full_disk_does_not_stop_a_run_that_shall_go_on(tmp_path, full_disk, caplog):
+  _run(tmp_path, on_save_error='continue')
+  assert 'could not save the checkpoint of step 4' in caplog.text
+  assert _steps(tmp_path) == [6, 7]
+  assert _results(tmp_path)['steps'] == 7
+
+
+def test_collapse_is_warned_of(tmp_path, caplog):
+  collapse = {'minima': {'total': 100.0}, 'patience': 2}
+  _run(tmp_path, collapse=collapse)
+  assert caplog.text.count('step 6: collapse? total') == 1
+
+
+def test_directory_in_use_is_refused(tmp_path):
+  first = runner.Runner(Counter, _config(), tmp_path, 'train')
+  with pytest.raises(ValueError, match='is in use by process'):
+    _run(tmp_path)
+  first.run()
+  _run(tmp_path)
+
+
+def test_profile_of_some_steps_is_written(tmp_path):
+  runner.Runner(Counter, _config(), tmp_path, 'train', profile='2:4').run()
+  assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
+  with pytest.raises(ValueError, match=r"--profile is '4:4', expected START:STOP"):
+    runner.Runner(Counter, _config(), tmp_path, 'train', profile='4:4')

@@ -1,6 +1,7 @@
 """A working directory belongs to one configuration."""
 
 import json
+import os
 
 import ml_collections
 import pytest
@@ -61,3 +62,13 @@ def test_results_say_what_they_were_measured_on(tmp_path):
   assert results['versions']['jax'].startswith('0.')
   assert results['peak_memory_bytes'] > 1e6
   assert {'git_commit', 'command'} <= results.keys()
+
+
+def test_second_job_is_refused_until_the_first_lets_go(tmp_path):
+  first = workdir.claim(tmp_path / 'run', _config())
+  with pytest.raises(
+    ValueError, match=rf'in use by process {os.getpid()} on \S+; wait'
+  ):
+    workdir.claim(tmp_path / 'run', _config())
+  first.close()
+  workdir.claim(tmp_path / 'run', _config()).close()

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from sslhsic.training import writers
 
 
@@ -42,3 +44,28 @@ def test_file_is_written_whole_or_not_at_all(tmp_path):
   writers.write_atomically(path, 'second')
   assert path.read_text() == 'second'
   assert [file.name for file in tmp_path.iterdir()] == ['results.json']
+
+
+def test_lines_wait_until_the_disk_has_room(tmp_path):
+  class Full:
+    """A file that takes ten more bytes."""
+
+    def __init__(self, file):
+      self.file, self.room = file, 10
+
+    def write(self, data):
+      if not self.room:
+        raise OSError('No space left on device')
+      count, self.room = self.file.write(data[: self.room]), 0
+      return count
+
+  writer = writers.MetricWriter(tmp_path, start_step=0)
+  lines = writer._lines
+  writer._lines = Full(lines)
+  for step in (1, 2):
+    with pytest.raises(OSError, match='No space'):
+      writer.write(step, {'loss': 0.5})
+  writer._lines = lines
+  writer.write(3, {'loss': 0.5})
+  writer.close()
+  assert [row['step'] for row in writers.read(tmp_path)] == [1, 2, 3]

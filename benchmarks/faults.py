@@ -1,0 +1,495 @@
+"""Faults, made on purpose: is anything lost?
+
+Run `python -m benchmarks.faults` (`--kills=N` for other than 50). Real processes
+train a small network on the digits; they are killed at random moments, their files are
+damaged, their disk is full, their batches are not finite. Then they are started again,
+and what they end with is compared, bit for bit, with a run that nothing has disturbed.
+
+Prints a table and, as the last line, the same as JSON.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from sslhsic.training import checkpoint, writers
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# A run of 40 steps of a small network, a checkpoint every 4.
+TINY = (
+  '--config.training.batch_size=32',
+  '--config.training.epochs=1',
+  '--config.training.warmup_epochs=0',
+  '--config.network.head.hidden_size=16',
+  '--config.network.encoder_options={"channels_per_group": (4, 8)}',
+  '--config.runner.checkpoint_every=4',
+  '--config.runner.log_every=1',
+  '--config.runner.evaluate_every=0',
+)
+NUM_STEPS = 44
+
+_TIMEOUT_S = 600  # Of a process; none should ever take so long.
+
+# A program that trains, and makes the images of one step not a number.
+_POISONED = """
+import jax.numpy as jnp
+from experiments import pretrain
+from sslhsic.training import runner
+
+class Poisoned(pretrain.Pretrain):
+  def _augment(self, batch):
+    is_bad = batch['index'] // self.batch_size == POISONED_STEP - 1
+    is_bad = is_bad[:, None, None, None]
+    return [jnp.where(is_bad, jnp.nan, view) for view in super()._augment(batch)]
+
+runner.main(Poisoned)
+"""
+
+
+def start(
+  workdir: pathlib.Path,
+  *arguments: str,
+  config: str = 'configs/pretrain/digits.py',
+  devices: int = 2,
+  program: Sequence[str] = ('-m', 'experiments.pretrain'),
+  environment: dict[str, str] | None = None,
+) -> subprocess.Popen:
+  """Starts a program on some fake devices."""
+  variables = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
+    '--xla_backend_optimization_level=0',
+    'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+  }
+  return subprocess.Popen(
+    [
+      sys.executable,
+      *program,
+      f'--config={config}',
+      f'--workdir={workdir}',
+      *arguments,
+    ],
+    cwd=ROOT,
+    env=variables | (environment or {}),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+  """Waits for its end; returns what it wrote to stdout and stderr.
+
+  Raises:
+    AssertionError: its exit code is another one.
+  """
+  out, err = process.communicate(timeout=_TIMEOUT_S)
+  if process.returncode != code:
+    raise AssertionError(f'exit code {process.returncode}, expected {code}: {err}')
+  return out, err
+
+
+def train(workdir: pathlib.Path, *arguments: str, **settings) -> tuple[str, str]:
+  """A training of the small network, to its end."""
+  return finish(start(workdir, *TINY, '--mode=train', *arguments, **settings))
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+  """Of the checkpoints in a working directory, in order."""
+  names = [path.name for path in (workdir / 'checkpoints').glob('*')]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:
+  """In what a run has not ended like another one: arrays, input, logged steps."""
+  found, expected = (checkpoint.read(x / 'checkpoints') for x in (workdir, reference))
+  flat = lambda x: checkpoint.flatten(x.arrays)
+  there, wanted = flat(found), flat(expected)
+  differing = [
+    name
+    for name in sorted(there.keys() | wanted.keys())
+    if there[name].tobytes() != wanted[name].tobytes()
+  ]
+  if found.host['input_state'] != expected.host['input_state']:
+    differing.append('input_state')
+  logged = lambda path: {row['step']: row['loss'] for row in writers.read(path)}
+  if logged(workdir) != logged(reference):
+    differing.append('metrics.jsonl')
+  return differing
+
+
+# Kills
+
+
+def kill(
+  process: subprocess.Popen,
+  workdir: pathlib.Path,
+  number: signal.Signals,
+  moment: str,
+  rng: np.random.Generator,
+) -> None:
+  """Sends a signal while it starts, at some time of the training, or while it saves."""
+  if moment == 'start':
+    _wait(process, lambda: False, seconds=rng.uniform(0.5, 6))
+  else:
+    log = workdir / 'metrics.jsonl'
+    size = log.stat().st_size if log.exists() else 0
+    _wait(process, lambda: log.exists() and log.stat().st_size > size)
+  if moment == 'step':
+    time.sleep(rng.uniform(0, 0.5))
+  if moment == 'save':
+    saving = (workdir / 'checkpoints').glob
+    for _ in range(rng.integers(1, 4)):
+      _wait(process, lambda: not any(saving('*tmp*')))
+      _wait(process, lambda: any(saving('*tmp*')))
+  process.send_signal(number)
+
+
+def _wait(
+  process: subprocess.Popen, condition: Callable[[], bool], seconds: float = _TIMEOUT_S
+) -> None:
+  """Until it is true, the process has ended, or the time is over."""
+  end = time.monotonic() + seconds
+  while process.poll() is None and not condition() and time.monotonic() < end:
+    time.sleep(0.001)
+
+
+def kills(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
+  """Kills and restarts until there were so many kills; every run goes to its end."""
+  rng = np.random.default_rng(seed)
+  length = '--config.training.epochs=3'
+  train(directory / 'reference', length)
+  tried, lost = collections.Counter(), []
+  runs = 0
+  while tried.total() < count:
+    workdir = directory / f'run{runs}'
+    runs += 1
+    is_over = False
+    while tried.total() < count and not is_over:
+      number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[rng.choice(3, p=_SHARES)]
+      moment = ('start', 'step', 'save')[rng.choice(3, p=_MOMENTS)]
+      before = steps(workdir)
+      process = start(workdir, *TINY, '--mode=train', length)
+      kill(process, workdir, number, moment, rng)
+      out, err = process.communicate(timeout=_TIMEOUT_S)
+      is_over = process.returncode == 0 and 'stopped by' not in out
+      if not is_over:
+        tried[f'{number.name}, {_MOMENT_NAMES[moment]}'] += 1
+        lost += _lost_by_kill(process.returncode, out, err, before, workdir, number)
+    train(workdir, length)
+    lost += differences(workdir, directory / 'reference')
+  return {
+    'fault': 'killed and restarted',
+    'tried': dict(sorted(tried.items())),
+    'outcome': f'{runs} runs ended like an undisturbed one, bit for bit',
+    'lost': lost,
+  }
+
+
+_SHARES = (0.5, 0.35, 0.15)
+_MOMENTS = (0.15, 0.4, 0.45)
+_MOMENT_NAMES = {
+  'start': 'starting or at any step',
+  'step': 'between or in steps',
+  'save': 'while saving',
+}
+
+
+def _lost_by_kill(code, out, err, before, workdir, number) -> list[str]:
+  lost, after = [], steps(workdir)
+  if before and (not after or after[-1] < before[-1]):
+    lost.append(f'checkpoint {before[-1]}')
+  if code == 0:
+    stopped_at = int(out.partition('after step ')[2].split(',')[0])
+    if after[-1:] != [stopped_at]:
+      lost.append(f'step {stopped_at}, said to be saved')
+  elif code not in (-number, 1 if number is signal.SIGINT else -number):
+    lost.append(f'exit code {code}: {err[-300:]}')
+  return lost
+
+
+# Damaged files
+
+
+def damage(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
+  """Damages the latest checkpoint of a run that is half done, and lets it go on."""
+  rng = np.random.default_rng(seed)
+  train(directory / 'reference')
+  half = directory / 'half'
+  process = start(half, *TINY, '--mode=train')
+  _wait(process, lambda: len(steps(half)) > 1)
+  process.send_signal(signal.SIGTERM)
+  finish(process)
+  tried, lost, named = collections.Counter(), [], 0
+  for number in range(count):
+    workdir = directory / f'damaged{number}'
+    shutil.copytree(half, workdir)
+    latest = steps(workdir)[-1]
+    kind = ('bit flipped', 'truncated', 'file missing')[number % 3]
+    _damage(workdir / 'checkpoints' / str(latest), kind, rng)
+    _, err = train(workdir)
+    tried[kind] += 1
+    is_named = f'the checkpoint of step {latest} is damaged' in err
+    named += is_named
+    if is_named != (workdir / 'damaged' / str(latest)).exists():
+      lost.append(f'damaged checkpoint {latest}')
+    lost += differences(workdir, directory / 'reference')
+  return {
+    'fault': 'damaged checkpoint',
+    'tried': dict(tried),
+    'outcome': f'{named} named, put aside, and the one before used; '
+    f'{count - named} harmless, in what nothing depends on',
+    'lost': lost,
+  }
+
+
+def _damage(path: pathlib.Path, kind: str, rng: np.random.Generator) -> None:
+  files = sorted(file for file in path.rglob('*') if file.is_file())
+  sizes = np.array([file.stat().st_size for file in files])
+  file = files[rng.choice(len(files), p=sizes / sizes.sum())]
+  if kind == 'file missing':
+    file.unlink()
+    return
+  content = bytearray(file.read_bytes())
+  if kind == 'truncated':
+    content = content[: rng.integers(len(content))]
+  else:
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+  file.write_bytes(content)
+
+
+# A full disk
+
+
+def full_disk(directory: pathlib.Path) -> dict:
+  """Fills a small tmpfs under a run that stops, and one that goes on."""
+  train(directory / 'reference')
+  lost, outcome = [], []
+  for policy in ('stop', 'continue'):
+    with _tmpfs(directory / policy, megabytes=8) as disk:
+      if not disk:
+        return {
+          'fault': 'full disk',
+          'tried': {},
+          'outcome': 'not tried: tmpfs cannot be mounted here',
+          'lost': [],
+        }
+      workdir, ballast = disk / 'run', disk / 'ballast'
+      process = start(
+        workdir, *TINY, '--mode=train', f'--config.runner.on_save_error={policy}'
+      )
+      _wait(process, lambda workdir=workdir: bool(steps(workdir)))
+      _fill(ballast)
+      if policy == 'stop':
+        _, err = finish(process, code=1)
+        outcome.append(f'stop: "{err.strip().splitlines()[-1][:160]}…"')
+        lost += [] if steps(workdir) else ['the last good checkpoint']
+        ballast.unlink()
+        train(workdir)
+      else:
+        first = next(line for line in process.stderr if 'could not' in line)
+        outcome.append(f'continue: "{first.strip()[:160]}…"')
+        ballast.unlink()
+        finish(process)
+      lost += differences(workdir, directory / 'reference')
+  return {
+    'fault': 'full disk (tmpfs)',
+    'tried': {'stop': 1, 'continue': 1},
+    'outcome': '; '.join(outcome) + '; with room again, ended like an undisturbed run',
+    'lost': lost,
+  }
+
+
+@contextlib.contextmanager
+def _tmpfs(path: pathlib.Path, megabytes: int) -> Iterator[pathlib.Path | None]:
+  """A small file system of its own at a path; None where that is not allowed."""
+  path.mkdir()
+  options = ['-t', 'tmpfs', '-o', f'size={megabytes}m', 'tmpfs', str(path)]
+  if (
+    not shutil.which('mount')
+    or subprocess.run(['mount', *options], capture_output=True, check=False).returncode
+  ):
+    yield None
+    return
+  try:
+    yield path
+  finally:
+    subprocess.run(['umount', '--lazy', str(path)], check=True)
+
+
+def _fill(path: pathlib.Path) -> None:
+  with path.open('wb', buffering=0) as file, contextlib.suppress(OSError):
+    while True:
+      file.write(bytes(2**16))
+  with path.open('ab', buffering=0) as file, contextlib.suppress(OSError):
+    while True:
+      file.write(b'0')
+
+
+# A batch that is not finite
+
+
+def poisoned_batch(directory: pathlib.Path, step: int = 11) -> dict:
+  """Puts NaN into the images of one step."""
+  train(directory / 'reference')
+  workdir = directory / 'poisoned'
+  program = ('-c', f'POISONED_STEP = {step}\n{_POISONED}')
+  process = start(workdir, *TINY, '--mode=train', program=program)
+  _, err = finish(process, code=1)
+  line = err.strip().splitlines()[-1]
+  batch = json.loads((workdir / 'bad_batch.json').read_text())
+  lost = []
+  if batch['step'] != step or batch['index'][0] != (step - 1) * 32:
+    lost.append(f'which batch: {batch["step"]}')
+  if steps(workdir)[-1] != (step - 1) // 4 * 4:
+    lost.append('the last good checkpoint')
+  train(workdir)
+  lost += differences(workdir, directory / 'reference')
+  return {
+    'fault': 'NaN in a batch',
+    'tried': {'NaN': 1},
+    'outcome': f'"{line[:200]}"; without the NaN, ended like an undisturbed run',
+    'lost': lost,
+  }
+
+
+# Several processes, and two jobs
+
+
+def start_several(
+  workdir: pathlib.Path, *arguments: str, count: int = 2, devices: int = 2
+) -> list[subprocess.Popen]:
+  """Starts processes that train as one, on this machine."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  return [
+    start(
+      workdir,
+      *TINY,
+      '--mode=train',
+      f'--coordinator_address=localhost:{port}',
+      f'--num_processes={count}',
+      f'--process_id={index}',
+      *arguments,
+      devices=devices,
+    )
+    for index in range(count)
+  ]
+
+
+def lose_process(
+  workdir: pathlib.Path, victim: int, rng: np.random.Generator
+) -> tuple[float, str]:
+  """Kills one of two processes at a random step.
+
+  Returns:
+    Seconds until the other one has ended, and what it wrote to stderr.
+
+  Raises:
+    AssertionError: it ended as if nothing had happened.
+  """
+  pair = start_several(workdir)
+  kill(pair[victim], workdir, signal.SIGKILL, 'step', rng)
+  killed_at = time.monotonic()
+  _, err = pair[1 - victim].communicate(timeout=_TIMEOUT_S)
+  seconds = time.monotonic() - killed_at
+  pair[victim].communicate()
+  if pair[1 - victim].returncode == 0:
+    raise AssertionError(f'the other process did not notice: {err}')
+  return seconds, err
+
+
+def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
+  """Kills one of two processes, then starts both again."""
+  rng = np.random.default_rng(seed)
+  for process in start_several(directory / 'reference'):
+    finish(process)
+  tried, lost, longest = collections.Counter(), [], 0.0
+  for number in range(count):
+    workdir = directory / f'run{number}'
+    victim = number % 2
+    seconds, _ = lose_process(workdir, victim, rng)
+    longest = max(longest, seconds)
+    tried[f'process {victim}'] += 1
+    for process in start_several(workdir):
+      finish(process)
+    lost += differences(workdir, directory / 'reference')
+  return {
+    'fault': 'one of two processes killed',
+    'tried': dict(tried),
+    'outcome': f'the other ended with an error within {longest:.0f} s; restarted, both '
+    'ended like undisturbed ones, bit for bit',
+    'lost': lost,
+  }
+
+
+def second_job(directory: pathlib.Path) -> dict:
+  """Starts a job in the working directory of one that runs."""
+  workdir = directory / 'run'
+  first = start(workdir, *TINY, '--mode=train', '--config.training.epochs=30')
+  _wait(first, lambda: bool(steps(workdir)))
+  _, err = finish(start(workdir, *TINY, '--config.training.epochs=30'), code=1)
+  first.send_signal(signal.SIGTERM)
+  out, _ = finish(first)
+  return {
+    'fault': 'second job in a working directory',
+    'tried': {'second job': 1},
+    'outcome': f'"{err.strip().splitlines()[-1]}"',
+    'lost': [] if 'stopped by SIGTERM' in out and 'is in use' in err else [out + err],
+  }
+
+
+def table(rows: Sequence[dict]) -> str:
+  """The results as a Markdown table."""
+  lines = ['| fault | tried | what happened | lost |', '|---|---|---|---|']
+  for row in rows:
+    tried = '; '.join(f'{count} × {name}' for name, count in row['tried'].items())
+    lost = '; '.join(row['lost']) or 'nothing'
+    lines.append(f'| {row["fault"]} | {tried} | {row["outcome"]} | {lost} |')
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  """Tries every fault."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--kills', type=int, default=50)
+  parser.add_argument('--damages', type=int, default=9)
+  parser.add_argument('--lost-processes', type=int, default=4)
+  settings = parser.parse_args()
+  trials = {
+    'kills': lambda path: kills(path, settings.kills),
+    'damage': lambda path: damage(path, settings.damages),
+    'full_disk': full_disk,
+    'poisoned_batch': poisoned_batch,
+    'lost_processes': lambda path: lost_processes(path, settings.lost_processes),
+    'second_job': second_job,
+  }
+  rows = []
+  with tempfile.TemporaryDirectory() as directory:
+    for name, trial in trials.items():
+      path = pathlib.Path(directory) / name
+      path.mkdir()
+      rows.append(trial(path))
+      print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+  print(table(rows))
+  print(json.dumps({'benchmark': 'faults', 'trials': rows}))
+
+
+if __name__ == '__main__':
+  main()

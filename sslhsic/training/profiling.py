@@ -1,0 +1,50 @@
+"""A TensorBoard profile of some steps, with JAX's profiler."""
+
+import pathlib
+import re
+
+import jax
+
+from sslhsic.training import processes
+
+
+class Profile:
+  """Profiles the steps from START to before STOP, on the first process.
+
+  Args:
+    directory: where TensorBoard finds it.
+    steps: 'START:STOP', or None for no profile.
+
+  Raises:
+    ValueError: these are no such steps.
+  """
+
+  def __init__(self, directory: pathlib.Path, steps: str | None):
+    self._directory = directory
+    self._start, self._stop = _parse(steps) if steps else (-1, -1)
+    self._is_running = False
+
+  def before_step(self, step: int) -> None:
+    """Starts before the first step."""
+    if step == self._start and processes.is_first():
+      jax.profiler.start_trace(str(self._directory))
+      self._is_running = True
+
+  def is_due(self, step: int) -> bool:
+    """Whether it ends after this number of updates, once they are done."""
+    return self._is_running and step == self._stop
+
+  def close(self) -> None:
+    """Writes it, if it is running."""
+    if self._is_running:
+      jax.profiler.stop_trace()
+      self._is_running = False
+
+
+def _parse(steps: str) -> tuple[int, int]:
+  match = re.fullmatch(r'(\d+):(\d+)', steps)
+  if not match or int(match[1]) >= int(match[2]):
+    raise ValueError(
+      f'--profile is {steps!r}, expected START:STOP, numbers of steps, such as 10:15'
+    )
+  return int(match[1]), int(match[2])
