@@ -13,11 +13,11 @@ SYSTEM_PYTHON ?= python3
 pretrain: $(VENV)/installed
 	$(PYTHON) -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=$(WORKDIR)
 
-# Lint, then the whole suite.
+# Lint, then the whole suite, its files in order: the long ones do not come last.
 test: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
+	$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 $(VENV)/installed: requirements.txt setup.py
 	$(SYSTEM_PYTHON) -m venv $(VENV)

@@ -32,6 +32,7 @@ setuptools.setup(
     'grain>=0.2.12',
     # On a CPU, jaxlib 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103).
     'jax>=0.10,!=0.10.2,<0.12',
+    'jmp>=0.0.4',
     'matplotlib>=3.9',
     'ml-collections>=1.0',
     'numpy>=2.0',

@@ -36,11 +36,13 @@ ROUNDS = 5
 SECONDS = 8.0
 
 
-def write_jpegs(folder: pathlib.Path, count: int) -> None:
-  """Images of 500×375 with edges and texture, about 70 kB each."""
+def write_jpegs(
+  folder: pathlib.Path, count: int, shape: tuple[int, int] = (375, 500)
+) -> None:
+  """Images of a height and width with edges and texture."""
   rng = np.random.default_rng(0)
   for number in range(count):
-    noise = rng.normal(size=(375, 500, 3)).astype(np.float32)
+    noise = rng.normal(size=(*shape, 3)).astype(np.float32)
     blurred = [cv2.GaussianBlur(noise, (0, 0), sigma) * sigma for sigma in (1, 4, 16)]
     image = 128 + 25 * (sum(blurred) + noise)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90]

@@ -12,7 +12,7 @@ import ml_collections
 from experiments import shared
 from sslhsic.data import sources
 from sslhsic.evaluation import few_label, figures
-from sslhsic.training import measurement
+from sslhsic.training import measurement, processes
 
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
@@ -34,8 +34,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   print(f'{encoder.description}\n\n{"labels/class":>12}{"top-1":>9}')
   for count, accuracy in top1.items():
     print(f'{count:12}{accuracy:9.3f}')
-  (path / 'figures').mkdir(exist_ok=True)
-  figures.few_label_curve(top1, path / 'figures' / 'few_label.png')
+  processes.first_does(lambda: _draw(top1, path / 'figures'))
   return {
     'few_label_top1': top1,
     'encoder': encoder.description,
@@ -47,6 +46,11 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       f'{shared.describe(config)}; one pass over {data.test.source} {data.test.split}'
     },
   }
+
+
+def _draw(top1: dict[int, float], directory: pathlib.Path) -> None:
+  directory.mkdir(exist_ok=True)
+  figures.few_label_curve(top1, directory / 'few_label.png')
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ from sslhsic.evaluation import (
   representations,
 )
 from sslhsic.networks import branches
-from sslhsic.training import runner
+from sslhsic.training import microbatches, runner
 
 
 class State(NamedTuple):
@@ -52,6 +52,21 @@ class State(NamedTuple):
   average: optax.EmaState
 
 
+class Features(NamedTuple):
+  """What the online network gives the losses, of n images.
+
+  Attributes:
+    views: [n, d] of view 1 and of view 2; predictions with a target network, else
+      projections.
+    projection: [n, d] of view 1.
+    logits: [n, num_classes] of view 1, or None.
+  """
+
+  views: list[chex.Array]
+  projection: chex.Array
+  logits: chex.Array | None
+
+
 class Pretrain:
   """The experiment; see `sslhsic.training.experiment` for the contract."""
 
@@ -65,6 +80,9 @@ class Pretrain:
     self.batch_size = config.training.batch_size
     for batch_size in (self.batch_size, config.evaluation.batch_size):
       parallel.per_device(batch_size)
+    microbatches.check(
+      parallel.per_device(self.batch_size), config.training.num_microbatches
+    )
     self._config = config
     self._train_source = sources.create(data.source, data.train_split)
     self._evaluation_sources = [
@@ -93,13 +111,19 @@ class Pretrain:
   @property
   def summary(self) -> str:
     """What is trained, in a line."""
-    config, optimizer = self._config, self._config.optimizer
+    config, optimizer, training = (
+      self._config,
+      self._config.optimizer,
+      self._config.training,
+    )
+    count = training.num_microbatches
     peak = optim.scaled_learning_rate(optimizer.base_learning_rate, self.batch_size)
     return (
       f'{config.loss.name} {"with" if self._target else "without"} target network, '
       f'{config.network.encoder} on {config.data.source}: '
       f'{len(self._train_source):,} images, {self.num_steps:,} steps of '
-      f'{self.batch_size} images on {len(parallel.devices())} device(s), learning rate '
+      f'{self.batch_size} images {f"in {count} microbatches " if count > 1 else ""}on '
+      f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
       f'{peak:g} = {optimizer.base_learning_rate:g}·{self.batch_size}/256'
       f'{self._unmeasured}'
     )
@@ -123,6 +147,7 @@ class Pretrain:
       'encoder_options': network.encoder_options,
       'head': network.head,
       'axis_name': parallel.AXIS_NAME,
+      'precision': self._config.training.precision,
     }
     self._online = branches.online(
       **shared,
@@ -204,6 +229,17 @@ class Pretrain:
     )
     return scalars
 
+  def compile(self, rng: chex.PRNGKey) -> jax.stages.Compiled:
+    """Compiles the step before it is taken, to look at it; takes a batch of the input.
+
+    Args:
+      rng: a key like those that `step` is given.
+    """
+    batch = next(self._input)
+    lowered = self._pmapped_step.lower(self.state, batch, rng, jnp.int32(0))
+    self._pmapped_step = lowered.compile()
+    return self._pmapped_step
+
   def _step(
     self,
     state: State,
@@ -244,16 +280,24 @@ class Pretrain:
 
   def gradients(self, state: State, batch: dict[str, chex.Array], rng: chex.PRNGKey):
     """Gradients by `params` and `loss_params`, new batch statistics, scalars."""
-    grad_fn = jax.grad(self._total_loss, argnums=(0, 1), has_aux=True)
-    gradients, (network_state, target_state, scalars) = grad_fn(
-      state.params,
-      state.loss_params,
-      state,
-      self._augment(batch),
-      batch['label'],
-      rng,
+    views = microbatches.apply(
+      self._augment, microbatches.split(batch, self._config.training.num_microbatches)
     )
-    gradients, scalars = parallel.pmean((gradients, scalars))
+    online, network_state, pullback = microbatches.features_and_pullback(
+      self._online_features, state.params, state.network_state, views
+    )
+    target, target_state = None, None
+    if self._target:
+      target, target_state = microbatches.features(
+        self._target_features, state.target_params, state.target_state, views
+      )
+    grad_fn = jax.grad(self._total_loss, argnums=(0, 1), has_aux=True)
+    (by_features, loss_gradients), scalars = grad_fn(
+      online, state.loss_params, target, batch['label'], rng
+    )
+    gradients, scalars = parallel.pmean(
+      ((pullback(by_features), loss_gradients), scalars)
+    )
     return gradients, network_state, target_state, scalars
 
   def _augment(self, batch: dict[str, chex.Array]) -> list[chex.Array]:
@@ -263,26 +307,33 @@ class Pretrain:
       for view, policy in enumerate(self._policies)
     ]
 
+  def _online_features(
+    self, params: hk.Params, network_state: hk.State, views: list[chex.Array]
+  ) -> tuple[Features, hk.State]:
+    outputs, network_state = _forward(self._online, params, network_state, views)
+    compared = [
+      out.projection if out.prediction is None else out.prediction for out in outputs
+    ]
+    return Features(compared, outputs[0].projection, outputs[0].logits), network_state
+
+  def _target_features(
+    self, params: hk.Params, network_state: hk.State, views: list[chex.Array]
+  ) -> tuple[list[chex.Array], hk.State]:
+    outputs, network_state = _forward(self._target, params, network_state, views)
+    return [out.projection for out in outputs], network_state
+
   def _total_loss(
     self,
-    params: hk.Params,
+    online: Features,
     loss_params: chex.ArrayTree,
-    state: State,
-    views: list[chex.Array],
+    target: list[chex.Array] | None,
     labels: chex.Array,
     rng: chex.PRNGKey,
-  ) -> tuple[chex.Array, Any]:
+  ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """The loss and, on stopped gradients, that of the monitoring classifier."""
-    outputs, network_state = _forward(self._online, params, state.network_state, views)
-    target, target_state = None, None
-    online = jnp.stack([out.projection for out in outputs])
-    if self._target:
-      online = jnp.stack([out.prediction for out in outputs])
-      targets, target_state = _forward(
-        self._target, state.target_params, state.target_state, views
-      )
-      target = jax.lax.stop_gradient(jnp.stack([out.projection for out in targets]))
-    projections = losses.Projections(online, target)
+    projections = losses.Projections(
+      jnp.stack(online.views), None if target is None else jnp.stack(target)
+    )
     unit_norm = jax.tree.map(losses.l2_normalize, projections)
     loss, scalars = self._loss(
       loss_params,
@@ -296,13 +347,13 @@ class Pretrain:
         self._loss.kernel_of(loss_params),
         parallel.AXIS_NAME,
       )
-    classifier_loss, classifier_scalars = _classify(outputs[0].logits, labels)
+    classifier_loss, classifier_scalars = _classify(online.logits, labels)
     scalars |= classifier_scalars | {
       'projection_std': diagnostics.feature_std(
-        outputs[0].projection, parallel.AXIS_NAME
+        jax.lax.stop_gradient(online.projection), parallel.AXIS_NAME
       ),
     }
-    return loss + classifier_loss, (network_state, target_state, scalars)
+    return loss + classifier_loss, scalars
 
   def _update_target(
     self, target_params: hk.Params | None, params: hk.Params, global_step: chex.Array

@@ -19,7 +19,7 @@ import numpy as np
 from experiments import finetune, shared
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
-from sslhsic.training import measurement, runner
+from sslhsic.training import measurement, processes, runner
 
 PARTS = ('train', 'validation', 'test')
 
@@ -35,10 +35,13 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   results, protocols = {}, {}
   for name in names:
     directory = path / name
-    if not (directory / 'results.json').exists():
+    found = _read_results(directory)
+    if not found:
       print(f'{name}:')
       PROTOCOLS[config.protocol](task_config(config, name), directory)
-    found = json.loads((directory / 'results.json').read_text(encoding='utf-8'))
+      found = _read_results(directory)
+    if not found:  # A signal has stopped it, which the runner has said.
+      raise SystemExit(0)
     metric = config.tasks[name].metric
     results[name] = {'metric': metric, 'value': found[f'{config.protocol}_{metric}']}
     protocols[name] = found['protocol']
@@ -51,18 +54,23 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   }
 
 
+def _read_results(directory: pathlib.Path) -> dict[str, Any]:
+  """Of a task; empty if it is not done. The same in all processes."""
+  file = directory / 'results.json'
+  text = file.read_text(encoding='utf-8') if file.exists() else '{}'
+  return json.loads(processes.from_first(text.encode()))
+
+
 def chosen(config: ml_collections.ConfigDict) -> list[str]:
-  """Names of the tasks of `config.only`, by default all.
+  """Names of the tasks to do.
 
   Raises:
-    ValueError: there is no such task.
+    ValueError: there is no such task, or none is named.
   """
-  names = list(config.only) or list(config.tasks)
-  unknown = [name for name in names if name not in config.tasks]
-  if unknown:
+  names = list(config.only)
+  if not names or not set(names) <= set(config.tasks):
     raise ValueError(
-      f'unknown task {unknown[0]!r} in config.only; use some of '
-      f'{", ".join(config.tasks)}'
+      f'config.only is {tuple(names)}; name some of {", ".join(config.tasks)}'
     )
   return names
 
@@ -106,7 +114,10 @@ def task_config(
 
 def fine_tuned(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
   """The whole network, over the grid; see `finetune`."""
-  runner.Runner(finetune.FineTune, config, path, 'train_and_eval').run()
+  try:
+    runner.Runner(finetune.FineTune, config, path, 'train_and_eval').run()
+  except runner.TrainingError as error:
+    raise ValueError(str(error)) from error
 
 
 def linear(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
@@ -158,16 +169,23 @@ def _cached(
 ) -> representations.Split:
   """Embeddings of a part of the data, extracted once and kept on disk."""
   file = path / f'embeddings-{frozen.fingerprint}-{part}.npz'
-  if not file.exists():
-    split = frozen.embed(source)
-    temporary = file.with_suffix('.tmp')
-    with temporary.open('wb') as opened:
-      np.savez(opened, **split._asdict())
-      opened.flush()
-      os.fsync(opened.fileno())
-    temporary.replace(file)
-  with np.load(file, allow_pickle=False) as arrays:
-    return representations.Split(arrays['features'], arrays['labels'])
+  is_there = json.loads(processes.from_first(json.dumps(file.exists()).encode()))
+  if is_there:
+    with np.load(file, allow_pickle=False) as arrays:
+      return representations.Split(arrays['features'], arrays['labels'])
+  split = frozen.embed(source)
+  processes.first_does(lambda: _write_arrays(file, split._asdict()))
+  return split
+
+
+def _write_arrays(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+  """Whole or not at all."""
+  temporary = file.with_suffix('.tmp')
+  with temporary.open('wb') as opened:
+    np.savez(opened, **arrays)
+    opened.flush()
+    os.fsync(opened.fileno())
+  temporary.replace(file)
 
 
 def table(config: ml_collections.ConfigDict, results: dict[str, Any]) -> str:

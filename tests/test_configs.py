@@ -1,11 +1,23 @@
-"""The configurations of pre-training."""
+"""The configurations: complete, and of names that there are."""
 
 import importlib
 import pathlib
 
 import pytest
 
-from sslhsic.data import sources
+from sslhsic import augment
+from sslhsic.data import sources, splits
+from sslhsic.evaluation import metrics
+from sslhsic.networks import resnet
+
+# Each evaluation's configuration that says everything; the others say what differs.
+COMPLETE = {
+  'linear_eval': 'imagenet',
+  'finetune': 'imagenet_1pct',
+  'knn': 'imagenet',
+  'few_label': 'imagenet',
+  'transfer': None,  # Two protocols, of different settings.
+}
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / 'configs' / 'pretrain').glob('*.py'))
@@ -43,3 +55,53 @@ def test_schedule_is_the_preset_of_its_length(name):
     config.target_base_decay,
   )
   assert preset == BYOL_PRESETS[config.training.epochs]
+
+
+def _evaluations():
+  return [
+    (folder, path.stem)
+    for folder in COMPLETE
+    for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
+  ]
+
+
+def _get(folder, name):
+  return importlib.import_module(f'configs.{folder}.{name}').get_config()
+
+
+def _fields(config):
+  return {key for key, value in config.items()} | {
+    f'{section}.{key}'
+    for section, values in config.items()
+    if hasattr(values, 'items') and section not in ('tasks', 'published')
+    for key in values
+  }
+
+
+@pytest.mark.parametrize(('folder', 'name'), _evaluations())
+def test_evaluation_names_only_what_there_is(folder, name):
+  config = _get(folder, name)
+  complete = COMPLETE[folder] or ('finetune' if 'finetune' in name else 'linear')
+  assert _fields(config) == _fields(_get(folder, complete))
+  assert config.init_from == ''
+  assert config.network.encoder in resnet.PRESETS
+  if 'augment' in config:
+    augment.create(config.augment.policy)
+  parts = ('train', 'validation', 'test')
+  for task in config.get('tasks', {}).values():
+    assert task.source.partition(':')[0] in sources.SOURCES
+    assert task.metric in metrics.METRICS
+    for part in parts:
+      splits.parse(task[part])
+  for part in parts:
+    if config.data.get(part, {'source': ''})['source']:
+      assert config.data[part].source.partition(':')[0] in sources.SOURCES
+      splits.parse(config.data[part].split)
+
+
+def test_published_rows_name_the_tasks():
+  for name in ('linear', 'finetune'):
+    config = _get('transfer', name)
+    assert len(config.tasks) == 12
+    for row in config.published.values():
+      assert row.keys() == config.tasks.keys()

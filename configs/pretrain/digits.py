@@ -63,6 +63,8 @@ def get_config() -> ml_collections.ConfigDict:
     'batch_size': 128,  # Over all devices.
     'epochs': 80,
     'warmup_epochs': 10,
+    'precision': 'float32',  # Of the networks; or 'bfloat16'.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation = {
     'train_split': 'train',

@@ -68,6 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
     'batch_size': 4096,  # Over all devices.
     'epochs': 1000,
     'warmup_epochs': 10,
+    'precision': 'float32',  # Of the networks; or 'bfloat16'.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation = {
     'train_split': 'train[:100000]',  # What kNN looks in.

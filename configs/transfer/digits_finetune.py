@@ -24,4 +24,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.batch_size = 360
   config.runner.checkpoint_every = 100
   config.published = {}
+  config.only = ('digits', 'digits_10pct')
   return config

@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.update(crop_size=0, mean=(0.3053,), std=(0.3760,))
   config.evaluation.batch_size = 360
   config.published = {}
+  config.only = ('digits', 'digits_10pct')
   return config
 
 

@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
   for field in ('train', 'validation', 'test'):
     del config.data[field]
   config.protocol = 'finetune'
-  config.only = ()  # Names of tasks; empty: all.
+  config.only = linear.NAMES  # Tasks to do, in the order of the table.
   config.tasks = linear.tasks()
   config.retrain = True
   config.training = {

@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.init_from = ''  # A pre-training run, DIR/checkpoints/STEP, or 'random'.
   config.network = {'encoder': 'resnet50', 'encoder_options': {}}
   config.protocol = 'linear'  # Or 'finetune'.
-  config.only = ()  # Names of tasks; empty: all.
+  config.only = NAMES  # Tasks to do, in the order of the table.
   config.tasks = tasks()
   config.data = {
     'crop_size': 224,  # Pixels.

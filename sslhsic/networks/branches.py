@@ -7,7 +7,7 @@ import chex
 import haiku as hk
 import jax
 
-from sslhsic.networks import heads, resnet
+from sslhsic.networks import heads, mixed_precision, resnet
 
 
 class Outputs(NamedTuple):
@@ -35,6 +35,7 @@ def online(
   with_predictor: bool,
   num_classes: int,
   axis_name: str | None = None,
+  precision: str = 'float32',
 ) -> hk.TransformedWithState:
   """Encoder, projector, and if wanted predictor and a classifier for monitoring.
 
@@ -45,10 +46,15 @@ def online(
     with_predictor: whether there is a predictor; only with a target network.
     num_classes: of the classifier; 0: there is none.
     axis_name: the mapped axis over which batch statistics are synchronised.
+    precision: in which the network computes, see `mixed_precision`. The classifier
+      computes in float32.
 
   Returns:
     Functions init and apply of (images [n, H, W, C], is_training); apply gives
-    `Outputs`.
+    `Outputs`, float32.
+
+  Raises:
+    ValueError: there is no such precision.
   """
 
   encode = _encoder_and_projector(encoder, encoder_options, head, axis_name)
@@ -65,7 +71,7 @@ def online(
       logits = classifier(jax.lax.stop_gradient(embedding))
     return Outputs(embedding, projection, prediction, logits)
 
-  return hk.transform_with_state(forward)
+  return hk.transform_with_state(mixed_precision.policy(precision)(forward))
 
 
 def target(
@@ -74,6 +80,7 @@ def target(
   encoder_options: Mapping,
   head: Mapping,
   axis_name: str | None = None,
+  precision: str = 'float32',
 ) -> hk.TransformedWithState:
   """Encoder and projector; arguments, and names of parameters, as in `online`."""
   encode = _encoder_and_projector(encoder, encoder_options, head, axis_name)
@@ -81,7 +88,7 @@ def target(
   def forward(images: chex.Array, is_training: bool) -> Outputs:
     return Outputs(*encode(images, is_training))
 
-  return hk.transform_with_state(forward)
+  return hk.transform_with_state(mixed_precision.policy(precision)(forward))
 
 
 def _encoder_and_projector(encoder, encoder_options, head, axis_name):

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import numpy as np
+import optax
 
+from sslhsic import optim
 from sslhsic.networks import classifier
 from sslhsic.training import checkpoint
 
@@ -63,7 +65,7 @@ def load(
   _check_normalization(config, mean, std, init_from)
   found = checkpoint.read(workdir / 'checkpoints', step)
   state = found.arrays['state']
-  average = _debias(state['average'], config['weight_ema_decay'])
+  average = _averaged(state['average'], config['weight_ema_decay'])
   where = f'{init_from}, step {found.step}'
   return _start(
     _replace_encoder(params, average, where),
@@ -97,10 +99,10 @@ def _check_normalization(config, mean, std, init_from):
     )
 
 
-def _debias(average: Mapping[str, Any], decay: float) -> hk.Params:
-  """As `optim.averaged`, of arrays that were read."""
-  bias = np.float32(1 - decay ** int(average['count']))
-  return jax.tree.map(lambda x: x / bias, average['ema'])
+def _averaged(average: Mapping[str, Any], decay: float) -> hk.Params:
+  """Of the state of `optim.weight_ema`, as it was read."""
+  state = optax.EmaState(count=average['count'], ema=average['ema'])
+  return jax.device_get(jax.jit(lambda state: optim.averaged(state, decay))(state))
 
 
 def _replace_encoder(initial, found, where):

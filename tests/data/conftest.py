@@ -1,41 +1,13 @@
 """Data sets as TFDS prepares them, made up."""
 
-import io
-from typing import ClassVar
-
 import pytest
 import tensorflow_datasets as tfds
+
+from tests import tfds_data_sets
 
 LABEL = {'label': tfds.features.ClassLabel(num_classes=5)}
 SEVERAL = tfds.features.Sequence(tfds.features.ClassLabel(num_classes=5))
 LABELS = {'labels': SEVERAL, 'labels_no_difficult': SEVERAL}
-
-
-def _builder_class(data_set, features, make_label, counts, encode):
-  class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    name = data_set
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos: ClassVar = {}  # TFDS would look for a file beside this one.
-
-    def _info(self):
-      image = {'image': tfds.features.Image(), 'other': tfds.features.Text()}
-      return tfds.core.DatasetInfo(
-        builder=self, features=tfds.features.FeaturesDict(image | features)
-      )
-
-    def _split_generators(self, dl_manager):
-      starts = range(0, 100 * len(counts), 100)
-      return {
-        split: self._generate_examples(range(start, start + count))
-        for start, (split, count) in zip(starts, counts.items(), strict=True)
-      }
-
-    def _generate_examples(self, numbers):
-      for number in numbers:
-        image = io.BytesIO(encode(number))
-        yield number, {'image': image, 'other': 'text', **make_label(number)}
-
-  return Builder
 
 
 @pytest.fixture(scope='session')
@@ -59,10 +31,7 @@ def prepared(tmp_path_factory, encoded_image):
     ('toy_multi', LABELS, labels, splits),
     ('toy_plain', {}, lambda number: {}, splits),
   ):
-    builder = _builder_class(*arguments, encode=encoded_image)(
-      data_dir=directory, file_format='array_record'
-    )
-    builder.download_and_prepare()
+    tfds_data_sets.prepare(directory, *arguments, encode=encoded_image)
   return directory
 
 

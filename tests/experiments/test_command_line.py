@@ -36,7 +36,7 @@ def pretrain(start):
 
 
 def _finish(process):
-  out, err = process.communicate(timeout=300)
+  out, err = process.communicate(timeout=600)
   assert process.returncode == 0, err
   return out
 
@@ -152,7 +152,7 @@ def mistaken(start, tmp_path_factory):
       json.dumps([str(errors), *TINY, f'--workdir={workdir}', *arguments]) + '\n'
       for errors, workdir, *arguments in runs
     ),
-    timeout=300,
+    timeout=600,
   )
   assert process.returncode == 0, err
   return {
@@ -174,7 +174,7 @@ def test_directory_of_another_configuration_is_left_alone(whole, pretrain):
   workdir, _ = whole
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
   process = pretrain(workdir, '--config.seed=1')
-  _, errors = process.communicate(timeout=120)
+  _, errors = process.communicate(timeout=600)
   message = 'holds a run of another configuration (seed: 0 there, 1 here)'
   assert message in _one_line(process.returncode, errors)
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before

@@ -42,7 +42,7 @@ def pretrain_on(start, tmp_path):
       *arguments,
       **environment,
     )
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
   return run

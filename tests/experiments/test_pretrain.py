@@ -1,5 +1,7 @@
 """Pre-training: equal on any number of devices, and the published configuration."""
 
+import itertools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -119,29 +121,25 @@ def test_instruments_are_logged_with_every_step():
 
 @pytest.fixture(scope='module')
 def trained():
-  """An experiment after two steps, with its state before them."""
-  experiment = pretrain.Pretrain('train', jax.random.key(0), _tiny())
-  before = jax.device_get(parallel.first(experiment.state))
-  _step(experiment, 2)  # At the first, the learning rate is zero.
-  return experiment, before
+  """An experiment after two large steps, with its states before, between and after."""
+  config = _tiny(**{'training.warmup_epochs': 0, 'optimizer.base_learning_rate': 0.5})
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  states = [jax.device_get(parallel.first(experiment.state))]
+  for step in range(2):
+    experiment.step(step, jax.random.key(step))
+    states.append(jax.device_get(parallel.first(experiment.state)))
+  return experiment, states
 
 
 def test_target_network_follows_the_updated_online_network(trained):
-  experiment, before = trained
-  after = jax.device_get(parallel.first(experiment.state))
-  once = jax.tree.map(
-    lambda target, online: 0.9 * target + 0.1 * online,
-    before.target_params['encoder/stem_conv'],
-    before.params['encoder/stem_conv'],
-  )
-  twice = 0.9 * once['w'] + 0.1 * after.params['encoder/stem_conv']['w']
-  np.testing.assert_allclose(
-    after.target_params['encoder/stem_conv']['w'], twice, rtol=1e-3, atol=1e-5
-  )
-  assert np.any(
-    before.target_params['encoder/stem_conv']['w']
-    != before.params['encoder/stem_conv']['w']
-  )
+  _, states = trained
+  weights = lambda params: params['encoder/stem_conv']['w']
+  assert np.any(weights(states[0].target_params) != weights(states[0].params))
+  for before, after in itertools.pairwise(states):
+    expected = 0.9 * weights(before.target_params) + 0.1 * weights(after.params)
+    np.testing.assert_allclose(
+      weights(after.target_params), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_evaluation_measures_without_changing_the_state(trained):

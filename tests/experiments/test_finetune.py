@@ -1,0 +1,138 @@
+"""Fine-tuning: the grid, and a run that is killed in it."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.finetune import digits_1pct
+from experiments import finetune
+from sslhsic import parallel
+from sslhsic.training import runner
+
+
+@pytest.fixture(autouse=True)
+def _two_devices(monkeypatch):
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+
+
+def _config(**changes):
+  config = digits_1pct.get_config()
+  config.init_from = 'random'
+  config.network.encoder_options = {'channels_per_group': (4, 8)}
+  config.data.train.split = 'train[:20]'
+  config.data.validation.split = 'train[20:60]'
+  config.data.test.split = 'test[:45]'
+  config.training.update(
+    batch_size=8,
+    epochs=(),
+    steps=(4,),
+    learning_rates=(0.1, 1e-6),
+    learning_rate_batch_size=8,
+  )
+  config.retrain = True
+  config.evaluation.batch_size = 32
+  config.runner.checkpoint_every = 1
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def test_grid_has_every_combination():
+  config = digits_1pct.get_config()
+  config.training.update(
+    batch_size=10,
+    epochs=(3, 5),
+    learning_rates=(0.1, 0.2),
+    learning_rate_batch_size=5,
+    weight_decays=(0.0, 1e-3),
+  )
+  settings = finetune.grid(config, num_examples=25)
+  expected = [
+    (rate, decay / rate, steps)
+    for steps in (7, 12)
+    for rate in (0.2, 0.4)
+    for decay in (0.0, 1e-3)
+  ]
+  np.testing.assert_allclose(settings, expected)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'training.epochs': (3,)}, 'give the lengths to try as one of them'),
+    ({'training.steps': ()}, 'give the lengths to try as one of them'),
+    ({'training.steps': (0,)}, 'make no step of 8; use smaller batches'),
+    ({'data.validation.source': ''}, '2 settings and no validation split'),
+    ({'training.steps': (4, 5)}, 'one length in steps or epochs'),
+    ({'metric': 'top2'}, "unknown metric 'top2'; use one of top1"),
+    ({'data.train.source': 'digit'}, "unknown data source 'digit'"),
+  ],
+)
+def test_mistakes_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    finetune.FineTune('train', jax.random.key(0), _config(**changes))
+
+
+class Killed(finetune.FineTune):
+  """Ends the process, so to say, after a number of steps."""
+
+  steps_left = 0
+
+  def step(self, global_step, rng):
+    if not Killed.steps_left:
+      raise KeyboardInterrupt
+    Killed.steps_left -= 1
+    return super().step(global_step, rng)
+
+
+def _run(path, experiment=finetune.FineTune):
+  made = runner.Runner(experiment, _config(), path, 'train')
+  made.run()
+  return made._experiment
+
+
+def test_killed_run_ends_with_the_same_bits(tmp_path):
+  """Killed within a training, between two, and in the last on all examples."""
+  whole = _run(tmp_path / 'whole')
+  assert whole.num_steps == 3 * 4
+  for steps in (2, 2, 6):
+    Killed.steps_left = steps
+    with pytest.raises(KeyboardInterrupt):
+      _run(tmp_path / 'killed', Killed)
+  resumed = _run(tmp_path / 'killed')
+  assert resumed._scores == whole._scores
+  assert len(whole._scores) == 2
+  for x, y in zip(
+    jax.tree.leaves(resumed.best), jax.tree.leaves(whole.best), strict=True
+  ):
+    np.testing.assert_array_equal(x, y)
+  report = resumed.report(12, tmp_path)
+  assert report['setting']['learning_rate'] == pytest.approx(0.1)
+  assert 0 <= report['finetune_top1'] <= report['finetune_top5'] <= 1
+  assert 'trained again on train and validation' in report['protocol']['finetune_top1']
+
+
+def test_best_network_is_that_of_the_best_score(monkeypatch):
+  """Of equal scores, the first."""
+  experiment = finetune.FineTune('train', jax.random.key(0), _config(retrain=False))
+  start = experiment.position
+  for scores in ((0.5, 0.4), (0.4, 0.5), (0.5, 0.5)):
+    experiment.position = start | {'scores': []}
+    given = iter(scores)
+    monkeypatch.setattr(experiment, '_score', lambda *_, given=given: next(given))
+    ends = []
+    for step in range(8):
+      experiment.step(step, jax.random.key(0))
+      if step % 4 == 3:
+        ends.append(jax.device_get(experiment.state.network))
+    assert experiment._scores == list(scores)
+    for x, y in zip(
+      jax.tree.leaves(experiment.best),
+      jax.tree.leaves(ends[int(np.argmax(scores))]),
+      strict=True,
+    ):
+      np.testing.assert_array_equal(x, y)
+
+
+def test_learning_rate_is_a_cosine():
+  values = [finetune.cosine(0.2, step, 10) for step in (0, 5, 10)]
+  np.testing.assert_allclose(values, [0.2, 0.1, 0.0], atol=1e-7)

@@ -1,0 +1,209 @@
+"""Pre-training in microbatches and in bfloat16, against the whole batch in float32."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs.pretrain import digits
+from experiments import pretrain
+from sslhsic import losses, parallel
+from sslhsic.data import loader, sources
+from sslhsic.networks import resnet
+
+BATCH_SIZE = 64
+LOSSES = ('ssl_hsic', 'info_nce', 'byol', 'barlow_twins', 'vicreg')
+
+
+@pytest.fixture(scope='module')
+def batch():
+  """A global batch, on the host."""
+  source = sources.create('digits', 'train')
+  return next(loader.two_views(source, batch_size=BATCH_SIZE, seed=0))
+
+
+@pytest.fixture(scope='module')
+def plain():
+  """The experiment as configured: whole batches, float32."""
+  return _experiment()
+
+
+def _experiment(mode='eval', **changes):
+  config = digits.get_config()
+  config.training.batch_size = BATCH_SIZE
+  config.augment.views = ('none', 'none')
+  config.network.head = {'hidden_size': 16, 'output_size': 8}
+  config.network.encoder_options = {
+    'blocks_per_group': (1,),
+    'channels_per_group': (4,),
+  }
+  config.update_from_flattened_dict(changes)
+  return pretrain.Pretrain(mode, jax.random.key(0), config)
+
+
+def _without_batch_norm(monkeypatch):
+  """Replaces batch norm in all networks by a scale of every channel."""
+
+  def scale(x, *, name, **_):
+    shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+    return x * hk.get_parameter(f'{name}_scale', shape, init=jnp.ones)
+
+  monkeypatch.setattr(resnet, 'batch_norm', scale)
+
+
+def _run(experiment, batch, names, function, num_devices=1):
+  """The results of a function on the devices for every loss, in one program."""
+
+  def of_all(state, batch, rng):
+    results = {}
+    for name in names:
+      experiment._loss = losses.create(name)
+      results[name] = function(
+        state._replace(loss_params=experiment._loss.init(rng)), batch, rng
+      )
+    return results
+
+  state = parallel.first(experiment.state)
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(parallel, 'devices', lambda: jax.devices()[:num_devices])
+    mapped = parallel.pmap(of_all, in_axes=(0, 0, None))
+    arguments = parallel.replicate(state), parallel.shard(batch), jax.random.key(1)
+    return jax.device_get(parallel.first(mapped(*arguments)))
+
+
+def _in_microbatches(experiment, count):
+  """`Pretrain.gradients` with another number of microbatches."""
+
+  def gradients(*arguments):
+    experiment._config.training.num_microbatches = count
+    return experiment.gradients(*arguments)
+
+  return gradients
+
+
+def _by_hand(experiment, num_microbatches, state, batch, rng):
+  """`Pretrain.gradients` as one graph that keeps all, differentiated as a whole."""
+  views = experiment._augment(batch)
+
+  def features(forward, params, network_state):
+    parts = []
+    for j in range(num_microbatches):
+      rows = [view[j::num_microbatches] for view in views]
+      part, network_state = forward(params, network_state, rows)
+      parts.append(part)
+    interleave = lambda *x: jnp.stack(x, axis=1).reshape(-1, *x[0].shape[1:])
+    return jax.tree.map(interleave, *parts), network_state
+
+  def loss(params, loss_params):
+    online, network_state = features(
+      experiment._online_features, params, state.network_state
+    )
+    target, target_state = None, None
+    if experiment._target:
+      target, target_state = features(
+        experiment._target_features, state.target_params, state.target_state
+      )
+      target = jax.lax.stop_gradient(target)
+    value, scalars = experiment._total_loss(
+      online, loss_params, target, batch['label'], rng
+    )
+    return value, (network_state, target_state, scalars)
+
+  grad_fn = jax.grad(loss, argnums=(0, 1), has_aux=True)
+  gradients, rest = grad_fn(state.params, state.loss_params)
+  return (gradients, *rest)
+
+
+def _assert_close(actual, expected, tolerance):
+  """Relative to the size of each array; `(gradients, …)` of `Pretrain.gradients`."""
+  gradient_norm = optax.tree.norm(expected[0][0])
+  leaves = jax.tree_util.tree_leaves_with_path(expected)
+  for (path, y), x in zip(leaves, jax.tree.leaves(actual), strict=True):
+    # A bias before a batch norm has no gradient, only rounding.
+    is_idle = "linear_0']['b']" in jax.tree_util.keystr(path)
+    size = gradient_norm if is_idle else np.linalg.norm(y)
+    assert np.linalg.norm(x - y) <= tolerance * size, path
+
+
+@pytest.mark.parametrize('target_network', [True, False])
+def test_microbatched_gradient_is_that_of_the_whole_batch(
+  monkeypatch, batch, target_network
+):
+  """Every loss, without batch norm, on two devices."""
+  _without_batch_norm(monkeypatch)
+  names = [name for name in LOSSES if target_network or name != 'byol']
+  experiment = _experiment(target_network=target_network)
+  by_hand = functools.partial(_by_hand, experiment, 1)
+  expected = _run(experiment, batch, names, by_hand)
+  microbatched = _in_microbatches(experiment, 4)
+  actual = _run(experiment, batch, names, microbatched, num_devices=2)
+  for name in names:
+    _assert_close(actual[name], expected[name], 1e-5)
+
+
+def test_batch_statistics_are_those_of_each_microbatch(plain, batch):
+  """Gradients, moving averages and scalars."""
+  names = ['ssl_hsic']
+  by_hand = functools.partial(_by_hand, plain, 4)
+  expected = _run(plain, batch, names, by_hand)['ssl_hsic']
+  microbatched = _in_microbatches(plain, 4)
+  of_one = _run(plain, batch, names, microbatched)['ssl_hsic']
+  _assert_close(of_one, expected, 1e-5)
+  counter = of_one[1]['encoder/stem_batchnorm/~/mean_ema']['counter']
+  assert counter == 2 * 4  # Views and microbatches.
+  # At the start, a batch norm of almost equal features magnifies rounding.
+  of_two = _run(plain, batch, names, microbatched, num_devices=2)['ssl_hsic']
+  _assert_close(of_two, expected, 1e-3)
+
+
+def test_memory_falls_with_the_number_of_microbatches(plain, batch):
+  """In BYOL, whose loss itself takes little."""
+  plain._loss = losses.create('byol')
+  state = plain.state._replace(loss_params=())
+  used = {}
+  for count in (1, 4):
+    batch_of = {name: np.concatenate([x] * 4) for name, x in batch.items()}
+    with pytest.MonkeyPatch.context() as patched:
+      patched.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+      step = parallel.pmap(_in_microbatches(plain, count), in_axes=(0, 0, None))
+      arguments = (
+        parallel.replicate(parallel.first(state)),
+        parallel.shard(batch_of),
+        jax.random.key(1),
+      )
+      analysis = step.lower(*arguments).compile().memory_analysis()
+    used[count] = analysis.temp_size_in_bytes
+  assert used[4] < 0.5 * used[1], used
+
+
+def test_bfloat16_is_close_to_float32_and_leaves_the_state_in_float32(
+  monkeypatch, plain, batch
+):
+  names = ['vicreg']
+  exact = _run(plain, batch, names, _in_microbatches(plain, 1))['vicreg']
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+  changes = {'training.precision': 'bfloat16', 'loss.name': 'vicreg'}
+  experiment = _experiment('train', **changes)
+  rounded = _run(experiment, batch, names, experiment.gradients)['vicreg']
+  np.testing.assert_allclose(rounded[3]['loss'], exact[3]['loss'], rtol=0.01)
+  difference = optax.tree.sub(rounded[0][0], exact[0][0])
+  ratio = optax.tree.norm(difference) / optax.tree.norm(exact[0][0])
+  assert 1e-3 < ratio < 0.15
+
+  types = lambda: jax.tree.map(lambda x: x.dtype, experiment.state)
+  before = types()
+  scalars = experiment.step(0, jax.random.key(0))
+  assert types() == before
+  assert {str(x.dtype) for x in scalars.values()} == {'float32'}
+  assert {str(x) for x in jax.tree.leaves(before)} == {'float32', 'int32'}
+
+
+def test_microbatches_that_do_not_divide_are_refused():
+  with pytest.raises(
+    ValueError, match='8 images per device do not divide into 3 micro'
+  ):
+    _experiment(**{'training.num_microbatches': 3})
