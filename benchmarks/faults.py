@@ -29,18 +29,24 @@ from sslhsic.training import checkpoint, writers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# A run of 40 steps of a small network, a checkpoint every 4.
+# A run of 20 steps of a small network, a checkpoint every 4.
 TINY = (
+  '--config.data.train_split=train[:320]',
   '--config.training.batch_size=32',
-  '--config.training.epochs=1',
+  '--config.training.epochs=2',
   '--config.training.warmup_epochs=0',
   '--config.network.head.hidden_size=16',
   '--config.network.encoder_options={"channels_per_group": (4, 8)}',
+  '--config.evaluation.train_split=train[:400]',
+  '--config.evaluation.test_split=test[:90]',
+  '--config.evaluation.batch_size=90',
+  '--config.evaluation.protocol.labels_per_class=(1, 10)',
   '--config.runner.checkpoint_every=4',
   '--config.runner.log_every=1',
   '--config.runner.evaluate_every=0',
 )
-NUM_STEPS = 44
+# One of 200 steps.
+LONG = (*TINY, '--config.training.epochs=20')
 
 _TIMEOUT_S = 600  # Of a process; none should ever take so long.
 
@@ -104,9 +110,9 @@ def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
   return out, err
 
 
-def train(workdir: pathlib.Path, *arguments: str, **settings) -> tuple[str, str]:
-  """A training of the small network, to its end."""
-  return finish(start(workdir, *TINY, '--mode=train', *arguments, **settings))
+def train(workdir: pathlib.Path, *arguments: str) -> tuple[str, str]:
+  """A training to its end; returns what it wrote to stdout and stderr."""
+  return finish(start(workdir, '--mode=train', *arguments))
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -169,11 +175,15 @@ def _wait(
     time.sleep(0.001)
 
 
-def kills(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
+def kills(
+  directory: pathlib.Path,
+  reference: pathlib.Path,
+  arguments: Sequence[str] = TINY,
+  count: int = 3,
+  seed: int = 0,
+) -> dict:
   """Kills and restarts until there were so many kills; every run goes to its end."""
   rng = np.random.default_rng(seed)
-  length = '--config.training.epochs=3'
-  train(directory / 'reference', length)
   tried, lost = collections.Counter(), []
   runs = 0
   while tried.total() < count:
@@ -184,15 +194,15 @@ def kills(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
       number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[rng.choice(3, p=_SHARES)]
       moment = ('start', 'step', 'save')[rng.choice(3, p=_MOMENTS)]
       before = steps(workdir)
-      process = start(workdir, *TINY, '--mode=train', length)
+      process = start(workdir, '--mode=train', *arguments)
       kill(process, workdir, number, moment, rng)
       out, err = process.communicate(timeout=_TIMEOUT_S)
       is_over = process.returncode == 0 and 'stopped by' not in out
       if not is_over:
         tried[f'{number.name}, {_MOMENT_NAMES[moment]}'] += 1
         lost += _lost_by_kill(process.returncode, out, err, before, workdir, number)
-    train(workdir, length)
-    lost += differences(workdir, directory / 'reference')
+    train(workdir, *arguments)
+    lost += differences(workdir, reference)
   return {
     'fault': 'killed and restarted',
     'tried': dict(sorted(tried.items())),
@@ -226,12 +236,13 @@ def _lost_by_kill(code, out, err, before, workdir, number) -> list[str]:
 # Damaged files
 
 
-def damage(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
+def damage(
+  directory: pathlib.Path, reference: pathlib.Path, count: int, seed: int = 0
+) -> dict:
   """Damages the latest checkpoint of a run that is half done, and lets it go on."""
   rng = np.random.default_rng(seed)
-  train(directory / 'reference')
   half = directory / 'half'
-  process = start(half, *TINY, '--mode=train')
+  process = start(half, '--mode=train', *LONG)
   _wait(process, lambda: len(steps(half)) > 1)
   process.send_signal(signal.SIGTERM)
   finish(process)
@@ -242,13 +253,13 @@ def damage(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
     latest = steps(workdir)[-1]
     kind = ('bit flipped', 'truncated', 'file missing')[number % 3]
     _damage(workdir / 'checkpoints' / str(latest), kind, rng)
-    _, err = train(workdir)
+    _, err = train(workdir, *LONG)
     tried[kind] += 1
     is_named = f'the checkpoint of step {latest} is damaged' in err
     named += is_named
     if is_named != (workdir / 'damaged' / str(latest)).exists():
       lost.append(f'damaged checkpoint {latest}')
-    lost += differences(workdir, directory / 'reference')
+    lost += differences(workdir, reference)
   return {
     'fault': 'damaged checkpoint',
     'tried': dict(tried),
@@ -276,9 +287,8 @@ def _damage(path: pathlib.Path, kind: str, rng: np.random.Generator) -> None:
 # A full disk
 
 
-def full_disk(directory: pathlib.Path) -> dict:
+def full_disk(directory: pathlib.Path, reference: pathlib.Path) -> dict:
   """Fills a small tmpfs under a run that stops, and one that goes on."""
-  train(directory / 'reference')
   lost, outcome = [], []
   for policy in ('stop', 'continue'):
     with _tmpfs(directory / policy, megabytes=8) as disk:
@@ -291,7 +301,7 @@ def full_disk(directory: pathlib.Path) -> dict:
         }
       workdir, ballast = disk / 'run', disk / 'ballast'
       process = start(
-        workdir, *TINY, '--mode=train', f'--config.runner.on_save_error={policy}'
+        workdir, '--mode=train', *LONG, f'--config.runner.on_save_error={policy}'
       )
       _wait(process, lambda workdir=workdir: bool(steps(workdir)))
       _fill(ballast)
@@ -300,13 +310,13 @@ def full_disk(directory: pathlib.Path) -> dict:
         outcome.append(f'stop: "{err.strip().splitlines()[-1][:160]}…"')
         lost += [] if steps(workdir) else ['the last good checkpoint']
         ballast.unlink()
-        train(workdir)
+        train(workdir, *LONG)
       else:
         first = next(line for line in process.stderr if 'could not' in line)
         outcome.append(f'continue: "{first.strip()[:160]}…"')
         ballast.unlink()
         finish(process)
-      lost += differences(workdir, directory / 'reference')
+      lost += differences(workdir, reference)
   return {
     'fault': 'full disk (tmpfs)',
     'tried': {'stop': 1, 'continue': 1},
@@ -344,12 +354,13 @@ def _fill(path: pathlib.Path) -> None:
 # A batch that is not finite
 
 
-def poisoned_batch(directory: pathlib.Path, step: int = 11) -> dict:
+def poisoned_batch(
+  directory: pathlib.Path, reference: pathlib.Path, step: int = 11
+) -> dict:
   """Puts NaN into the images of one step."""
-  train(directory / 'reference')
   workdir = directory / 'poisoned'
   program = ('-c', f'POISONED_STEP = {step}\n{_POISONED}')
-  process = start(workdir, *TINY, '--mode=train', program=program)
+  process = start(workdir, '--mode=train', *LONG, program=program)
   _, err = finish(process, code=1)
   line = err.strip().splitlines()[-1]
   batch = json.loads((workdir / 'bad_batch.json').read_text())
@@ -358,8 +369,8 @@ def poisoned_batch(directory: pathlib.Path, step: int = 11) -> dict:
     lost.append(f'which batch: {batch["step"]}')
   if steps(workdir)[-1] != (step - 1) // 4 * 4:
     lost.append('the last good checkpoint')
-  train(workdir)
-  lost += differences(workdir, directory / 'reference')
+  train(workdir, *LONG)
+  lost += differences(workdir, reference)
   return {
     'fault': 'NaN in a batch',
     'tried': {'NaN': 1},
@@ -381,7 +392,6 @@ def start_several(
   return [
     start(
       workdir,
-      *TINY,
       '--mode=train',
       f'--coordinator_address=localhost:{port}',
       f'--num_processes={count}',
@@ -393,8 +403,17 @@ def start_several(
   ]
 
 
+def finish_all(several: Sequence[subprocess.Popen]) -> None:
+  """Waits until all have ended well."""
+  for process in several:
+    finish(process)
+
+
 def lose_process(
-  workdir: pathlib.Path, victim: int, rng: np.random.Generator
+  workdir: pathlib.Path,
+  victim: int,
+  rng: np.random.Generator,
+  arguments: Sequence[str] = TINY,
 ) -> tuple[float, str]:
   """Kills one of two processes at a random step.
 
@@ -404,7 +423,7 @@ def lose_process(
   Raises:
     AssertionError: it ended as if nothing had happened.
   """
-  pair = start_several(workdir)
+  pair = start_several(workdir, *arguments)
   kill(pair[victim], workdir, signal.SIGKILL, 'step', rng)
   killed_at = time.monotonic()
   _, err = pair[1 - victim].communicate(timeout=_TIMEOUT_S)
@@ -418,17 +437,15 @@ def lose_process(
 def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
   """Kills one of two processes, then starts both again."""
   rng = np.random.default_rng(seed)
-  for process in start_several(directory / 'reference'):
-    finish(process)
+  finish_all(start_several(directory / 'reference', *LONG))
   tried, lost, longest = collections.Counter(), [], 0.0
   for number in range(count):
     workdir = directory / f'run{number}'
     victim = number % 2
-    seconds, _ = lose_process(workdir, victim, rng)
+    seconds, _ = lose_process(workdir, victim, rng, LONG)
     longest = max(longest, seconds)
     tried[f'process {victim}'] += 1
-    for process in start_several(workdir):
-      finish(process)
+    finish_all(start_several(workdir, *LONG))
     lost += differences(workdir, directory / 'reference')
   return {
     'fault': 'one of two processes killed',
@@ -442,16 +459,17 @@ def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
 def second_job(directory: pathlib.Path) -> dict:
   """Starts a job in the working directory of one that runs."""
   workdir = directory / 'run'
-  first = start(workdir, *TINY, '--mode=train', '--config.training.epochs=30')
+  first = start(workdir, '--mode=train', *LONG)
   _wait(first, lambda: bool(steps(workdir)))
-  _, err = finish(start(workdir, *TINY, '--config.training.epochs=30'), code=1)
-  first.send_signal(signal.SIGTERM)
-  out, _ = finish(first)
+  first.send_signal(signal.SIGSTOP)  # So that it still runs when the second comes.
+  _, err = finish(start(workdir, *LONG), code=1)
+  first.send_signal(signal.SIGCONT)
+  finish(first)
   return {
     'fault': 'second job in a working directory',
     'tried': {'second job': 1},
     'outcome': f'"{err.strip().splitlines()[-1]}"',
-    'lost': [] if 'stopped by SIGTERM' in out and 'is in use' in err else [out + err],
+    'lost': [] if 'is in use' in err else [err],
   }
 
 
@@ -472,16 +490,18 @@ def main() -> None:
   parser.add_argument('--damages', type=int, default=9)
   parser.add_argument('--lost-processes', type=int, default=4)
   settings = parser.parse_args()
-  trials = {
-    'kills': lambda path: kills(path, settings.kills),
-    'damage': lambda path: damage(path, settings.damages),
-    'full_disk': full_disk,
-    'poisoned_batch': poisoned_batch,
-    'lost_processes': lambda path: lost_processes(path, settings.lost_processes),
-    'second_job': second_job,
-  }
   rows = []
   with tempfile.TemporaryDirectory() as directory:
+    reference = pathlib.Path(directory) / 'reference'
+    train(reference, *LONG)
+    trials = {
+      'kills': lambda path: kills(path, reference, LONG, settings.kills),
+      'damage': lambda path: damage(path, reference, settings.damages),
+      'full_disk': lambda path: full_disk(path, reference),
+      'poisoned_batch': lambda path: poisoned_batch(path, reference),
+      'lost_processes': lambda path: lost_processes(path, settings.lost_processes),
+      'second_job': second_job,
+    }
     for name, trial in trials.items():
       path = pathlib.Path(directory) / name
       path.mkdir()

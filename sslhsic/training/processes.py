@@ -25,6 +25,7 @@ from sslhsic import parallel
 # Seconds without a sign of life after which a process counts as dead, and the others
 # end. jax waits 100; what is lost by an alarm is what was not saved.
 _HEARTBEAT_TIMEOUT_S = 30
+_CPU_THREADS = 32
 # Seconds to wait for each other when all end.
 _SHUTDOWN_TIMEOUT_S = 60
 
@@ -106,6 +107,9 @@ def _join(
   coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  # A CPU device needs two threads, one to start computations and one to wait for other
+  # processes in; XLA has as many as cores, and with fewer than that hangs.
+  os.environ.setdefault('PJRT_NPROC', str(max(_CPU_THREADS, os.cpu_count())))
   detection = {} if coordinator_address is None else _NO_DETECTION
   try:
     jax.distributed.initialize(

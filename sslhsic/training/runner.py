@@ -300,11 +300,7 @@ class Runner:
   # Checkpoints
 
   def _wait_for_state(self) -> None:
-    """Waits for what makes the initial state; see `processes`.
-
-    Also, a CPU that has many computations to start behind one that waits for another
-    process may have no thread left with which that one could end.
-    """
+    """Waits for what makes the initial state; see `processes`."""
     jax.block_until_ready(
       [getattr(self._experiment, x) for x in self._experiment.CHECKPOINT_ATTRS]
     )
