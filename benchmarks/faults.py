@@ -39,7 +39,7 @@ TINY = (
   '--config.network.encoder_options={"channels_per_group": (4, 8)}',
   '--config.evaluation.train_split=train[:400]',
   '--config.evaluation.test_split=test[:90]',
-  '--config.evaluation.batch_size=90',
+  '--config.evaluation.batch_size=80',
   '--config.evaluation.protocol.labels_per_class=(1, 10)',
   '--config.runner.checkpoint_every=4',
   '--config.runner.log_every=1',
@@ -77,10 +77,10 @@ def start(
   """Starts a program on some fake devices."""
   variables = os.environ | {
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices} '
-    '--xla_backend_optimization_level=0',
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '--xla_backend_optimization_level=0')
+    + f' --xla_force_host_platform_device_count={devices}',
     'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   }
   return subprocess.Popen(
     [
@@ -157,7 +157,7 @@ def kill(
     size = log.stat().st_size if log.exists() else 0
     _wait(process, lambda: log.exists() and log.stat().st_size > size)
   if moment == 'step':
-    time.sleep(rng.uniform(0, 0.5))
+    time.sleep(rng.uniform(0, 0.3))
   if moment == 'save':
     saving = (workdir / 'checkpoints').glob
     for _ in range(rng.integers(1, 4)):
@@ -386,21 +386,18 @@ def start_several(
   workdir: pathlib.Path, *arguments: str, count: int = 2, devices: int = 2
 ) -> list[subprocess.Popen]:
   """Starts processes that train as one, on this machine."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
+  address = f'--coordinator_address=localhost:{_free_port()}'
+  shared = ('--mode=train', address, f'--num_processes={count}', *arguments)
   return [
-    start(
-      workdir,
-      '--mode=train',
-      f'--coordinator_address=localhost:{port}',
-      f'--num_processes={count}',
-      f'--process_id={index}',
-      *arguments,
-      devices=devices,
-    )
+    start(workdir, *shared, f'--process_id={index}', devices=devices)
     for index in range(count)
   ]
+
+
+def _free_port() -> int:
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
 
 
 def finish_all(several: Sequence[subprocess.Popen]) -> None:
@@ -415,7 +412,7 @@ def lose_process(
   rng: np.random.Generator,
   arguments: Sequence[str] = TINY,
 ) -> tuple[float, str]:
-  """Kills one of two processes at a random step.
+  """Kills one of two processes at a random step after a checkpoint.
 
   Returns:
     Seconds until the other one has ended, and what it wrote to stderr.
@@ -424,6 +421,7 @@ def lose_process(
     AssertionError: it ended as if nothing had happened.
   """
   pair = start_several(workdir, *arguments)
+  _wait(pair[victim], lambda: bool(steps(workdir)))
   kill(pair[victim], workdir, signal.SIGKILL, 'step', rng)
   killed_at = time.monotonic()
   _, err = pair[1 - victim].communicate(timeout=_TIMEOUT_S)

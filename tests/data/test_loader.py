@@ -70,6 +70,15 @@ def test_batch_holds_both_views_labels_and_global_indices():
   ]
 
 
+def test_batch_is_described_for_all_hosts():
+  stream = loader.two_views(_source(), batch_size=4, seed=0, host_index=1, host_count=2)
+  batch = _take(stream, 2)[1]
+  described = stream.describe(1)
+  assert described['index'] == [4, 5, 6, 7]
+  np.testing.assert_array_equal(described['row'][2:], batch['label'])
+  assert described['name'] == [_source().name(row) for row in described['row']]
+
+
 def test_one_view_has_labels_of_any_kind(tfds_data):
   source = sources.create('tfds:toy_multi', 'train')
   stream = loader.one_view(source, batch_size=4, seed=0, crop=loader.random_crop(8))

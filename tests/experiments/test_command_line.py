@@ -1,30 +1,12 @@
 """Programs as a user runs them: real processes, killed and started again."""
 
 import json
-import signal
-import time
 
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-# A run of 20 steps of a small network, a checkpoint every 4.
-TINY = (
-  '--config=configs/pretrain/digits.py',
-  '--config.data.train_split=train[:320]',
-  '--config.training.batch_size=32',
-  '--config.training.epochs=2',
-  '--config.training.warmup_epochs=0',
-  '--config.network.head.hidden_size=16',
-  '--config.network.encoder_options={"channels_per_group": (4, 8)}',
-  '--config.evaluation.train_split=train[:400]',
-  '--config.evaluation.test_split=test[:90]',
-  '--config.evaluation.batch_size=90',
-  '--config.evaluation.protocol.labels_per_class=(1, 10)',
-  '--config.runner.checkpoint_every=4',
-  '--config.runner.log_every=1',
-  '--config.runner.evaluate_every=0',
-)
+from benchmarks import faults
+
+TINY = ('--config=configs/pretrain/digits.py', *faults.TINY)
 
 
 @pytest.fixture(scope='module')
@@ -39,22 +21,6 @@ def _finish(process):
   out, err = process.communicate(timeout=600)
   assert process.returncode == 0, err
   return out
-
-
-def _steps(workdir):
-  checkpoints = workdir / 'checkpoints'
-  if not checkpoints.exists():
-    return []
-  return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
-
-
-def _arrays(workdir):
-  manager = ocp.CheckpointManager(workdir / 'checkpoints')
-  restored = manager.restore(
-    manager.latest_step(), args=ocp.args.Composite(arrays=ocp.args.StandardRestore())
-  )
-  manager.close()
-  return restored.arrays
 
 
 @pytest.fixture(scope='module')
@@ -100,27 +66,11 @@ def test_every_term_of_the_loss_is_logged(whole):
   ].keys()
 
 
-def test_killed_run_ends_with_the_same_bits(whole, pretrain, tmp_path):
-  """Killed three times: when started anew, and when going on from a checkpoint."""
-  rng = np.random.default_rng(0)
-  for _ in range(3):
-    before = max(_steps(tmp_path), default=0)
-    process = pretrain(tmp_path, '--mode=train')
-    while process.poll() is None and max(_steps(tmp_path), default=0) <= before:
-      time.sleep(0.01)
-    time.sleep(rng.uniform(0, 0.2))  # At any moment between two checkpoints.
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-  _finish(pretrain(tmp_path, '--mode=train'))
-  expected, actual = _arrays(whole[0]), _arrays(tmp_path)
-  flat = lambda tree: ocp.utils.to_flat_dict(tree)
-  for key, value in flat(expected).items():
-    np.testing.assert_array_equal(flat(actual)[key], value)
-  steps = [
-    json.loads(line)['step']
-    for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()
-  ]
-  assert steps == list(range(1, steps[-1] + 1))
+def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
+  """Three kills of different kinds; `python -m benchmarks.faults` makes many."""
+  result = faults.kills(tmp_path, whole[0], faults.TINY, count=3, seed=1)
+  assert result['lost'] == []
+  assert sum(result['tried'].values()) == 3
 
 
 MISTAKES = [
@@ -167,7 +117,7 @@ def mistaken(start, tmp_path_factory):
 def test_mistake_ends_in_one_clear_line(mistaken, arguments, message):
   code, errors, workdir = mistaken[arguments]
   assert message in _one_line(code, errors)
-  assert not workdir.exists() or not _steps(workdir)
+  assert not workdir.exists() or not faults.steps(workdir)
 
 
 def test_directory_of_another_configuration_is_left_alone(whole, pretrain):

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU pod slice, a process on each of its hosts:
+#
+#   launch/tpu_pod.sh NAME ZONE --config=configs/pretrain/imagenet.py --workdir=DIR
+#
+# NAME is a TPU VM (`gcloud compute tpus tpu-vm create NAME --zone=ZONE …`). This
+# directory is copied to every host and installed there the first time. DIR is on the
+# first host, which alone writes; give a mounted disk or bucket to keep it after the
+# TPU is gone. The data must be readable on all hosts: TFDS_DATA_DIR may be a bucket.
+set -euo pipefail
+name=$1 zone=$2
+shift 2
+on_all_hosts=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all)
+
+tar --create --gzip --exclude=.venv --exclude=runs --exclude=.git \
+  --file=/tmp/sslhsic.tar.gz .
+gcloud compute tpus tpu-vm scp /tmp/sslhsic.tar.gz "$name":/tmp/ \
+  "--zone=$zone" --worker=all
+"${on_all_hosts[@]}" --command='
+  set -e
+  mkdir -p ~/sslhsic && tar --extract --gzip --file=/tmp/sslhsic.tar.gz -C ~/sslhsic
+  cd ~/sslhsic
+  [ -d .venv ] || python3 -m venv .venv
+  .venv/bin/pip install --quiet --constraint requirements.txt --editable ".[tpu]"'
+"${on_all_hosts[@]}" --command="
+  cd ~/sslhsic && TFDS_DATA_DIR='${TFDS_DATA_DIR:-}' \
+  .venv/bin/python -m experiments.pretrain $(printf '%q ' "$@")"

@@ -1,0 +1,97 @@
+"""Two processes with two devices each train as one; one dies, both go on."""
+
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks import faults
+from sslhsic.training import checkpoint
+
+# Adam makes a step of every gradient, also of one that is rounding only.
+TINY = (
+  *faults.TINY,
+  '--config.optimizer.name=sgd',
+  '--config.optimizer.base_learning_rate=0.4',
+)
+
+
+@pytest.fixture(scope='module')
+def single(tmp_path_factory):
+  """A run in one process, on four devices."""
+  workdir = tmp_path_factory.mktemp('single') / 'run'
+  faults.finish(faults.start(workdir, *TINY, '--mode=train', devices=4))
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def pair(tmp_path_factory):
+  """The same in two processes."""
+  workdir = tmp_path_factory.mktemp('pair') / 'run'
+  faults.finish_all(faults.start_several(workdir, *TINY))
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def orphaned(tmp_path_factory):
+  """The same, one process killed at some step: the directory, and how that went."""
+  workdir = tmp_path_factory.mktemp('orphaned') / 'run'
+  rng = np.random.default_rng(0)
+  return workdir, *faults.lose_process(workdir, 1, rng, TINY)
+
+
+def _assert_close(workdir, expected):
+  """Parameters of the networks and of the loss, to rounding."""
+  found, wanted = (
+    checkpoint.read(path / 'checkpoints').arrays['state']
+    for path in (workdir, expected)
+  )
+  for name in ('params', 'target_params', 'loss_params'):
+    there, here = checkpoint.flatten(found[name]), checkpoint.flatten(wanted[name])
+    assert there.keys() == here.keys()
+    for key, value in here.items():
+      np.testing.assert_allclose(there[key], value, rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_processes_train_like_one(pair, single):
+  _assert_close(pair, single)
+
+
+def test_survivor_ends_with_an_error_in_bounded_time(orphaned):
+  _, seconds, errors = orphaned
+  assert seconds < 90  # 30 s without a sign of life, and what a busy machine adds.
+  assert 'another process' in errors or 'another task died' in errors
+
+
+def test_both_go_on_with_the_same_bits(orphaned, pair, tmp_path):
+  """Started as Slurm does."""
+  workdir = shutil.copytree(orphaned[0], tmp_path / 'run')
+  assert 0 < faults.steps(workdir)[-1] < 20
+  job = random.randrange(10**6)
+  slurm = {
+    'SLURM_JOB_ID': str(job),
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_NTASKS': '2',
+    'SLURM_STEP_NUM_TASKS': '2',
+  }
+  faults.finish_all(
+    [
+      faults.start(
+        workdir,
+        *TINY,
+        '--mode=train',
+        environment=slurm | {'SLURM_PROCID': index, 'SLURM_LOCALID': index},
+      )
+      for index in ('0', '1')
+    ]
+  )
+  assert faults.differences(workdir, pair) == []
+
+
+def test_one_process_with_two_devices_goes_on_with_the_same_images(
+  orphaned, single, tmp_path
+):
+  workdir = shutil.copytree(orphaned[0], tmp_path / 'run')
+  faults.train(workdir, *TINY)
+  _assert_close(workdir, single)
