@@ -81,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
     'on_save_error': 'stop',  # Or 'continue', without having saved.
     # Warns when one of these was smaller so often in a row.
     'collapse': {
-      'minima': {'projection_std': 0.1, 'embedding_std': 0.1, 'effective_rank': 2.0},
+      'minima': {'projection_std': 0.1, 'embedding_std': 0.03, 'effective_rank': 2.0},
       'patience': 3,
     },
   }

@@ -16,6 +16,10 @@ Scalars = dict[str, chex.Numeric]
 class Experiment(Protocol):
   """What the runner needs of an experiment.
 
+  One that has a method `describe_batch(global_step) -> dict`, of JSON types, lets the
+  runner say which batch was not finite. `loss` and `gradient_norm`, of the scalars of a
+  step, must be finite.
+
   Attributes:
     CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays
       that are replicated over this host's devices.
