@@ -8,7 +8,6 @@ done again.
 """
 
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from experiments import finetune, shared
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
-from sslhsic.training import measurement, processes, runner
+from sslhsic.training import measurement, processes, runner, writers
 
 PARTS = ('train', 'validation', 'test')
 
@@ -179,13 +178,8 @@ def _cached(
 
 
 def _write_arrays(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  """Whole or not at all."""
-  temporary = file.with_suffix('.tmp')
-  with temporary.open('wb') as opened:
+  with writers.open_atomically(file) as opened:
     np.savez(opened, **arrays)
-    opened.flush()
-    os.fsync(opened.fileno())
-  temporary.replace(file)
 
 
 def table(config: ml_collections.ConfigDict, results: dict[str, Any]) -> str:

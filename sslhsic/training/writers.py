@@ -1,10 +1,12 @@
 """Logs: every scalar of every logged step, as JSON lines and for TensorBoard."""
 
+import contextlib
 import json
 import os
 import pathlib
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
@@ -95,9 +97,16 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a file whole or not at all."""
+  with open_atomically(path) as file:
+    file.write(text.encode())
+
+
+@contextlib.contextmanager
+def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
+  """Opens a file to be written; it is there, whole, when the context has ended well."""
   temporary = path.with_name(f'.{path.name}.tmp')
-  with temporary.open('w', encoding='utf-8') as file:
-    file.write(text)
+  with temporary.open('wb') as file:
+    yield file
     file.flush()
     os.fsync(file.fileno())
   temporary.replace(path)
