@@ -5,12 +5,14 @@ biases and the scales and offsets of batch norm are left out. Gradients are expe
 be averaged over devices already.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 TARGET_SCHEDULES = ('cosine', 'constant')
@@ -42,6 +44,15 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Sch
     )
   schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps)
   return lambda step: schedule(jnp.asarray(step, jnp.float32))
+
+
+def cosine(start: float, step: int, total_steps: int) -> np.float32:
+  """A number on the way from `start` at step 0 to 0 at `total_steps`, as a cosine.
+
+  Computed on the host, for a compiled step that takes its learning rate as an argument
+  and so serves trainings of any length and rate.
+  """
+  return np.float32(start * (1 + math.cos(math.pi * step / total_steps)) / 2)
 
 
 def _is_weight(params: optax.Params) -> Any:

@@ -227,3 +227,11 @@ def test_weight_ema_decays_by_a_thousandth():
 def test_weight_ema_accumulates_in_float32():
   state = optim.weight_ema().init({'w': jnp.zeros(2, jnp.bfloat16)})
   assert state.ema['w'].dtype == jnp.float32
+
+
+def test_cosine_on_the_host_is_that_of_optax():
+  expected = optax.cosine_decay_schedule(0.2, 10)
+  for step in (0, 3, 5, 10):
+    np.testing.assert_allclose(
+      optim.cosine(0.2, step, 10), expected(np.float32(step)), rtol=1e-6, atol=1e-8
+    )

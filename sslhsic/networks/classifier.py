@@ -29,13 +29,7 @@ def encoder(
     embedding [n, c], float32.
   """
 
-  def forward(images: chex.Array, is_training: bool) -> chex.Array:
-    network = resnet.create(
-      encoder, **encoder_options, axis_name=axis_name, name=ENCODER
-    )
-    return network(images, is_training=is_training).embedding
-
-  return hk.transform_with_state(forward)
+  return hk.transform_with_state(_embed(encoder, encoder_options, axis_name))
 
 
 def classifier(
@@ -49,12 +43,20 @@ def classifier(
 
   Arguments as those of `encoder`; apply gives logits [n, num_classes], float32.
   """
+  embed = _embed(encoder, encoder_options, axis_name)
 
   def forward(images: chex.Array, is_training: bool) -> chex.Array:
+    layer = hk.Linear(num_classes, w_init=jnp.zeros, name='classifier')
+    return layer(embed(images, is_training))
+
+  return hk.transform_with_state(forward)
+
+
+def _embed(encoder: str, encoder_options: Mapping, axis_name: str | None):
+  def embed(images: chex.Array, is_training: bool) -> chex.Array:
     network = resnet.create(
       encoder, **encoder_options, axis_name=axis_name, name=ENCODER
     )
-    embedding = network(images, is_training=is_training).embedding
-    return hk.Linear(num_classes, w_init=jnp.zeros, name='classifier')(embedding)
+    return network(images, is_training=is_training).embedding
 
-  return hk.transform_with_state(forward)
+  return embed

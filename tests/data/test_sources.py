@@ -60,3 +60,14 @@ def test_wrong_arrays_are_refused():
 def test_unknown_names_are_refused_in_one_line(name, split, message):
   with pytest.raises(ValueError, match=message):
     sources.create(name, split)
+
+
+def test_concatenated_source_has_the_examples_of_both():
+  whole = sources.create('digits', 'train[:9]')
+  parts = (sources.create('digits', split) for split in ('train[:4]', 'train[4:9]'))
+  joined = sources.ConcatenatedSource(*parts)
+  assert (len(joined), joined.num_classes) == (9, 10)
+  np.testing.assert_array_equal(joined.labels, whole.labels)
+  for row in range(9):
+    np.testing.assert_array_equal(joined[row]['image'], whole[row]['image'])
+    assert joined.name(row) == f'example {row if row < 4 else row - 4}'
