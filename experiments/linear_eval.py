@@ -17,9 +17,9 @@ import optax
 
 from experiments import shared
 from sslhsic import augment, optim, parallel
-from sslhsic.data import loader, sources
-from sslhsic.evaluation import encoder, features, metrics, probe
-from sslhsic.training import runner
+from sslhsic.data import sources
+from sslhsic.evaluation import features, metrics, probe
+from sslhsic.training import pretrained, runner
 
 
 class State(NamedTuple):
@@ -81,7 +81,9 @@ class LinearEval:
     )
     self._pmapped_hits = parallel.pmap(self._hits)
     self.state = parallel.replicate(self._initial_state())
-    self._input = self._build_input() if mode == 'train' else None
+    self._input = (
+      shared.training_input(config, self._train) if mode == 'train' else None
+    )
 
   @property
   def summary(self) -> str:
@@ -96,27 +98,11 @@ class LinearEval:
 
   # Building
 
-  def _build_input(self) -> loader.DeviceIterator:
-    data = self._config.data
-    batches = loader.one_view(
-      self._train,
-      batch_size=self.batch_size,
-      seed=self._config.seed,
-      crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
-      num_workers=data.num_workers,
-      max_bad_fraction=data.max_bad_fraction,
-    )
-    return loader.DeviceIterator(batches)
-
   def _initial_state(self) -> State:
-    embeddings = jax.eval_shape(
-      self._encoder.apply,
-      *parallel.first((self._encoder.params, self._encoder.network_state)),
-      jnp.zeros((1, *shared.image_shape(self._config, self._train))),
-    )
-    shape = (len(self._learning_rates), embeddings.shape[1], self._num_classes)
+    num_rates = len(self._learning_rates)
+    shape = (num_rates, self._encoder.embedding_size, self._num_classes)
     classifiers = probe.LinearProbe(
-      jnp.zeros(shape), jnp.zeros((shape[0], self._num_classes))
+      jnp.zeros(shape), jnp.zeros((num_rates, self._num_classes))
     )
     return State(
       classifiers=classifiers,
@@ -184,7 +170,13 @@ class LinearEval:
 
   @fingerprint.setter
   def fingerprint(self, value: str) -> None:
-    encoder.check_fingerprint(value, self._encoder.fingerprint, self._config.init_from)
+    pretrained.check_fingerprint(
+      value, self._encoder.fingerprint, self._config.init_from
+    )
+
+  def describe_batch(self, global_step: int) -> dict[str, list]:
+    """What a step has seen; see `loader.Stream.describe`."""
+    return self._input.describe(global_step)
 
   @property
   def data_wait_s(self) -> float:
@@ -273,7 +265,11 @@ class LinearEval:
 
 
 def learning_rates(config: ml_collections.ConfigDict) -> list[float]:
-  """The learning rates to be tried, for this batch size."""
+  """The learning rates to be tried, for this batch size.
+
+  Raises:
+    ValueError: there is none, or a choice and no validation split to choose on.
+  """
   optimizer = config.optimizer
   scale = config.training.batch_size / optimizer.learning_rate_batch_size
   if not optimizer.learning_rates:

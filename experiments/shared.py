@@ -29,8 +29,25 @@ def frozen_encoder(
     mean=config.data.mean,
     std=config.data.std,
     source=source,
+    image_shape=image_shape(config, source),
     one_pass=functools.partial(one_pass, config),
   )
+
+
+def training_input(
+  config: ml_collections.ConfigDict, source: sources.Source
+) -> loader.DeviceIterator:
+  """Endless batches of one random view, on the devices; see `loader.one_view`."""
+  data = config.data
+  batches = loader.one_view(
+    source,
+    batch_size=config.training.batch_size,
+    seed=config.seed,
+    crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
+    num_workers=data.num_workers,
+    max_bad_fraction=data.max_bad_fraction,
+  )
+  return loader.DeviceIterator(batches)
 
 
 def one_pass(

@@ -25,8 +25,9 @@ class FrozenEncoder:
     init_from: where its values come from, see `pretrained.load`.
     seed: of random initial values.
     mean, std: normalisation of the images, one number a channel.
-    source: images that it is made for. If its values are random, the batch statistics
-      are those of the first batch.
+    source: if the values are random, the batch statistics are those of its first
+      batch.
+    image_shape: [H, W, C] of the images.
     one_pass: batches of a source, see `loader.one_pass`.
 
   Raises:
@@ -36,6 +37,7 @@ class FrozenEncoder:
     params, network_state: replicated over the devices.
     description: where the values come from.
     fingerprint: of the values.
+    embedding_size: c.
     num_images, seconds: embedded so far, and how long it took.
   """
 
@@ -49,6 +51,7 @@ class FrozenEncoder:
     mean: Sequence[float],
     std: Sequence[float],
     source: sources.Source,
+    image_shape: Sequence[int],
     one_pass: Pass,
   ):
     self._network = classifier.encoder(
@@ -56,15 +59,21 @@ class FrozenEncoder:
     )
     self.prepare = preparation(mean, std)
     self._one_pass = one_pass
-    batch = next(one_pass(source))
-    initial = initial_values(self._network, batch['image'].shape[1:], seed)
+    initial = initial_values(self._network, image_shape, seed)
     start = pretrained.load(init_from, *initial, mean=mean, std=std)
+    images = jnp.zeros((1, *image_shape))
+    embedding = jax.eval_shape(self.apply, start.params, start.network_state, images)
+    self.embedding_size = embedding.shape[1]
     self.description, self.fingerprint = start.description, start.fingerprint
     self.params = parallel.replicate(start.params)
     self.network_state = parallel.replicate(start.network_state)
     if init_from == pretrained.RANDOM:
       self.network_state = calibrated(
-        self._network, self.params, self.network_state, self.prepare, batch
+        self._network,
+        self.params,
+        self.network_state,
+        self.prepare,
+        next(one_pass(source)),
       )
     self._embed = parallel.pmap(
       lambda params, state, images: self.apply(params, state, self.prepare(images))
@@ -137,17 +146,3 @@ def calibrated(
     )[1]
   )
   return update(params, network_state, parallel.shard(batch['image']))
-
-
-def check_fingerprint(found: str, here: str, init_from: str) -> None:
-  """Refuses to go on with a run that was begun with another encoder.
-
-  Raises:
-    ValueError: the fingerprints differ.
-  """
-  if found != here:
-    raise ValueError(
-      f'the encoder in {init_from} is another one than when this run was begun '
-      f'({here} here, {found} then); name the checkpoint that it was begun with '
-      '(DIR/checkpoints/STEP), or use another --workdir'
-    )

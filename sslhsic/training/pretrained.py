@@ -74,6 +74,20 @@ def load(
   )
 
 
+def check_fingerprint(found: str, here: str, init_from: str) -> None:
+  """Refuses to go on with a run that was begun with another encoder.
+
+  Raises:
+    ValueError: the fingerprints differ.
+  """
+  if found != here:
+    raise ValueError(
+      f'the encoder in {init_from} is another one than when this run was begun '
+      f'({here} here, {found} then); name the checkpoint that it was begun with '
+      '(DIR/checkpoints/STEP), or use another --workdir'
+    )
+
+
 def _find(init_from: str) -> tuple[pathlib.Path, int | None]:
   """The working directory, and the step if one is asked for."""
   path = pathlib.Path(init_from).expanduser()
