@@ -51,10 +51,18 @@ class Network(NamedTuple):
 
 
 class State(NamedTuple):
-  """All that a step changes."""
+  """All that a step changes.
+
+  Attributes:
+    network: what is trained.
+    opt_state: of its optimiser.
+    has_diverged: whether the training has come to numbers that are not finite, which
+      it did not follow.
+  """
 
   network: Network
   opt_state: optax.OptState
+  has_diverged: chex.Array
 
 
 class FineTune:
@@ -85,7 +93,8 @@ class FineTune:
         self._sources['train'], self._sources['validation']
       )
     self._metric = metrics.create(config.metric)
-    self._scores: list[float] = []  # On the validation split, of the grid so far.
+    # On the validation split, of the grid so far; None where training has diverged.
+    self._scores: list[float | None] = []
     self._starts = list(
       itertools.accumulate((x.num_steps for x in self._settings), initial=0)
     )
@@ -100,7 +109,8 @@ class FineTune:
     self._networks = {name: self._network(name) for name in self._trainings}
     self._steps = {
       name: parallel.pmap(
-        self._step_of(network),
+        # Of several settings one may diverge; the others go on.
+        self._step_of(network, may_diverge=name == 'train' and len(self._settings) > 1),
         in_axes=(0, 0, None, None),
         out_axes=(0, None),
         donate_argnums=(0,),
@@ -159,7 +169,7 @@ class FineTune:
   def _initial_state(self) -> State:
     network = Network(self._start.params, self._start.network_state)
     opt_state = self._optimizer(0.0, 0.0).init(network.params)
-    return parallel.replicate(State(network, opt_state))
+    return parallel.replicate(State(network, opt_state, np.bool_(False)))
 
   def _optimizer(self, learning_rate: chex.Numeric, weight_decay: chex.Numeric):
     return optim.sgd(
@@ -167,27 +177,17 @@ class FineTune:
     )
 
   def _open_input(self, training: int) -> loader.DeviceIterator:
-    data = self._config.data
-    batches = loader.one_view(
-      self._sources['train' if training < len(self._settings) else 'final'],
-      batch_size=self.batch_size,
-      seed=self._config.seed,
-      crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
-      num_workers=data.num_workers,
-      max_bad_fraction=data.max_bad_fraction,
-    )
-    return loader.DeviceIterator(batches)
+    return shared.training_input(self._config, self._sources[self._name(training)])
 
   # Training
 
   def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
     """One update; with the last one of a training, its validation."""
     del rng  # Views are decided by their index.
-    training = int(np.searchsorted(self._starts, global_step, side='right')) - 1
-    step = global_step - self._starts[training]
+    training, step = self._locate(global_step)
     self._enter(training, step)
     setting = self._setting(training)
-    learning_rate = cosine(setting.learning_rate, step, setting.num_steps)
+    learning_rate = optim.cosine(setting.learning_rate, step, setting.num_steps)
     self.state, scalars = self._steps[self._name(training)](
       self.state, next(self._input), learning_rate, np.float32(setting.weight_decay)
     )
@@ -196,14 +196,23 @@ class FineTune:
       scalars |= self._finish(training)
     return scalars
 
+  def _locate(self, global_step: int) -> tuple[int, int]:
+    """The training that a step belongs to, and its step there."""
+    training = int(np.searchsorted(self._starts, global_step, side='right')) - 1
+    return training, global_step - self._starts[training]
+
   def _name(self, training: int) -> str:
     return 'train' if training < len(self._settings) else 'final'
 
   def _setting(self, training: int) -> Setting:
     """That of a training; the last one has that of the best score."""
     if training == len(self._settings):
-      training = int(np.argmax(self._scores))
+      training = self._scores.index(self._best_score())
     return self._settings[training]
+
+  def _best_score(self) -> float:
+    """The greatest so far; -∞ if there is none."""
+    return max((x for x in self._scores if x is not None), default=-np.inf)
 
   def _enter(self, training: int, step: int) -> None:
     """Opens the input of a training, and starts from the initial values."""
@@ -222,15 +231,25 @@ class FineTune:
     """Keeps what was trained if it is the best so far, or the last."""
     scalars, is_best = {}, True
     if self._name(training) == 'train' and 'validation' in self._sources:
-      score = self._score('validation', self.state.network)
-      is_best = score > max(self._scores, default=-np.inf)
+      has_diverged = bool(parallel.first(self.state.has_diverged))
+      score = None if has_diverged else self._score('validation', self.state.network)
+      is_best = not has_diverged and score > self._best_score()
       self._scores.append(score)
-      scalars[f'validation_{self._config.metric}'] = score
+      if has_diverged:
+        self._check_some_are_left()
+      else:
+        scalars[f'validation_{self._config.metric}'] = score
     if is_best:
       self.best = jax.tree.map(jnp.copy, self.state.network)  # The state is donated.
     return scalars
 
-  def _step_of(self, network: hk.TransformedWithState):
+  def _check_some_are_left(self) -> None:
+    if self._scores == [None] * len(self._settings):
+      raise runner.TrainingError(
+        f'all {len(self._settings)} settings have diverged; use smaller learning rates'
+      )
+
+  def _step_of(self, network: hk.TransformedWithState, *, may_diverge: bool):
     """The train step on one device."""
 
     def loss_fn(params, network_state, images, labels):
@@ -250,7 +269,10 @@ class FineTune:
       )
       network_after = Network(optax.apply_updates(params, updates), network_state)
       scalars = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
-      return State(network_after, opt_state), scalars
+      after = State(network_after, opt_state, state.has_diverged)
+      return (
+        _unless_diverged(state, after, scalars) if may_diverge else (after, scalars)
+      )
 
     return step
 
@@ -267,11 +289,16 @@ class FineTune:
 
   @position.setter
   def position(self, value: dict[str, Any]) -> None:
-    encoder.check_fingerprint(
+    pretrained.check_fingerprint(
       value['fingerprint'], self._start.fingerprint, self._config.init_from
     )
     self._scores = list(value['scores'])
     self._restored_input = value['input']
+
+  def describe_batch(self, global_step: int) -> dict[str, list]:
+    """What a step has seen; see `loader.Stream.describe`."""
+    training, step = self._locate(global_step)
+    return self._open_input(training).describe(step)
 
   @property
   def data_wait_s(self) -> float:
@@ -284,7 +311,7 @@ class FineTune:
     """The best score on the validation split so far, if there is any."""
     del global_step, rng  # Nothing is random.
     name = f'best_validation_{self._config.metric}'
-    return {name: max(self._scores)} if self._scores else {}
+    return {name: self._best_score()} if self._best_score() >= 0 else {}
 
   def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
     """The test score of the best setting."""
@@ -342,6 +369,17 @@ class FineTune:
     }
 
 
+def _unless_diverged(before: State, after: State, scalars: dict[str, chex.Array]):
+  """The state after a step, and scalars; once they are not finite, nothing changes."""
+  values = [*jax.tree.leaves(after.network), *scalars.values()]
+  is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
+  has_diverged = before.has_diverged | ~is_finite
+  keep = lambda x, y: jnp.where(has_diverged, x, y)
+  state = jax.tree.map(keep, before, after)._replace(has_diverged=has_diverged)
+  shown = {name: jnp.where(is_finite, x, 0.0) for name, x in scalars.items()}
+  return state, shown | {'has_diverged': has_diverged}
+
+
 def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
   """Every setting to be tried.
 
@@ -378,11 +416,6 @@ def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
       'config.retrain needs a validation split, and one length in steps or epochs'
     )
   return settings
-
-
-def cosine(start: float, step: int, num_steps: int) -> np.float32:
-  """Falls from `start` at step 0 to zero at `num_steps`."""
-  return np.float32(start * (1 + np.cos(np.pi * step / num_steps)) / 2)
 
 
 if __name__ == '__main__':

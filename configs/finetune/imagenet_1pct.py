@@ -50,5 +50,6 @@ def get_config() -> ml_collections.ConfigDict:
     'evaluate_every': 0,  # Each training ends with its validation.
     'checkpoint_every': 125,
     'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
   }
   return config

@@ -133,6 +133,18 @@ def test_best_network_is_that_of_the_best_score(monkeypatch):
       np.testing.assert_array_equal(x, y)
 
 
-def test_learning_rate_is_a_cosine():
-  values = [finetune.cosine(0.2, step, 10) for step in (0, 5, 10)]
-  np.testing.assert_allclose(values, [0.2, 0.1, 0.0], atol=1e-7)
+def test_setting_that_diverges_loses_and_the_others_go_on(tmp_path):
+  config = _config(**{'training.learning_rates': (1e30, 0.1)})
+  made = runner.Runner(finetune.FineTune, config, tmp_path, 'train')
+  made.run()
+  report = made._experiment.report(12, tmp_path)
+  assert report['setting']['learning_rate'] == pytest.approx(0.1)
+  scores = [tried['score'] for tried in report['validation_scores']]
+  assert scores[0] is None
+  assert 0 <= scores[1] <= 1
+
+
+def test_settings_that_all_diverge_end_the_run(tmp_path):
+  config = _config(**{'training.learning_rates': (1e30, 1e31)})
+  with pytest.raises(runner.TrainingError, match='all 2 settings have diverged'):
+    runner.Runner(finetune.FineTune, config, tmp_path, 'train').run()
