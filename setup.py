@@ -39,6 +39,7 @@ setuptools.setup(
     'opencv-python-headless>=5.0',  # 4 decodes some truncated images.
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.25',
+    'pillow>=11.0',  # Classes in palette PNGs, of which OpenCV gives the colours.
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',

@@ -4,10 +4,12 @@ Resizing is OpenCV's bicubic interpolation: Keys' kernel with a = -0.75, half-pi
 centres, the border repeated, no smoothing before an image is made smaller.
 """
 
+import io
 import math
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from sslhsic.data.errors import DecodeError
 
@@ -39,6 +41,27 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
   if pixels.shape[2] == 4:
     return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
   return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def decode_classes(segmentation: bytes | np.ndarray) -> np.ndarray:
+  """The class of each pixel, uint8 [H, W], of a PNG; an array is taken as it is.
+
+  The PNG is gray, or has a palette as those of PASCAL VOC, whose indices are the
+  classes: OpenCV would give their colours.
+
+  Raises:
+    DecodeError: it is no PNG, or one of colours.
+  """
+  if isinstance(segmentation, np.ndarray):
+    return segmentation
+  try:
+    picture = Image.open(io.BytesIO(segmentation))
+    classes = np.array(picture)
+  except (OSError, SyntaxError, ValueError) as error:  # All that Pillow raises.
+    raise DecodeError(str(error)) from error
+  if picture.mode not in ('L', 'P'):
+    raise DecodeError(f'a segmentation of mode {picture.mode}; use gray or a palette')
+  return classes
 
 
 def _imdecode(image: bytes, flags: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import chex
 import grain
@@ -68,8 +68,8 @@ def _without_rng(
 
 def image_shape(source: sources.Source, crop: Crop) -> tuple[int, int, int]:
   """[H, W, C] of the images that a crop makes."""
-  image, _, _ = reading.first_decodable(source, range(len(source)))
-  return crop(np.random.default_rng(0), image).shape
+  example, _ = reading.first_decodable(source, range(len(source)))
+  return crop(np.random.default_rng(0), example['image']).shape
 
 
 def two_views(
@@ -79,7 +79,7 @@ def two_views(
 
   Batches hold 'view1' and 'view2' [b, H, W, C]; see `Stream`, also for the settings.
   """
-  return Stream(source, crops={'view1': crop, 'view2': crop}, **settings)
+  return Stream(source, make=reading.Crops({'view1': crop, 'view2': crop}), **settings)
 
 
 def one_view(
@@ -89,20 +89,32 @@ def one_view(
 
   Batches hold 'image' [b, H, W, C]; see `Stream`, also for the settings.
   """
-  return Stream(source, crops={'image': crop}, **settings)
+  return Stream(source, make=reading.Crops({'image': crop}), **settings)
+
+
+def one_pass(
+  source: sources.Source, *, crop: Crop = whole_image, **settings
+) -> Iterator[Batch]:
+  """Every example once, in order, for an evaluation.
+
+  Batches hold 'image' [b, H, W, C] and 'label'; see `every_example`, also for the
+  settings.
+  """
+  return every_example(source, make=reading.Crops({'image': crop}), **settings)
 
 
 class Stream:
   """This host's batches of an endless stream, each image seen once an epoch.
 
-  A batch is a dict of views [b, H, W, C] uint8, 'label' [b] or [b, C] int32, and
-  'index' [b] uint32, the image's number in the global stream, with b = B / hosts.
+  A batch is a dict of the arrays that `make` makes of an example, [b, ...] each, and
+  'index' [b] uint32, the example's number in the global stream, with b = B / hosts.
 
   Args:
     source: the examples.
-    crops: what makes each view of an image, by the name of the view.
+    make: what makes the arrays of a decoded example, at random; for images with a label
+      `reading.Crops`.
     batch_size: B of the global batch; a multiple of the number of hosts.
-    seed: of the order and of the crops.
+    seed: of the order and of the views.
     num_workers: worker processes; 0 reads in a thread of this process.
     max_bad_fraction: share of the images that may be corrupt. In the place of one comes
       another image, the same whenever this place is read.
@@ -119,7 +131,7 @@ class Stream:
     self,
     source: sources.Source,
     *,
-    crops: Mapping[str, Crop],
+    make: reading.Make,
     batch_size: int,
     seed: int,
     num_workers: int = 0,
@@ -128,7 +140,7 @@ class Stream:
     host_count: int | None = None,
   ):
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    view = reading.View(source, order, seed, crops)
+    view = reading.View(source, order, seed, make)
     self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers
@@ -276,11 +288,11 @@ class DeviceIterator:
     return batch
 
 
-def one_pass(
+def every_example(
   source: sources.Source,
   *,
+  make: reading.Make,
   batch_size: int,
-  crop: Crop = whole_image,
   max_bad_fraction: float = MAX_BAD_FRACTION,
   host_index: int | None = None,
   host_count: int | None = None,
@@ -291,20 +303,20 @@ def one_pass(
 
   Args:
     source: the examples.
+    make: what makes the arrays of a decoded example; it is to draw nothing.
     batch_size: B of the global batch; host h gets rows [h·b, (h + 1)·b) of each, with
       b = B / hosts.
-    crop: what is taken of an image.
     max_bad_fraction: share of the images that may be corrupt.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
   Yields:
-    Dicts 'image' [b, H, W, C] uint8, 'label' [b] or [b, C] int32 and 'mask' [b] bool,
-    which is false on what fills up the last batch and in place of corrupt images.
+    Dicts of the arrays that were made, [b, ...] each, and 'mask' [b] bool, which is
+    false on what fills up the last batch and in place of corrupt images.
 
   Raises:
     InputError: too many images are corrupt, one cannot be read, or sizes differ.
   """
-  example = reading.Example(source, crop)
+  example = reading.Example(source, make)
   chunks = _chunks(example, batch_size, host_index, host_count)
   bad_images = BadImages(source, max_bad_fraction)
   received = slots.Received()

@@ -1,4 +1,4 @@
-"""What a worker of the loader does: read, decode and crop the images of a chunk.
+"""What a worker of the loader does: read, decode and crop the examples of a chunk.
 
 Workers import this module and not the loader, to start without JAX.
 """
@@ -19,6 +19,8 @@ from sslhsic.data.errors import DecodeError, InputError
 from sslhsic.data.sources import Source
 
 Crop = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+# From a decoded example to the arrays of a batch, whose shapes are always the same.
+Make = Callable[[np.random.Generator, dict], dict[str, np.ndarray]]
 # The arrays of an example, and the rows of its source that could not be decoded.
 Loaded = tuple[dict[str, np.ndarray], list[int]]
 
@@ -43,13 +45,12 @@ def _end_with_parent() -> None:
   os._exit(1)
 
 
-def first_decodable(
-  source: Source, rows: Iterable[int]
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-  """Image [H, W, C] and label of the first of these rows that can be decoded.
+def first_decodable(source: Source, rows: Iterable[int]) -> tuple[dict, list[int]]:
+  """The first of these examples that can be decoded.
 
   Returns:
-    Image, label, and the rows before.
+    The example, with 'image' [H, W, C] uint8 and, if it has one, 'segmentation' [H, W]
+    uint8; and the rows before.
 
   Raises:
     InputError: none of many can be decoded, or one cannot be read.
@@ -57,8 +58,7 @@ def first_decodable(
   bad = []
   for row in itertools.islice(rows, _MAX_TRIES):
     try:
-      example = source[row]
-      return images.decode(example['image']), example['label'], bad
+      return _decode(source[row]), bad
     except DecodeError:
       bad.append(row)
     except OSError as error:
@@ -69,9 +69,32 @@ def first_decodable(
   )
 
 
+def _decode(example: dict) -> dict:
+  decoded = example | {'image': images.decode(example['image'])}
+  if 'segmentation' in example:
+    decoded['segmentation'] = images.decode_classes(example['segmentation'])
+  return decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Crops:
+  """Makes views of an image, and its label.
+
+  Attributes:
+    crops: what makes each view, by its name.
+  """
+
+  crops: Mapping[str, Crop]
+
+  def __call__(self, rng: np.random.Generator, example: dict) -> dict[str, np.ndarray]:
+    """The views [H, W, C] by their name, and 'label'."""
+    views = {name: crop(rng, example['image']) for name, crop in self.crops.items()}
+    return views | {'label': example['label']}
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
-  """Random views of the images of the endless stream, by their place in it.
+  """Random views of the examples of the endless stream, by their place in it.
 
   In place of an image that cannot be decoded comes another one, drawn at random from
   the key of the place: the stream stays the same whoever reads it.
@@ -79,23 +102,22 @@ class View:
   Attributes:
     source: the examples.
     order: index in the stream -> row of the source.
-    seed: of the crops.
-    crops: what makes each view, by its name.
+    seed: of the views.
+    make: what makes the arrays of an example.
   """
 
   source: Source
   order: Sequence[int]
   seed: int
-  crops: Mapping[str, Crop]
+  make: Make
 
   def __call__(self, index: int) -> Loaded:
-    """The views of the image at a place in the stream."""
+    """The arrays of the example at a place in the stream."""
     rng = np.random.default_rng([self.seed, index])
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
     rows = itertools.chain([self.order[index]], others)
-    image, label, bad = first_decodable(self.source, rows)
-    views = {name: crop(rng, image) for name, crop in self.crops.items()}
-    return views | {'label': label, 'index': np.uint32(index % 2**32)}, bad
+    example, bad = first_decodable(self.source, rows)
+    return self.make(rng, example) | {'index': np.uint32(index % 2**32)}, bad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +126,20 @@ class Example:
 
   Attributes:
     source: the examples.
-    crop: what is taken of an image.
+    make: what makes the arrays of an example.
   """
 
   source: Source
-  crop: Crop
+  make: Make
 
   def __call__(self, index: int) -> Loaded:
     """The example of a row."""
     size = len(self.source)
     row = min(index, size - 1)
     rows = ((row + step) % size for step in range(size))
-    image, label, bad = first_decodable(self.source, rows)
+    example, bad = first_decodable(self.source, rows)
     # A pass draws nothing at random.
-    arrays = {'image': self.crop(np.random.default_rng(0), image), 'label': label}
+    arrays = self.make(np.random.default_rng(0), example)
     is_example = index < size and not bad
     return arrays | {'mask': np.bool_(is_example)}, bad
 
@@ -132,7 +154,7 @@ class Chunks:
     host_index: h.
     host_count: number of hosts; b = B / host_count.
     chunk_size: examples of a chunk; the last of a batch may have less.
-    is_shared: whether images are put into `slots`, for another process.
+    is_shared: whether what is large is put into `slots`, for another process.
   """
 
   load: Callable[[int], Loaded]
@@ -169,7 +191,7 @@ class Chunks:
     self, shape: tuple[int, ...], dtype: np.dtype
   ) -> tuple[np.ndarray, np.ndarray | slots.Sent]:
     """An array to be written, and what stands for it in the result."""
-    if self.is_shared and len(shape) == 4:
+    if self.is_shared and len(shape) > 2:
       return _own_slots().empty(shape, dtype)
     array = np.empty(shape, dtype)
     return array, array

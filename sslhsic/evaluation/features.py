@@ -1,6 +1,6 @@
 """What a network makes of a whole source, computed on all devices."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import chex
 import jax
@@ -8,10 +8,12 @@ import numpy as np
 
 from sslhsic import parallel
 
+Batch = dict[str, np.ndarray]
+
 
 def extract(
   forward: Callable[[dict[str, chex.Array]], chex.ArrayTree],
-  batches: Iterable[dict[str, np.ndarray]],
+  batches: Iterable[Batch],
 ) -> tuple[chex.ArrayTree, np.ndarray]:
   """Applies a mapped function to a pass; every example counts once.
 
@@ -24,13 +26,24 @@ def extract(
     The outputs, [n, ...] each, and the labels, [n] or [n, C], of the whole source on
     every host, as host arrays.
   """
-  outputs = []
+  with_label = lambda batch: (forward(batch), batch['label'])
+  return jax.tree.map(lambda *x: np.concatenate(x), *outputs(with_label, batches))
+
+
+def outputs(
+  forward: Callable[[dict[str, chex.Array]], chex.ArrayTree],
+  batches: Iterable[Batch],
+) -> Iterator[chex.ArrayTree]:
+  """Applies a mapped function to a pass, batch by batch, without what is no example.
+
+  Args:
+    forward: as that of `extract`.
+    batches: of `loader.every_example`.
+
+  Yields:
+    The outputs of a batch, [at most B, ...] each, on every host, as host arrays.
+  """
   for batch in batches:
     sharded = parallel.shard(batch)
-    output = parallel.gather(
-      (forward(sharded), {name: sharded[name] for name in ('label', 'mask')})
-    )
-    mask = output[1].pop('mask')
-    outputs.append(jax.tree.map(lambda x, mask=mask: x[mask], output))
-  results, labels = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
-  return results, labels['label']
+    output, mask = parallel.gather((forward(sharded), sharded['mask']))
+    yield jax.tree.map(lambda x, mask=mask: x[mask], output)
