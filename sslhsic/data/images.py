@@ -107,7 +107,7 @@ def shorter_side(image: np.ndarray, size: int) -> np.ndarray:
   """The central square of the image resized to a shorter side of `size`."""
   height, width, _ = image.shape
   scale = size / min(height, width)
-  resized = _resize(image, round(scale * height), round(scale * width))
+  resized = resize_to(image, round(scale * height), round(scale * width))
   return _central_square(resized, size)
 
 
@@ -119,9 +119,15 @@ def _central_square(image: np.ndarray, side: int) -> np.ndarray:
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
   """Bicubic, to [size, size, C]."""
-  return _resize(image, size, size)
+  return resize_to(image, size, size)
 
 
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Bicubic, to [height, width, C]."""
   resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
   return resized.reshape(height, width, image.shape[2])  # A channel of one is dropped.
+
+
+def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
+  """[H, W] of any type to [height, width], each pixel that of its nearest neighbour."""
+  return cv2.resize(x, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

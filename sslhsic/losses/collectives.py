@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 
 
 def global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
@@ -12,6 +13,16 @@ def global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
 def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
   """Mean of each array over the devices, entry by entry."""
   return jax.lax.pmean(tree, axis_name) if axis_name else tree
+
+
+def weighted_mean(
+  x: chex.Array, weights: chex.Array, axis_name: str | None
+) -> chex.Array:
+  """Σ w·x / Σ w over the entries of all devices; 0 if no entry has any weight."""
+  chex.assert_equal_shape([x, weights])
+  sums = jnp.sum(x * weights), jnp.sum(weights)
+  total, weight = mean_over_devices(sums, axis_name)
+  return total / jnp.where(weight > 0, weight, 1.0)
 
 
 def global_batch_size(local_batch: int, axis_name: str | None) -> int:

@@ -1,4 +1,4 @@
-"""In which types the networks of pre-training compute.
+"""In which types networks compute.
 
 Parameters, batch statistics with all arithmetic of batch norm, and what leaves encoder
 and heads are float32 in every policy. With 'bfloat16', convolutions, linear layers and
@@ -20,22 +20,27 @@ POLICIES = {
 }
 
 
-def policy(name: str) -> contextlib.AbstractContextManager:
+def policy(
+  name: str, *heads_of_task: type[hk.Module]
+) -> contextlib.AbstractContextManager:
   """The context, and decorator, in which Haiku modules compute in a precision.
 
   Args:
     name: 'float32' or 'bfloat16'.
+    *heads_of_task: modules besides the encoder and the heads of pre-training.
 
   Raises:
     ValueError: there is no such policy.
   """
   if name not in POLICIES:
     raise ValueError(f'unknown precision {name!r}; use one of {", ".join(POLICIES)}')
-  return _pushed(POLICIES[name])
+  return _pushed(POLICIES[name], heads_of_task)
 
 
 @contextlib.contextmanager
-def _pushed(of_networks: jmp.Policy) -> Iterator[None]:
+def _pushed(
+  of_networks: jmp.Policy, heads_of_task: tuple[type[hk.Module], ...]
+) -> Iterator[None]:
   # Haiku would compute batch statistics in the type of the activations.
   of_batch_norm = jmp.Policy(
     param_dtype=of_networks.param_dtype,
@@ -43,9 +48,8 @@ def _pushed(of_networks: jmp.Policy) -> Iterator[None]:
     output_dtype=of_networks.compute_dtype,
   )
   push = hk.mixed_precision.push_policy
-  with (
-    push(resnet.ResNet, of_networks),
-    push(heads.MLP, of_networks),
-    push(hk.BatchNorm, of_batch_norm),
-  ):
+  with contextlib.ExitStack() as stack:
+    for module in (resnet.ResNet, heads.MLP, *heads_of_task):
+      stack.enter_context(push(module, of_networks))
+    stack.enter_context(push(hk.BatchNorm, of_batch_norm))
     yield

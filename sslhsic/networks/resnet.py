@@ -14,6 +14,7 @@ torchvision. Its names follow from ours:
 | .../shortcut_batchnorm             | layer{G+1}.B.downsample.1     |
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -210,6 +211,7 @@ class ResNet(hk.Module):
     self.strides, self.dilations = _strides_and_dilations(
       len(blocks_per_group), _STEM_STRIDES[stem], output_stride
     )
+    self.output_stride = _STEM_STRIDES[stem] * math.prod(self.strides)
     self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
