@@ -3,6 +3,8 @@
 An example is `{'image': …, 'label': …}`: an image, encoded (the bytes of a JPEG, PNG or
 WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none. If it may be of
 several classes, the label is [C] of 1 (it is), 0 (it is not), -1 (not to be judged).
+A source with the attribute `annotations` has more in its examples, such as the boxes of
+objects: see `Annotations`.
 
 Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source,
 where the argument is what follows the colon of a name such as 'tfds:imagenet2012', and
@@ -15,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from sslhsic.data import folder_source, splits, tfds_source
+from sslhsic.data.annotations import Annotations
 
 
 class Source(Protocol):
@@ -92,6 +95,11 @@ class SubsetSource:
     """Those of the chosen examples."""
     return self.source.labels[self.rows]
 
+  @property
+  def annotations(self) -> Annotations:
+    """Those of the source."""
+    return _annotations_of(self.source)
+
   def __len__(self) -> int:
     return len(self.rows)
 
@@ -123,6 +131,12 @@ class ConcatenatedSource:
   def labels(self) -> np.ndarray:
     """Those of both."""
     return np.concatenate([self.first.labels, self.second.labels])
+
+  @property
+  def annotations(self) -> Annotations:
+    """Those of the first, of the kinds that both have."""
+    first, second = _annotations_of(self.first), _annotations_of(self.second)
+    return first._replace(kinds=first.kinds & second.kinds)
 
   def __len__(self) -> int:
     return len(self.first) + len(self.second)
@@ -175,6 +189,29 @@ def single_label_classes(source: Source) -> int:
       f'{source.name(0)} has no label, or several; use a data set with one label each'
     )
   return source.num_classes
+
+
+def annotations(source: Source, kind: str) -> Annotations:
+  """What the examples of a source hold, if that includes what is needed.
+
+  Args:
+    source: the examples.
+    kind: 'segmentation', 'depth', 'boxes' or 'masks'.
+
+  Raises:
+    ValueError: the examples do not have it.
+  """
+  found = _annotations_of(source)
+  if kind not in found.kinds:
+    raise ValueError(
+      f'{source.name(0)} has {", ".join(sorted(found.kinds)) or "an image only"}, but '
+      f'{kind} is needed; use a data set that has it'
+    )
+  return found
+
+
+def _annotations_of(source: Source) -> Annotations:
+  return getattr(source, 'annotations', Annotations())
 
 
 SOURCES = {

@@ -71,3 +71,26 @@ def test_concatenated_source_has_the_examples_of_both():
   for row in range(9):
     np.testing.assert_array_equal(joined[row]['image'], whole[row]['image'])
     assert joined.name(row) == f'example {row if row < 4 else row - 4}'
+
+
+class _Dense(sources.ArraySource):
+  annotations = sources.Annotations(
+    frozenset({'segmentation', 'depth'}), segmentation_classes=('background', 'disc')
+  )
+
+
+def test_annotations_are_those_of_the_whole_source():
+  digits = sources.create('digits', 'train[:4]')
+  dense = _Dense(digits.images, digits.labels, 10)
+  subset = sources.SubsetSource(dense, np.array([2, 3]))
+  both = sources.ConcatenatedSource(subset, dense)
+  for source in (dense, subset, both):
+    assert sources.annotations(source, 'depth') == dense.annotations
+  mixed = sources.ConcatenatedSource(dense, digits)
+  for source, kind, there in (
+    (digits, 'depth', 'an image only'),
+    (mixed, 'depth', 'an image only'),
+    (subset, 'boxes', 'depth, segmentation'),
+  ):
+    with pytest.raises(ValueError, match=f'has {there}, but {kind} is needed; use'):
+      sources.annotations(source, kind)
