@@ -19,7 +19,7 @@ from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import sources
 from sslhsic.evaluation import features, metrics, probe
-from sslhsic.training import pretrained, runner
+from sslhsic.training import runner
 
 
 class State(NamedTuple):
@@ -36,7 +36,7 @@ class State(NamedTuple):
   average: optax.EmaState
 
 
-class LinearEval:
+class LinearEval(shared.OneInput):
   """The experiment; see `sslhsic.training.experiment` for the contract.
 
   The classifiers of all learning rates are trained on the same embeddings in one pass.
@@ -44,10 +44,6 @@ class LinearEval:
   """
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
-  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
-    'input_state': 'input_state',
-    'fingerprint': 'fingerprint',
-  }
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
@@ -150,38 +146,6 @@ class LinearEval:
       scalars[f'loss_{rate:g}'] = loss
       scalars[f'train_top1_{rate:g}'] = metrics.top_k_accuracy(scores, labels)
     return jnp.sum(losses), scalars
-
-  # For the checkpoint
-
-  @property
-  def input_state(self) -> dict[str, Any]:
-    """Where the input is in its stream."""
-    return self._input.state
-
-  @input_state.setter
-  def input_state(self, value: dict[str, Any]) -> None:
-    if self._input:
-      self._input.restore(value)
-
-  @property
-  def fingerprint(self) -> str:
-    """Of the encoder, which a checkpoint does not hold."""
-    return self._encoder.fingerprint
-
-  @fingerprint.setter
-  def fingerprint(self, value: str) -> None:
-    pretrained.check_fingerprint(
-      value, self._encoder.fingerprint, self._config.init_from
-    )
-
-  def describe_batch(self, global_step: int) -> dict[str, list]:
-    """What a step has seen; see `loader.Stream.describe`."""
-    return self._input.describe(global_step)
-
-  @property
-  def data_wait_s(self) -> float:
-    """Seconds that steps have waited for data."""
-    return self._input.wait_s
 
   # Evaluation
 

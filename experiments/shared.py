@@ -2,14 +2,65 @@
 
 import functools
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import ml_collections
 
 from sslhsic import parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder
+from sslhsic.training import pretrained
 
 CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}
+
+
+class OneInput:
+  """Part of an experiment that reads one stream, and starts from one encoder.
+
+  Attributes:
+    _config: the configuration.
+    _input: the stream, None unless it trains.
+    _encoder: where it starts, with a `fingerprint`; a checkpoint holds no more of it.
+  """
+
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'input_state': 'input_state',
+    'fingerprint': 'fingerprint',
+  }
+
+  _config: ml_collections.ConfigDict
+  _input: loader.DeviceIterator | None
+  _encoder: encoder.FrozenEncoder | pretrained.Start
+
+  @property
+  def input_state(self) -> dict[str, Any]:
+    """Where the input is in its stream."""
+    return self._input.state
+
+  @input_state.setter
+  def input_state(self, value: dict[str, Any]) -> None:
+    if self._input:
+      self._input.restore(value)
+
+  @property
+  def fingerprint(self) -> str:
+    """Of the encoder that the run began with."""
+    return self._encoder.fingerprint
+
+  @fingerprint.setter
+  def fingerprint(self, value: str) -> None:
+    pretrained.check_fingerprint(
+      value, self._encoder.fingerprint, self._config.init_from
+    )
+
+  def describe_batch(self, global_step: int) -> dict[str, list]:
+    """What a step has seen; see `loader.Stream.describe`."""
+    return self._input.describe(global_step)
+
+  @property
+  def data_wait_s(self) -> float:
+    """Seconds that steps have waited for data."""
+    return self._input.wait_s
 
 
 def frozen_encoder(

@@ -296,6 +296,22 @@ def _policy(
   return policy
 
 
+def depth_jitter(rng: jax.Array, image: jax.Array) -> jax.Array:
+  """Brightness, saturation and hue of [H, W, 3] at random, clipped at the end.
+
+  The strengths of BYOL's depth estimation (arXiv:2006.07733, appendix).
+  """
+  largest = jnp.array([0.1255, 0.5, 0.2])
+  delta, factor, turn = largest * jax.random.uniform(rng, (3,), minval=-1, maxval=1)
+  image = _clip(brightness(image, delta))
+  return _clip(hue(saturation(image, 1 + factor), turn))
+
+
+_DEPTH = (
+  (_keyless(grayscale), 0.3),
+  (depth_jitter, 1.0),
+)
+
 # Operation, its probability in view 1, and in view 2.
 _BYOL = (
   (_keyless(flip), 0.5, 0.5),
@@ -341,6 +357,7 @@ def _digits(
 _POLICIES = {
   'byol_view1': functools.partial(_policy, [(step, p) for step, p, _ in _BYOL]),
   'byol_view2': functools.partial(_policy, [(step, p) for step, _, p in _BYOL]),
+  'depth': functools.partial(_policy, _DEPTH),
   'digits': _digits,
   'flip': functools.partial(_policy, [(_keyless(flip), 0.5)]),
   'none': functools.partial(_policy, []),
@@ -352,7 +369,8 @@ def create(name: str, **settings) -> Policy:
 
   'byol_view1' and 'byol_view2' are the two views of BYOL, for RGB; 'digits' moves,
   scales and disturbs small images on a black ground; 'flip' (training a linear
-  classifier) mirrors half of the images; 'none' (evaluation) only normalises.
+  classifier) mirrors half of the images; 'depth' changes the colours of RGB; 'none'
+  (evaluation) only normalises.
 
   Args:
     name: one of the above.

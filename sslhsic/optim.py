@@ -6,7 +6,7 @@ be averaged over devices already.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import chex
@@ -44,6 +44,43 @@ def warmup_cosine(peak: float, warmup_steps: int, total_steps: int) -> optax.Sch
     )
   schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, total_steps)
   return lambda step: schedule(jnp.asarray(step, jnp.float32))
+
+
+def warmup_drops(
+  peak: float, warmup_steps: int, total_steps: int, drops: Sequence[float]
+) -> optax.Schedule:
+  """Rises linearly from 0 to `peak`, and falls to a tenth again and again.
+
+  Args:
+    peak: learning rate after `warmup_steps`.
+    warmup_steps: length of the rise, in steps; it counts towards the total.
+    total_steps: length of the whole schedule, in steps.
+    drops: parts of the total, between 0 and 1, at which the learning rate falls; if
+      there are none, it falls as that of `warmup_cosine`.
+
+  Returns:
+    A function from the step to the learning rate.
+
+  Raises:
+    ValueError: the warm-up does not fit, or a drop is not between it and the end.
+  """
+  if not drops:
+    return warmup_cosine(peak, warmup_steps, total_steps)
+  steps = [round(part * total_steps) for part in drops]
+  if not 0 <= warmup_steps < min(steps) or max(steps) >= total_steps:
+    raise ValueError(
+      f'drops after {", ".join(f"{x:g}" for x in drops)} of {total_steps} steps, a '
+      f'warm-up of {warmup_steps}; use parts between the warm-up and 1'
+    )
+  boundaries = jnp.array(steps)
+
+  def schedule(step: chex.Numeric) -> jax.Array:
+    step = jnp.asarray(step, jnp.int32)
+    rise = jnp.minimum(step.astype(jnp.float32) / max(warmup_steps, 1), 1.0)
+    num_drops = jnp.sum(step >= boundaries).astype(jnp.float32)
+    return peak * (rise if warmup_steps else 1.0) * jnp.power(0.1, num_drops)
+
+  return schedule
 
 
 def cosine(start: float, step: int, total_steps: int) -> np.float32:

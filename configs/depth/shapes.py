@@ -1,0 +1,35 @@
+"""Depth of made-up shapes, minutes on two CPU cores.
+
+python -m experiments.depth --config=configs/depth/shapes.py --workdir=DIR \
+  --config.init_from=random
+"""
+
+import ml_collections
+
+from configs.depth import nyu
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The configuration: that of NYU Depth v2, but for what follows."""
+  config = nyu.get_config()
+  config.network = {
+    'encoder': 'resnet18',
+    'encoder_options': {
+      'blocks_per_group': (1, 1, 1, 1),
+      'channels_per_group': (32, 64, 128, 256),
+    },
+    'channels': (64, 48, 32, 16),
+  }
+  config.data.update(
+    train={'source': 'shapes', 'split': 'train'},
+    test={'source': 'shapes', 'split': 'test'},
+    resized=(),
+    crop=(96, 96),
+    num_workers=0,  # A thread.
+  )
+  config.training.update(
+    steps=600, learning_rate=0.1, warmup_steps=50, batch_size=16, weight_decay=1e-4
+  )
+  config.evaluation.batch_size = 50
+  config.runner.update(log_every=20, evaluate_every=200, checkpoint_every=200)
+  return config
