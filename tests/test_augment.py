@@ -299,7 +299,9 @@ def test_jitter_matches_scikit_image_step_by_step(recorded):
 
 
 def test_unknown_policy_lists_the_known_ones():
-  with pytest.raises(ValueError, match=r"'byol'.*byol_view1, byol_view2, digits"):
+  with pytest.raises(
+    ValueError, match=r"'byol'.*byol_view1, byol_view2, depth, digits"
+  ):
     augment.create('byol')
 
 

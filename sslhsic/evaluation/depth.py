@@ -80,7 +80,7 @@ def scores(sums: ErrorSums) -> dict[str, float]:
 
   Eigen et al. (2014), https://arxiv.org/abs/1406.2283, section 4.
   """
-  total = jax.tree.map(lambda x: np.sum(x, axis=0, dtype=np.float64), sums)
+  total = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), sums)
   within = total.within / total.count
   return {
     'delta1': float(within[0]),
