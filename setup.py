@@ -39,6 +39,8 @@ setuptools.setup(
     'opencv-python-headless>=5.0',  # 4 decodes some truncated images.
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.25',
+    'pillow>=10',
+    'pycocotools>=2.0.8',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',
