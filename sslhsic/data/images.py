@@ -4,10 +4,12 @@ Resizing is OpenCV's bicubic interpolation: Keys' kernel with a = -0.75, half-pi
 centres, the border repeated, no smoothing before an image is made smaller.
 """
 
+import io
 import math
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from sslhsic.data.errors import DecodeError
 
@@ -39,6 +41,19 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
   if pixels.shape[2] == 4:
     return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
   return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def size(image: bytes) -> tuple[int, int]:
+  """Height and width of an encoded image, from its header: it is not decoded.
+
+  Raises:
+    DecodeError: it is no image.
+  """
+  try:
+    with Image.open(io.BytesIO(image)) as opened:
+      return opened.height, opened.width
+  except (OSError, SyntaxError, ValueError) as error:
+    raise DecodeError(f'{len(image)} bytes are no JPEG, PNG or WebP') from error
 
 
 def _imdecode(image: bytes, flags: int) -> np.ndarray:
