@@ -40,6 +40,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.11.25',
     'pillow>=11.0',  # Classes in palette PNGs, of which OpenCV gives the colours.
+    'pycocotools>=2.0.8',
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',

@@ -14,7 +14,6 @@ random but the same everywhere, given by a hash of their paths, so that a part s
 import dataclasses
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -68,10 +67,9 @@ def create(path: str, split: str) -> FolderSource:
   root = epath.Path(path).expanduser()
   if not path or not root.is_dir():
     raise ValueError(f'there is no folder {path!r}; use folder:PATH, PATH a folder')
-  parts = _canonical(split)
+  parts = splits.canonical(split)
   folders = _split_folders(root)
-  named = set(re.findall(r'[a-zA-Z]\w*', parts))
-  read = named if named <= folders.keys() else folders.keys()  # 'all', or a mistake.
+  read = splits.to_read(parts, folders)
   files = {name: _files(folders[name]) for name in folders if name in read}
   if not any(files.values()):
     raise ValueError(f'folder {path!r} holds no image ({", ".join(SUFFIXES)})')
@@ -95,13 +93,9 @@ class _File(NamedTuple):
   label: str
 
 
-def _canonical(name: str) -> str:
-  return re.sub(r'\bval\b', 'validation', name)
-
-
 def _split_folders(root: epath.Path) -> dict[str, epath.Path]:
   """The folder of each split; without any, the whole is 'train'."""
-  folders = {_canonical(folder.name): folder for folder in _subfolders(root)}
+  folders = {splits.canonical(folder.name): folder for folder in _subfolders(root)}
   return folders if _SPLITS & folders.keys() else {'train': root}
 
 

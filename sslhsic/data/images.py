@@ -64,6 +64,19 @@ def decode_classes(segmentation: bytes | np.ndarray) -> np.ndarray:
   return classes
 
 
+def size(image: bytes) -> tuple[int, int]:
+  """Height and width of an encoded image, from its header: it is not decoded.
+
+  Raises:
+    DecodeError: it is no image.
+  """
+  try:
+    with Image.open(io.BytesIO(image)) as opened:
+      return opened.height, opened.width
+  except (OSError, SyntaxError, ValueError) as error:
+    raise DecodeError(f'{len(image)} bytes are no JPEG, PNG or WebP') from error
+
+
 def _imdecode(image: bytes, flags: int) -> np.ndarray:
   try:
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flags)

@@ -16,7 +16,14 @@ from typing import Protocol
 
 import numpy as np
 
-from sslhsic.data import folder_source, splits, tfds_source
+from sslhsic.data import (
+  coco_source,
+  folder_source,
+  shapes_source,
+  splits,
+  tfds_source,
+  voc_source,
+)
 from sslhsic.data.annotations import Annotations
 
 
@@ -218,6 +225,9 @@ SOURCES = {
   'digits': digits,
   'tfds': tfds_source.create,
   'folder': folder_source.create,
+  'shapes': shapes_source.create,
+  'voc': voc_source.create,
+  'coco': coco_source.create,
 }
 
 
@@ -225,8 +235,8 @@ def create(name: str, split: str) -> Source:
   """The examples of a split of a data set.
 
   Args:
-    name: 'digits', 'tfds:NAME' (see `tfds_source`) or 'folder:PATH' (see
-      `folder_source`).
+    name: 'digits', 'shapes', 'tfds:NAME', 'folder:PATH', 'voc:PATH' or 'coco:PATH'; see
+      `tfds_source` and the others.
     split: parts and, after a comma, which subset of them: 'train[:-10009]',
       'train+validation', 'train, balanced 1%, seed 0' (see `splits`).
 

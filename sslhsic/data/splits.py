@@ -10,7 +10,7 @@ of the seed (0 if there is none), and part of the subset of any larger size.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -85,6 +85,17 @@ def parse(split: str) -> tuple[str, Subset | None]:
     )
   seed, is_rest = int(match['seed'] or 0), bool(match['rest'])
   return parts.strip(), Subset(match['kind'], match['size'], seed, is_rest)
+
+
+def canonical(parts: str) -> str:
+  """The same parts, with 'validation' for 'val'."""
+  return re.sub(r'\bval\b', 'validation', parts)
+
+
+def to_read(parts: str, there: Collection[str]) -> set[str]:
+  """Names of the splits that parts are of, or of all if some are not there."""
+  named = set(re.findall(r'[a-zA-Z]\w*', parts))
+  return named if named <= set(there) else set(there)  # 'all', or a mistake.
 
 
 def ranges(

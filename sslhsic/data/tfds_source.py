@@ -1,7 +1,8 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow.
 
 They must be prepared in ArrayRecord format, which gives access to any example. Records
-are read as bytes and the image in them stays encoded: the loader decodes it.
+are read as bytes and the image in them stays encoded: the loader decodes it. Objects
+('objects', with 'bbox' and 'label') and depth are read, too: see `tfds_annotations`.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ from etils import epath
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from sslhsic.data import splits
+from sslhsic.data import splits, tfds_annotations
+from sslhsic.data.annotations import Annotations
 
 # Labels of objects that are not marked difficult, in PASCAL VOC.
 _NOT_DIFFICULT = 'labels_no_difficult'
@@ -33,6 +35,7 @@ class TfdsSource:
     label_key: the feature that holds the label; None without labels.
     multi_label: whether it holds any number of them.
     num_classes: C; 0 without labels.
+    annotations: what else the examples hold.
   """
 
   title: str
@@ -40,6 +43,7 @@ class TfdsSource:
   label_key: str | None
   multi_label: bool
   num_classes: int
+  annotations: Annotations
 
   def __len__(self) -> int:
     return len(self.records)
@@ -47,7 +51,8 @@ class TfdsSource:
   def __getitem__(self, index: int) -> dict:
     feature = self._features(index)
     image = feature['image'].bytes_list.value[0]
-    return {'image': image, 'label': self._label(feature)}
+    more = tfds_annotations.read(feature, self.annotations, image)
+    return {'image': image, 'label': self._label(feature)} | more
 
   def name(self, index: int) -> str:
     """What to call an example."""
@@ -105,7 +110,8 @@ def create(name: str, split: str) -> TfdsSource:
     ) from error
   records = data_source.data_source  # Without what TFDS wraps around, which is slow.
   labelling = _labelling(builder.info.features, source)
-  made = TfdsSource(f'{source}, {split}', records, *labelling)
+  annotations = tfds_annotations.describe(builder.info.features)
+  made = TfdsSource(f'{source}, {split}', records, *labelling, annotations)
   if not made.multi_label and made[0]['label'] < 0:  # Such as STL-10's 'unlabelled'.
     return dataclasses.replace(made, num_classes=0)
   return made

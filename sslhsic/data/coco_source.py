@@ -1,0 +1,268 @@
+"""COCO 2017, detection, in the folders in which it is given out.
+
+PATH/annotations/instances_train2017.json  PATH/annotations/instances_val2017.json
+PATH/train2017/*.jpg                       PATH/val2017/*.jpg
+"""
+
+import collections
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from etils import epath
+from pycocotools import mask as coco_mask
+
+from sslhsic.data import splits
+from sslhsic.data.annotations import Annotations
+
+_FOLDERS = {'train': 'train2017', 'validation': 'val2017'}
+
+
+class Objects(NamedTuple):
+  """All objects of a source, in the order of its images.
+
+  Attributes:
+    starts: [images + 1], the first object of every image, and the end.
+    boxes: [n, 4] float32, (x1, y1, x2, y2).
+    classes: [n] int32.
+    ignore: [n] bool.
+    area: [n] float32.
+    first_polygons: [n + 1], the first polygon of every object, and the end.
+    polygons: float32, x and y by turns, one after the other.
+    polygon_starts: [polygons + 1], where each starts, and the end.
+    runs: masks of objects without polygons, in pycocotools' code, by their number.
+  """
+
+  starts: np.ndarray
+  boxes: np.ndarray
+  classes: np.ndarray
+  ignore: np.ndarray
+  area: np.ndarray
+  first_polygons: np.ndarray
+  polygons: np.ndarray
+  polygon_starts: np.ndarray
+  runs: dict[int, dict]
+
+  def mask(self, number: int, height: int, width: int) -> np.ndarray:
+    """Of one object, as COCO's own code draws it: uint8 [height, width]."""
+    if number in self.runs:
+      return coco_mask.decode(self.runs[number])
+    # The file has two decimals, of which single precision would lose ties.
+    first, end = self.first_polygons[number : number + 2]
+    starts = self.polygon_starts[first : end + 1]
+    polygons = [
+      np.round(self.polygons[start:stop].astype(np.float64), 2).tolist()
+      for start, stop in itertools.pairwise(starts)
+    ]
+    runs = coco_mask.frPyObjects(polygons, height, width)
+    return coco_mask.decode(coco_mask.merge(runs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CocoSource:
+  """Images with the boxes, classes and masks of their objects, and without labels.
+
+  Attributes:
+    paths: [n], of the images.
+    image_ids: [n], COCO's.
+    sizes: [n, 2], their heights and widths.
+    objects: of all images.
+    class_names: of the objects.
+    category_ids: COCO's number of every class.
+  """
+
+  paths: Sequence[str]
+  image_ids: np.ndarray
+  sizes: np.ndarray
+  objects: Objects
+  class_names: tuple[str, ...]
+  category_ids: tuple[int, ...]
+
+  num_classes: ClassVar[int] = 0
+
+  @property
+  def annotations(self) -> Annotations:
+    """Boxes and masks."""
+    kinds = frozenset({'boxes', 'masks'})
+    return Annotations(kinds, object_classes=self.class_names)
+
+  @property
+  def labels(self) -> np.ndarray:
+    """[n] int32, -1: there are none."""
+    return np.full(len(self), -1, np.int32)
+
+  def __len__(self) -> int:
+    return len(self.paths)
+
+  def __getitem__(self, index: int) -> dict:
+    image = epath.Path(self.paths[index]).read_bytes()
+    height, width = map(int, self.sizes[index])
+    objects, starts = self.objects, self.objects.starts
+    here = slice(starts[index], starts[index + 1])
+    masks = np.zeros((here.stop - here.start, height, width), np.uint8)
+    for place, number in enumerate(range(here.start, here.stop)):
+      masks[place] = objects.mask(number, height, width)
+    return {
+      'image': image,
+      'label': np.int32(-1),
+      'boxes': objects.boxes[here],
+      'classes': objects.classes[here],
+      'ignore': objects.ignore[here],
+      'area': objects.area[here],
+      'masks': masks,
+    }
+
+  def name(self, index: int) -> str:
+    """The path of an image."""
+    return self.paths[index]
+
+
+def create(path: str, split: str) -> CocoSource:
+  """The images of COCO 2017.
+
+  Args:
+    path: of the folder that holds 'annotations', 'train2017' and 'val2017'.
+    split: parts in TFDS's syntax of 'train' and 'validation' (or 'val'). Images without
+      any object but crowds are not in 'train': 117,266 are.
+
+  Raises:
+    ValueError: there is no such file or split.
+  """
+  root = epath.Path(path).expanduser()
+  files = {
+    name: root / 'annotations' / f'instances_{folder}.json'
+    for name, folder in _FOLDERS.items()
+  }
+  there = [name for name, file in files.items() if path and file.exists()]
+  if not there:
+    raise ValueError(
+      f'there is no {files["train"]}; use coco:PATH, PATH the folder that holds '
+      "COCO's 'annotations' and 'train2017'"
+    )
+  parts = splits.canonical(split)
+  read = splits.to_read(parts, there)
+  examples, categories = {}, {}
+  for name in sorted(read):
+    examples[name], categories = _read(files[name], root / _FOLDERS[name])
+  if 'train' in examples:
+    examples['train'] = [x for x in examples['train'] if _has_objects(x)]
+  sizes = {name: len(there) for name, there in examples.items()}
+  chosen = [
+    example
+    for name, part in splits.ranges(parts, sizes, f'coco:{path}')
+    for example in examples[name][part]
+  ]
+  return CocoSource(
+    paths=[example.path for example in chosen],
+    image_ids=np.array([example.image_id for example in chosen]),
+    sizes=np.array([example.size for example in chosen]),
+    objects=_pack([example.objects for example in chosen], list(categories)),
+    class_names=tuple(categories.values()),
+    category_ids=tuple(categories),
+  )
+
+
+class _Object(NamedTuple):
+  """An entry of 'annotations' in a file."""
+
+  image_id: int
+  category_id: int
+  box: tuple[float, ...]
+  area: float
+  is_crowd: bool
+  outline: list[np.ndarray] | dict
+
+
+class _Example(NamedTuple):
+  """An image, and its objects."""
+
+  path: str
+  image_id: int
+  size: tuple[int, int]
+  objects: list[_Object]
+
+
+def _read(file: epath.Path, folder: epath.Path) -> tuple[list[_Example], dict]:
+  """The images of a file; names of categories by COCO's number, which ascends."""
+  content = json.loads(file.read_bytes(), object_hook=_compact)
+  objects = collections.defaultdict(list)
+  for entry in content['annotations']:
+    if min(entry.box[2:]) > 0:  # There are a few in COCO that have no extent.
+      objects[entry.image_id].append(entry)
+  examples = [
+    _Example(
+      f'{os.fspath(folder)}/{image["file_name"]}',
+      image['id'],
+      (image['height'], image['width']),
+      objects[image['id']],
+    )
+    for image in content['images']
+  ]
+  categories = sorted((entry['id'], entry['name']) for entry in content['categories'])
+  return examples, dict(categories)
+
+
+def _compact(entry: dict) -> dict | _Object:
+  """What is needed of an object of the file, as soon as it is parsed.
+
+  The numbers of all outlines take gigabytes as Python's floats.
+  """
+  if 'segmentation' not in entry:
+    return entry
+  outline = entry['segmentation']
+  if isinstance(outline, list):
+    outline = [np.array(polygon, np.float32) for polygon in outline]
+  return _Object(
+    entry['image_id'],
+    entry['category_id'],
+    tuple(entry['bbox']),
+    entry['area'],
+    bool(entry['iscrowd']),
+    outline,
+  )
+
+
+def _has_objects(example: _Example) -> bool:
+  return any(not entry.is_crowd for entry in example.objects)
+
+
+def _pack(of_images: list[list[_Object]], category_ids: list[int]) -> Objects:
+  """The objects of images, as arrays."""
+  flat = [entry for entries in of_images for entry in entries]
+  boxes = np.array([entry.box for entry in flat], np.float32).reshape(-1, 4)
+  boxes[:, 2:] += boxes[:, :2]
+  outlines = [x.outline if isinstance(x.outline, list) else [] for x in flat]
+  polygons = [polygon for outline in outlines for polygon in outline]
+  runs = {
+    number: _runs(entry.outline)
+    for number, entry in enumerate(flat)
+    if isinstance(entry.outline, dict)
+  }
+  classes = np.searchsorted(category_ids, [entry.category_id for entry in flat])
+  return Objects(
+    starts=_starts(of_images),
+    boxes=boxes,
+    classes=classes.astype(np.int32),
+    ignore=np.array([entry.is_crowd for entry in flat], bool),
+    area=np.array([entry.area for entry in flat], np.float32),
+    first_polygons=_starts(outlines),
+    polygons=np.concatenate([np.zeros(0, np.float32), *polygons]),
+    polygon_starts=_starts(polygons),
+    runs=runs,
+  )
+
+
+def _starts(rows: list) -> np.ndarray:
+  """Where each starts if they lie one after the other, and the end: [rows + 1]."""
+  return np.cumsum([0, *map(len, rows)])
+
+
+def _runs(outline: dict) -> dict:
+  """Run lengths in pycocotools' code; a file may have them as a list."""
+  if isinstance(outline['counts'], list):
+    return coco_mask.frPyObjects(outline, *outline['size'])
+  return outline

@@ -1,0 +1,89 @@
+"""Objects and depth of data sets of TensorFlow Datasets."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_feature_pb2
+
+from sslhsic.data import images
+from sslhsic.data.annotations import Annotations
+
+_BOX, _CLASS, _AREA = 'objects/bbox', 'objects/label', 'objects/area'
+# Objects that are marked so are to be ignored.
+_DIFFICULT, _CROWD = 'objects/is_difficult', 'objects/is_crowd'
+
+
+def describe(features: tfds.features.FeaturesDict) -> Annotations:
+  """What the examples hold, judged by the features of a data set."""
+  kinds, classes, features = set(), (), dict(features.items())
+  objects = features.get('objects')
+  if isinstance(objects, tfds.features.Sequence) and _has_boxes(objects.feature):
+    kinds.add('boxes')
+    classes = tuple(objects['label'].names)
+  depth = features.get('depth')
+  if isinstance(depth, tfds.features.Tensor) and len(depth.shape) == 2:
+    kinds.add('depth')
+  return Annotations(frozenset(kinds), object_classes=classes)
+
+
+def _has_boxes(objects: tfds.features.FeatureConnector) -> bool:
+  if not isinstance(objects, tfds.features.FeaturesDict):
+    return False
+  found = dict(objects.items())
+  is_box = isinstance(found.get('bbox'), tfds.features.BBoxFeature)
+  return is_box and isinstance(found.get('label'), tfds.features.ClassLabel)
+
+
+def read(
+  feature: Mapping[str, tf_feature_pb2.Feature], annotations: Annotations, image: bytes
+) -> dict[str, np.ndarray]:
+  """Objects and depth of an example, as `Annotations` describes them.
+
+  Args:
+    feature: of the example.
+    annotations: which of them there are.
+    image: the example's, encoded, of which the size is needed.
+
+  Raises:
+    DecodeError: the image is none.
+  """
+  if not annotations.kinds:
+    return {}
+  height, width = images.size(image)
+  found = {}
+  if 'depth' in annotations.kinds:
+    found['depth'] = _floats(feature['depth']).reshape(height, width)
+  if 'boxes' in annotations.kinds:
+    found |= _objects(feature, height, width)
+  return found
+
+
+def _objects(
+  feature: Mapping[str, tf_feature_pb2.Feature], height: int, width: int
+) -> dict[str, np.ndarray]:
+  relative = _floats(feature[_BOX]).reshape(-1, 4)  # (y1, x1, y2, x2) of 1.
+  boxes = relative[:, [1, 0, 3, 2]] * np.array([width, height] * 2, np.float32)
+  if _DIFFICULT in feature:
+    # PASCAL VOC counts pixels from 1, and gives the first and the last.
+    boxes[:, :2] = np.maximum(boxes[:, :2] - 1, 0)
+  ignore = np.zeros(len(boxes), bool)
+  for key in (_DIFFICULT, _CROWD):
+    if key in feature:
+      ignore |= np.array(feature[key].int64_list.value, bool)
+  area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+  if _AREA in feature:
+    area = np.array(feature[_AREA].int64_list.value, np.float32)
+  classes = np.array(feature[_CLASS].int64_list.value, np.int32)
+  return {'boxes': boxes, 'classes': classes, 'ignore': ignore, 'area': area}
+
+
+def _floats(feature: tf_feature_pb2.Feature) -> np.ndarray:
+  """The numbers of a feature, float32.
+
+  To take them one by one is slow; serialised, they are at the end, four bytes each.
+  """
+  floats = feature.float_list
+  count = len(floats.value)
+  encoded = floats.SerializeToString()
+  return np.frombuffer(encoded, '<f4', count, len(encoded) - 4 * count)
