@@ -1,0 +1,173 @@
+"""Segmentation and depth: devices, what is frozen, resumed runs, full sizes."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.depth import nyu
+from configs.depth import shapes as depth_shapes
+from configs.segmentation import shapes as segmentation_shapes
+from configs.segmentation import voc
+from experiments import depth, segmentation
+from sslhsic import parallel
+from sslhsic.data import sources
+from sslhsic.evaluation import encoder
+from sslhsic.networks import classifier
+from sslhsic.training import runner
+
+PROGRAMS = {
+  'segmentation': (segmentation.Segmentation, segmentation_shapes),
+  'depth': (depth.Depth, depth_shapes),
+}
+
+
+def _config(task, **changes):
+  config = PROGRAMS[task][1].get_config()
+  config.init_from = 'random'
+  config.network.encoder_options = {
+    'blocks_per_group': (1, 1),
+    'channels_per_group': (4, 8),
+  }
+  config.network.channels = (4, 4) if task == 'depth' else 4
+  config.data.update({'crop': (32, 32)} if task == 'depth' else {'crop_size': 32})
+  config.data.train.update(source='shapes:32', split='train[:24]')
+  config.data.test.update(source='shapes:32', split='test[:11]')  # Does not divide.
+  config.training.update(steps=3, warmup_steps=0, batch_size=8)
+  config.evaluation.batch_size = 8
+  config.runner.update(log_every=1, evaluate_every=0, checkpoint_every=1)
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def _train(task, steps=3, **changes):
+  experiment = PROGRAMS[task][0]('train', jax.random.key(0), _config(task, **changes))
+  scalars = [experiment.step(step, jax.random.key(0)) for step in range(steps)]
+  return experiment, jax.tree.map(float, scalars)
+
+
+@pytest.mark.parametrize('task', PROGRAMS)
+def test_one_device_equals_several(task, monkeypatch):
+  results = []
+  for count in (1, 4):
+    monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
+    experiment, scalars = _train(task)
+    scores = experiment.evaluate(3, jax.random.key(0))
+    results.append((scalars, scores, jax.device_get(parallel.first(experiment.state))))
+  one, several = results
+  for a, b in zip(one[0], several[0], strict=True):
+    assert b == pytest.approx(a, rel=2e-4)
+  assert several[1] == pytest.approx(one[1], rel=1e-3, abs=2e-3)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+  jax.tree.map(close, one[2], several[2])
+  assert one[0][-1]['loss'] < one[0][0]['loss']
+
+
+def test_frozen_encoder_stays_as_it_is():
+  experiment, _ = _train(
+    'segmentation', **{'training.train_encoder': False, 'training.learning_rate': 0.1}
+  )
+  start = experiment._load()
+  after = jax.device_get(parallel.first(experiment.state))
+  for module, leaves in start.params.items():
+    is_encoder = module.startswith(f'{classifier.ENCODER}/')
+    for name, value in leaves.items():
+      assert np.array_equal(after.params[module][name], value) == is_encoder
+  assert not any('encoder' in str(path) for path, _ in _leaves(after.opt_state))
+
+
+def _leaves(tree):
+  return jax.tree_util.tree_leaves_with_path(tree)
+
+
+@pytest.mark.parametrize('task', PROGRAMS)
+def test_run_resumes_and_reports(task, tmp_path, monkeypatch):
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:4])
+  experiment_class, _ = PROGRAMS[task]
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  runner.Runner(experiment_class, _config(task), whole, 'train_and_eval').run()
+  interrupted = runner.Runner(experiment_class, _config(task), parts, 'train')
+  interrupted._experiment.num_steps = 2
+  interrupted.run()
+  runner.Runner(experiment_class, _config(task), parts, 'train_and_eval').run()
+  results = [
+    json.loads((path / 'results.json').read_text(encoding='utf-8'))
+    for path in (whole, parts)
+  ]
+  metric = {'segmentation': 'mean_iou', 'depth': 'delta1'}[task]
+  assert results[0][metric] == results[1][metric]
+  assert 'shapes:32 test[:11]' in results[0]['protocol'][metric]
+  assert (whole / 'figures' / f'{task}.png').stat().st_size > 1000
+
+
+def test_mistakes_are_refused():
+  message = 'has no batch statistics to freeze'
+  with pytest.raises(ValueError, match=message):
+    _train('depth', **{'training.freeze_batch_norm': True})
+  with pytest.raises(ValueError, match='depth is needed'):
+    _train('depth', **{'data.test.source': 'digits'})
+  with pytest.raises(ValueError, match='batch size 12 does not divide'):
+    _train('segmentation', **{'training.batch_size': 12})
+
+
+class _Blank:
+  """A source of one blank example of any size."""
+
+  num_classes = 0
+
+  def __init__(self, height, width, like):
+    self.annotations = like.annotations
+    size = height, width
+    self._example = {
+      'image': np.zeros((*size, 3), np.uint8),
+      'label': np.int32(-1),
+      'segmentation': np.zeros(size, np.uint8),
+      'depth': np.ones(size, np.float32),
+    }
+
+  def __len__(self):
+    return 1
+
+  def __getitem__(self, index):
+    return self._example
+
+  def name(self, index):
+    return 'blank'
+
+
+@pytest.mark.parametrize(
+  ('experiment_class', 'config', 'size'),
+  [
+    (segmentation.Segmentation, voc, (375, 500)),
+    (depth.Depth, nyu, (480, 640)),
+  ],
+)
+def test_step_of_the_full_size_traces(monkeypatch, experiment_class, config, size):
+  """Nothing is computed: parameters are zeros, and the step is only traced."""
+  config = config.get_config()
+  config.init_from = 'random'
+  blank = _Blank(*size, like=sources.create('shapes:32', 'test'))
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+  monkeypatch.setattr(sources, 'create', lambda name, split: blank)
+  monkeypatch.setattr(encoder, 'initial_values', _zeros)
+  experiment = experiment_class('eval', jax.random.key(0), config)
+  example = experiment._training_example()(np.random.default_rng(0), blank[0])
+  example['index'] = np.uint32(0)
+  batch = {
+    name: jax.ShapeDtypeStruct((1, config.training.batch_size, *x.shape), x.dtype)
+    for name, x in example.items()
+  }
+  state, scalars = jax.eval_shape(
+    experiment._pmapped_step, experiment.state, batch, np.int32(0)
+  )
+  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert shapes(state) == shapes(experiment.state)
+  assert scalars['loss'].shape == ()
+
+
+def _zeros(network, image_shape, seed):
+  init = lambda rng, images: network.init(rng, images, True)
+  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+  shapes = jax.eval_shape(init, jax.random.key(seed), images)
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
