@@ -1,0 +1,44 @@
+"""SSL-HSIC on made-up pictures of shapes: an encoder to try the dense evaluations with.
+
+Pictures are drawn on the fly; nothing is downloaded. A ResNet-18 with half the blocks
+and half the channels; minutes on two CPU cores. A label is the class of the largest of
+several shapes, which says little of what an encoder knows of the others.
+
+python -m experiments.pretrain --config=configs/pretrain/shapes.py --workdir=DIR
+"""
+
+import ml_collections
+
+from configs.pretrain import digits
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The configuration: that of the digits, but for what follows."""
+  config = digits.get_config()
+  config.data = {
+    'source': 'shapes',
+    'train_split': 'train',
+    'crop_size': 48,  # Pixels, of pictures of 96.
+    'mean': (0.549, 0.557, 0.560),
+    'std': (0.169, 0.170, 0.168),
+    'num_workers': 0,  # Processes; 0: a thread.
+    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+  }
+  config.augment = {
+    'views': ('byol_view1', 'byol_view2'),  # Policies of view 1 and view 2.
+    'options': {},
+  }
+  config.network = {
+    'encoder': 'resnet18',
+    'encoder_options': {
+      'blocks_per_group': (1, 1, 1, 1),
+      'channels_per_group': (32, 64, 128, 256),
+    },
+    'head': {'hidden_size': 256, 'output_size': 64},
+  }
+  config.training.epochs = 15
+  config.training.warmup_epochs = 2
+  config.evaluation.batch_size = 250
+  config.runner.evaluate_every = 155  # 5 epochs.
+  config.runner.checkpoint_every = 155
+  return config
