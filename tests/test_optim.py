@@ -89,6 +89,24 @@ def test_warmup_fits_into_the_schedule(warmup_steps):
     optim.warmup_cosine(1.0, warmup_steps, 50)
 
 
+def test_warmup_drops():
+  schedule = optim.warmup_drops(2.0, 10, 100, (0.7, 0.9))
+  steps = [0, 5, 10, 69, 70, 89, 90, 99]
+  expected = [0, 1, 2, 2, 0.2, 0.2, 0.02, 0.02]
+  values = [jax.jit(schedule)(jnp.int32(step)) for step in steps]
+  np.testing.assert_allclose(values, expected, atol=1e-6)
+  no_warmup = optim.warmup_drops(2.0, 0, 100, (0.5,))
+  np.testing.assert_allclose([no_warmup(0), no_warmup(50)], [2, 0.2], rtol=1e-6)
+  cosine = optim.warmup_drops(2.0, 10, 50, ())
+  np.testing.assert_allclose(cosine(30), optim.warmup_cosine(2.0, 10, 50)(30))
+
+
+@pytest.mark.parametrize('drops', [(0.05,), (0.5, 1.0)])
+def test_drops_are_between_warmup_and_end(drops):
+  with pytest.raises(ValueError, match=r'of 100 steps, a warm-up of 10'):
+    optim.warmup_drops(1.0, 10, 100, drops)
+
+
 @pytest.mark.parametrize('constant', [True, False])
 def test_lars_equals_numpy(constant):
   gradients = [random_tree(seed) for seed in range(1, 6)]

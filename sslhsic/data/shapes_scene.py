@@ -17,11 +17,28 @@ CLASSES = ('disc', 'square', 'triangle', 'star', 'ring', 'cross')
 NEAREST = 2.0  # Metres; the floor's at the lower edge of the picture.
 _FARTHEST_SHAPE = 6.0
 _RADIUS = 0.24  # Of a shape at the depth NEAREST.
+_LARGEST_TURN = np.pi / 5
 _HAZE = np.array([205, 215, 225], np.float32)
 _HAZE_DEPTH = 30.0  # Metres, after which 1 / e of the colour is left.
 
 _TEXTURE_SIDE = 128
 _TEXELS = 64  # Of a texture, per metre and unit of image coordinates.
+
+
+class Strength(NamedTuple):
+  """How much a texture stands out, as fractions.
+
+  Attributes:
+    saturation: of its colours.
+    contrast: between its two colours.
+  """
+
+  saturation: float
+  contrast: float
+
+
+_VIVID = Strength(saturation=0.8, contrast=0.5)  # Shapes.
+_PALE = Strength(saturation=0.25, contrast=0.5)  # All else.
 
 
 class Room(NamedTuple):
@@ -83,7 +100,7 @@ def _draw_shape(rng: np.random.Generator, room: Room, depth: float) -> Shape:
   # The farthest corner is 1.3 radii away, and must not be below the floor.
   height = rng.uniform(0.6 * radius, room.lowest(depth) - 1.4 * radius)
   centre = np.array([rng.uniform(0.08, 0.92), height])
-  angle = rng.uniform(0, 2 * np.pi)
+  angle = rng.uniform(-_LARGEST_TURN, _LARGEST_TURN)
   turn = radius * np.array(
     [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
   )
@@ -153,7 +170,7 @@ def paint(
   image = _paint_room(rng, room, depth)
   _paint_clutter(rng, image, depth)
   for shape, one in zip(shapes, covered, strict=True):
-    _fill(rng, image, one, shape.depth)
+    _fill(rng, image, one, shape.depth, _VIVID)
     depth[one > 127] = shape.depth
   image -= _HAZE
   image *= np.exp(-depth / _HAZE_DEPTH)[..., None]
@@ -168,8 +185,8 @@ def _paint_room(rng: np.random.Generator, room: Room, depth: np.ndarray) -> np.n
   places = centres(len(depth))
   x = (places - 0.5) * depth
   y = (places[:, None] - room.horizon) * depth
-  wall = _texture(rng, x, y, saturation=0.4)
-  floor = _texture(rng, x, depth, saturation=0.4)
+  wall = _texture(rng, x, y, _PALE)
+  floor = _texture(rng, x, depth, _PALE)
   # On the floor y is the camera's height; on the wall, less.
   is_floor = y > 0.999 * (1 - room.horizon) * NEAREST
   return np.where(is_floor[..., None], floor, wall)
@@ -180,15 +197,15 @@ def _paint_clutter(
 ) -> None:
   """Blobs and strokes of no class, on floor and wall."""
   side = len(image)
-  for _ in range(rng.integers(1, 4)):
+  for _ in range(rng.integers(0, 3)):
     x, y = rng.uniform(0, 1, 2)
     distance = depth[int(y * side), int(x * side)]
     angles = np.arange(24) * (2 * np.pi / 24)
     waves = np.cos(np.outer(angles, [2, 3, 4]) + rng.uniform(0, 2 * np.pi, 3))
     radii = 0.9 + waves @ rng.uniform(0.15, 0.35, 3)
     blob = [x, y] + _RADIUS * NEAREST / distance * _polygon(radii)
-    _fill(rng, image, coverage([blob], side), distance)
-  for _ in range(rng.integers(2, 6)):
+    _fill(rng, image, coverage([blob], side), distance, _PALE)
+  for _ in range(rng.integers(0, 4)):
     stroke = rng.uniform(0, 1, 2) + np.cumsum(rng.uniform(-0.2, 0.2, (4, 2)), axis=0)
     corners = [np.round(16 * side * stroke).astype(np.int32)]
     thickness = max(round(rng.uniform(0.01, 0.03) * side), 1)
@@ -197,7 +214,11 @@ def _paint_clutter(
 
 
 def _fill(
-  rng: np.random.Generator, image: np.ndarray, covered: np.ndarray, depth: float
+  rng: np.random.Generator,
+  image: np.ndarray,
+  covered: np.ndarray,
+  depth: float,
+  strength: Strength,
 ) -> None:
   """Paints what is covered with a texture."""
   left, top, width, height = cv2.boundingRect(covered)
@@ -208,11 +229,11 @@ def _fill(
   x, y = np.meshgrid(places[columns], places[rows])
   region = image[rows, columns]
   weight = covered[rows, columns, None] * np.float32(1 / 255)
-  region += weight * (_texture(rng, x, y, saturation=1.0) - region)
+  region += weight * (_texture(rng, x, y, strength) - region)
 
 
 def _texture(
-  rng: np.random.Generator, x: np.ndarray, y: np.ndarray, saturation: float
+  rng: np.random.Generator, x: np.ndarray, y: np.ndarray, strength: Strength
 ) -> np.ndarray:
   """A texture of two colours, at places in metres.
 
@@ -223,10 +244,17 @@ def _texture(
   shift = rng.uniform(0, _TEXTURE_SIDE, 2).astype(np.float32)
   u, v = _TEXELS * x + shift[0], _TEXELS * y + shift[1]
   share = cv2.remap(pattern, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-  first, second = rng.uniform(0, 255, (2, 3)).astype(np.float32)
+  first, second = rng.uniform(0, 1, (2, 3)).astype(np.float32)
   grey = np.float32(rng.uniform(90, 190))
-  first, second = (grey + saturation * (colour - grey) for colour in (first, second))
+  first = grey + strength.saturation * (_pure(first) - grey)
+  second = grey + strength.saturation * (_pure(second) - grey)
+  second = first + strength.contrast * (second - first)
   return cv2.transform(share, np.stack([second - first, first], axis=1))
+
+
+def _pure(colour: np.ndarray) -> np.ndarray:
+  """A colour of the same hue without grey in it."""
+  return 255 * (colour - colour.min()) / max(np.ptp(colour), 1e-3)
 
 
 @functools.cache

@@ -190,3 +190,32 @@ def test_centre_crop_is_the_central_square():
   image = _coordinates(64, 128)
   crop = images.centre_crop(image, 56)  # 224/256 · 64: no resizing.
   np.testing.assert_array_equal(crop, image[4:60, 36:92])
+
+
+def test_classes_are_the_indices_of_a_palette_or_gray_values():
+  classes = np.arange(12, dtype=np.uint8).reshape(3, 4)
+  palette = Image.fromarray(classes, mode='P')
+  palette.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
+  for picture in (palette, Image.fromarray(classes)):
+    decoded = images.decode_classes(_png(picture))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, classes)
+  assert images.decode_classes(classes) is classes
+
+
+@pytest.mark.parametrize('damage', ['colours', 'truncated', 'nothing'])
+def test_what_is_no_segmentation_is_refused(damage):
+  noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+  encoded = {
+    'colours': _png(Image.fromarray(noise)),
+    'truncated': _png(Image.fromarray(noise[..., 0]))[:-500],
+    'nothing': b'',
+  }[damage]
+  with pytest.raises(DecodeError):
+    images.decode_classes(encoded)
+
+
+def _png(picture):
+  stream = io.BytesIO()
+  picture.save(stream, 'PNG')
+  return stream.getvalue()
