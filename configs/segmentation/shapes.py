@@ -16,22 +16,22 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder': 'resnet18',
     'encoder_options': {
       'blocks_per_group': (1, 1, 1, 1),
-      'channels_per_group': (32, 64, 128, 256),
+      'channels_per_group': (32, 64, 128, 128),
       'output_stride': 8,
     },
     'channels': 64,
     'dilation': 2,
   }
   config.data.update(
-    train={'source': 'shapes', 'split': 'train'},
-    test={'source': 'shapes', 'split': 'test'},
-    crop_size=96,
+    train={'source': 'shapes:64', 'split': 'train'},
+    test={'source': 'shapes:64', 'split': 'test'},
+    crop_size=64,
     scales=(0.8, 1.25),
     num_workers=0,  # A thread.
   )
   config.training.update(
     steps=600, learning_rate=0.1, warmup_steps=50, drops=(), batch_size=16
   )
-  config.evaluation.batch_size = 50
+  config.evaluation.batch_size = 100
   config.runner.update(log_every=20, evaluate_every=200, checkpoint_every=200)
   return config

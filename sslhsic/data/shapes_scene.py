@@ -15,9 +15,9 @@ import numpy as np
 CLASSES = ('disc', 'square', 'triangle', 'star', 'ring', 'cross')
 
 NEAREST = 2.0  # Metres; the floor's at the lower edge of the picture.
-_FARTHEST_SHAPE = 6.0
+_FARTHEST_SHAPE = 4.5
 _RADIUS = 0.24  # Of a shape at the depth NEAREST.
-_LARGEST_TURN = np.pi / 5
+_LARGEST_TURN = np.pi / 6
 _HAZE = np.array([205, 215, 225], np.float32)
 _HAZE_DEPTH = 30.0  # Metres, after which 1 / e of the colour is left.
 
@@ -37,8 +37,8 @@ class Strength(NamedTuple):
   contrast: float
 
 
-_VIVID = Strength(saturation=0.8, contrast=0.5)  # Shapes.
-_PALE = Strength(saturation=0.25, contrast=0.5)  # All else.
+_VIVID = Strength(saturation=0.8, contrast=0.25)  # Shapes.
+_PALE = Strength(saturation=0.2, contrast=0.4)  # All else.
 
 
 class Room(NamedTuple):
@@ -86,10 +86,10 @@ def centres(side: int) -> np.ndarray:
 
 
 def draw_layout(rng: np.random.Generator) -> tuple[Room, list[Shape]]:
-  """A random room, and two to six shapes in it: the nearest last."""
+  """A random room, and two to four shapes in it: the nearest last."""
   room = Room(rng.uniform(0.2, 0.45), rng.uniform(3, 8), rng.uniform(-0.4, 0.4))
   farthest = min(0.95 * room.wall / (1 + abs(room.tilt) / 2), _FARTHEST_SHAPE)
-  count = rng.integers(2, 7)
+  count = rng.integers(2, 5)
   depths = np.sort(NEAREST * (farthest / NEAREST) ** rng.random(count))[::-1]
   return room, [_draw_shape(rng, room, depth) for depth in depths]
 

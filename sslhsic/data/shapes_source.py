@@ -24,7 +24,7 @@ _MIN_VISIBLE = 0.3  # Of a shape, else it is to be ignored.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShapesSource:
-  """Two to six shapes each, with one label: the class of the one that is seen most.
+  """Two to four shapes each, with one label: the class of the one that is seen most.
 
   Attributes:
     side: of the pictures, in pixels.
