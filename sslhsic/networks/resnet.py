@@ -222,40 +222,48 @@ class ResNet(hk.Module):
 
   def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
     """Computes the features of [n, h, w, c] images, in a floating-point type."""
-    stages = self.trunk(images, is_training=is_training)
-    stages += (self.last_group(stages[-1], is_training=is_training),)
-    return Features(stages, jnp.mean(stages[-1], axis=(1, 2), dtype=jnp.float32))
+    _, *stages = inputs = _inputs_of_groups(self, images, is_training=is_training)
+    last = len(self.blocks_per_group) - 1
+    stages.append(_group(self, inputs[-1], last, is_training=is_training))
+    embedding = jnp.mean(stages[-1], axis=(1, 2), dtype=jnp.float32)
+    return Features(tuple(stages), embedding)
 
-  # Two halves of the network, for what pools regions between them.
+  # The two halves of the network, for a detector that pools regions between them.
 
   @hk.name_like('__call__')
-  def trunk(self, images: jax.Array, *, is_training: bool) -> tuple[jax.Array, ...]:
-    """The stages of images but for the last one."""
-    chex.assert_rank(images, 4)
-    chex.assert_type(images, float)
-    x = _stem(
-      images,
-      self.channels_per_group[0] // (4 if self.bottleneck else 1),
-      self.stem,
-      is_training=is_training,
-      norm=self.norm,
-    )
-    stages = []
-    for group in range(len(self.blocks_per_group) - 1):
-      x = _group(self, x, group, is_training=is_training)
-      stages.append(x)
-    return tuple(stages)
+  def trunk(self, images: jax.Array, *, is_training: bool) -> jax.Array:
+    """What the last group makes its stage of, [n, h, w, c]."""
+    return _inputs_of_groups(self, images, is_training=is_training)[-1]
 
   @hk.name_like('__call__')
   def last_group(self, x: jax.Array, *, is_training: bool) -> jax.Array:
-    """The last stage, of the one before it: [n, h, w, c]."""
+    """The last stage."""
     return _group(self, x, len(self.blocks_per_group) - 1, is_training=is_training)
+
+
+def _inputs_of_groups(
+  network: ResNet, images: jax.Array, *, is_training: bool
+) -> list[jax.Array]:
+  """Output of the stem and of every group but the last; inside a method."""
+  chex.assert_rank(images, 4)
+  chex.assert_type(images, float)
+  x = _stem(
+    images,
+    network.channels_per_group[0] // (4 if network.bottleneck else 1),
+    network.stem,
+    is_training=is_training,
+    norm=network.norm,
+  )
+  inputs = [x]
+  for group in range(len(network.blocks_per_group) - 1):
+    inputs.append(_group(network, inputs[-1], group, is_training=is_training))
+  return inputs
 
 
 def _group(
   network: ResNet, x: jax.Array, group: int, *, is_training: bool
 ) -> jax.Array:
-  """Applies a group of residual blocks; inside a method of the network."""
+  """Applies a group of residual blocks; inside a method."""
   dilation = network.dilations[group]
   dilation_before = network.dilations[group - 1] if group else 1
   with hk.name_scope(f'group_{group}'):

@@ -31,7 +31,7 @@ class C4:
   def maps(self, images: chex.Array, *, is_training: bool) -> tuple[chex.Array, ...]:
     """The one level, [n, h, w, c]."""
     is_training = is_training and not self._freeze
-    return self._network.trunk(images, is_training=is_training)[-1:]
+    return (self._network.trunk(images, is_training=is_training),)
 
   def box_features(
     self, maps: Sequence[chex.Array], rois: chex.Array, *, is_training: bool
