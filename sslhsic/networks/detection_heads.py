@@ -98,7 +98,7 @@ class MaskHead(hk.Module):
     doubled = hk.Conv2DTranspose(
       self.channels, 2, stride=2, padding='VALID', w_init=_MASK_INIT, name='doubled'
     )
-    masks = hk.Conv2D(self.num_classes, 1, w_init=_MASK_INIT, name='masks')
+    masks = hk.Conv2D(self.num_classes, 1, w_init=_normal(0.001), name='masks')
     logits = masks(jax.nn.relu(doubled(x)))
     of_class = jnp.take_along_axis(logits, classes[:, None, None, None], axis=-1)
     return of_class[..., 0]
