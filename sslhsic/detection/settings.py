@@ -88,13 +88,14 @@ class Settings:
     return int(self.rois_per_image * self.roi_positive_fraction)
 
 
-FPN = Settings()
-
-# Detectron2's Faster R-CNN R50-C4, where it differs: all anchors on one level.
-C4 = Settings(
-  anchor_sizes=((32, 64, 128, 256, 512),),
-  before_nms_training=12000,
-  before_nms=6000,
-  smooth_l1_beta=0.0,
-  box_pool=14,
-)
+PRESETS = {
+  'fpn': Settings(),
+  # Detectron2's Faster R-CNN R50-C4, where it differs: all anchors are on one level.
+  'c4': Settings(
+    anchor_sizes=((32, 64, 128, 256, 512),),
+    before_nms_training=12000,
+    before_nms=6000,
+    smooth_l1_beta=0.0,
+    box_pool=14,
+  ),
+}

@@ -100,14 +100,20 @@ def paste_mask(
   x1, y1, x2, y2 = box
   cells = np.arange(len(probabilities))
 
-  def weights(start: float, end: float, length: int) -> np.ndarray:
-    """[length, M]: how much of each cell there is in each pixel."""
-    position = (np.arange(length) + 0.5 - start) / max(end - start, 1e-6)
-    distance = np.abs((position * len(cells) - 0.5)[:, None] - cells)
-    return np.maximum(1 - distance, 0)
+  def inside(start: float, end: float, length: int) -> tuple[slice, np.ndarray]:
+    """The pixels in the box, and how much of each cell there is in each: [n, M]."""
+    pixels = np.arange(max(int(start), 0), min(int(np.ceil(end)), length))
+    place = (pixels + 0.5 - start) / max(end - start, 1e-6) * len(cells) - 0.5
+    weights = np.maximum(1 - np.abs(place[:, None] - cells), 0)
+    return slice(pixels[0], pixels[-1] + 1) if len(pixels) else slice(0), weights
 
-  rows, columns = weights(y1, y2, size[0]), weights(x1, x2, size[1])
-  return (rows @ probabilities @ columns.T >= _THRESHOLD).astype(np.uint8)
+  (rows, of_rows), (columns, of_columns) = (
+    inside(y1, y2, size[0]),
+    inside(x1, x2, size[1]),
+  )
+  mask = np.zeros(size, np.uint8)
+  mask[rows, columns] = of_rows @ probabilities @ of_columns.T >= _THRESHOLD
+  return mask
 
 
 def encode_mask(mask: np.ndarray) -> dict:

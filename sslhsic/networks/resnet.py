@@ -86,7 +86,8 @@ def batch_norm(
   )
   # Haiku raises a float to an integer power, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
-    return layer(x, is_training)
+    # Initial statistics are made in training mode only.
+    return layer(x, is_training or hk.running_init())
 
 
 def max_pool(x: jax.Array) -> jax.Array:
