@@ -310,8 +310,9 @@ def every_example(
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
   Yields:
-    Dicts of the arrays that were made, [b, ...] each, and 'mask' [b] bool, which is
-    false on what fills up the last batch and in place of corrupt images.
+    Dicts of the arrays that were made, [b, ...] each, 'row' [b] int32, the example's in
+    the source, and 'mask' [b] bool, which is false on what fills up the last batch and
+    in place of corrupt images.
 
   Raises:
     InputError: too many images are corrupt, one cannot be read, or sizes differ.

@@ -141,7 +141,7 @@ class Example:
     # A pass draws nothing at random.
     arrays = self.make(np.random.default_rng(0), example)
     is_example = index < size and not bad
-    return arrays | {'mask': np.bool_(is_example)}, bad
+    return arrays | {'row': np.int32(row), 'mask': np.bool_(is_example)}, bad
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,25 +90,36 @@ def mean_average_precision(scores: chex.Array, labels: chex.Array) -> float:
   chex.assert_rank([scores, labels], 2)
   chex.assert_equal_shape([scores, labels])
   precisions = [
-    _average_precision(scores[judged, c], labels[judged, c] == 1)
+    eleven_point_precision(scores[judged, c], labels[judged, c] == 1, num_positives)
     for c, judged in enumerate((labels >= 0).T)
-    if (labels[:, c] == 1).any()
+    if (num_positives := np.count_nonzero(labels[:, c] == 1))
   ]
   if not precisions:
     raise ValueError(f'none of {len(labels)} examples is of any class; check labels')
   return float(np.mean(precisions))
 
 
-def _average_precision(scores: np.ndarray, is_positive: np.ndarray) -> float:
-  """Of one class: [n] scores, [n] bool."""
+def eleven_point_precision(
+  scores: np.ndarray, is_positive: np.ndarray, num_positives: int
+) -> float:
+  """Average precision of one class, see `mean_average_precision`.
+
+  Args:
+    scores: [n].
+    is_positive: [n] bool.
+    num_positives: how many there are; more than in `is_positive` if some were not
+      found, so that the recall does not come to 1.
+  """
   order = np.argsort(-scores, kind='stable')
   hits = np.cumsum(is_positive[order])
   # Only where the score falls next is there a threshold.
-  last_of_equals = np.append(np.diff(scores[order]) != 0, True)
+  last_of_equals = np.append(np.diff(scores[order]) != 0, True)[: len(hits)]
   precision = (hits / np.arange(1, len(hits) + 1))[last_of_equals]
   # Recall in tenths, as a comparison of integers.
   tenths = 10 * hits[last_of_equals]
-  at_recall = [precision[tenths >= tenth * hits[-1]].max() for tenth in range(11)]
+  at_recall = [
+    precision[tenths >= tenth * num_positives].max(initial=0.0) for tenth in range(11)
+  ]
   return float(np.mean(at_recall))
 
 

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib import figure
@@ -10,6 +11,7 @@ from matplotlib import figure
 from sslhsic.data.dense import VOID
 
 _INCHES = 2.0  # Of a picture on the sheet.
+_LEAST_HEIGHT = 384  # Pixels, of a picture with letters, or so.
 
 
 def sheet(columns: Mapping[str, Sequence[np.ndarray]], path: pathlib.Path) -> None:
@@ -44,3 +46,40 @@ def of_depths(depth: np.ndarray, largest: float) -> np.ndarray:
   """Colours [H, W, 3] of depths [H, W]; near is bright, what is not known is black."""
   colours = matplotlib.colormaps['magma_r'](np.clip(depth / largest, 0, 1))[..., :3]
   return (255 * np.where(depth[..., None] > 0, colours, 0)).astype(np.uint8)
+
+
+def of_objects(
+  image: np.ndarray,
+  boxes: np.ndarray,
+  classes: np.ndarray,
+  names: Sequence[str],
+  masks: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:
+  """An image with its objects: outlined, named, and if there are masks, coloured.
+
+  Args:
+    image: uint8 [H, W, 3].
+    boxes: [k, 4], (x1, y1, x2, y2) in pixels of the image.
+    classes: [k], numbers of names.
+    names: of the classes.
+    masks: uint8 [H, W] of every object, 1 inside.
+
+  Returns:
+    uint8 [fH, fW, 3], where f makes small images large enough for letters.
+  """
+  factor = max(round(_LEAST_HEIGHT / len(image)), 1)
+  picture = image.repeat(factor, axis=0).repeat(factor, axis=1)
+  colours = (255 * np.array(matplotlib.colormaps['tab10'].colors)).astype(np.uint8)
+  for i, (box, number) in enumerate(zip(boxes, classes, strict=True)):
+    colour = colours[number % len(colours)]
+    if masks is not None:
+      inside = masks[i].repeat(factor, axis=0).repeat(factor, axis=1) > 0
+      picture[inside] = picture[inside] // 2 + colour // 2
+    x1, y1, x2, y2 = (round(factor * float(x)) for x in box)
+    drawing = {'color': colour.tolist(), 'thickness': 2}
+    cv2.rectangle(picture, (x1, y1), (x2, y2), **drawing)
+    corner = x1 + 2, max(y1 - 5, 14)
+    cv2.putText(
+      picture, names[number], corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, **drawing
+    )
+  return picture

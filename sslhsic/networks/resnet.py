@@ -14,7 +14,8 @@ torchvision. Its names follow from ours:
 | .../shortcut_batchnorm             | layer{G+1}.B.downsample.1     |
 """
 
-import math
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,7 +86,8 @@ def batch_norm(
   )
   # Haiku raises a float to an integer power, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
-    return layer(x, is_training)
+    # Initial statistics are made in training mode only.
+    return layer(x, is_training or hk.running_init())
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -211,38 +213,72 @@ class ResNet(hk.Module):
     self.strides, self.dilations = _strides_and_dilations(
       len(blocks_per_group), _STEM_STRIDES[stem], output_stride
     )
-    self.output_stride = _STEM_STRIDES[stem] * math.prod(self.strides)
+    stem_stride = _STEM_STRIDES[stem]
+    self.stage_strides = tuple(
+      stem_stride * stride
+      for stride in itertools.accumulate(self.strides, operator.mul)
+    )
+    self.output_stride = self.stage_strides[-1]
     self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
     """Computes the features of [n, h, w, c] images, in a floating-point type."""
-    chex.assert_rank(images, 4)
-    chex.assert_type(images, float)
-    x = _stem(
-      images,
-      self.channels_per_group[0] // (4 if self.bottleneck else 1),
-      self.stem,
-      is_training=is_training,
-      norm=self.norm,
-    )
-    stages = []
-    dilation_before = 1
-    for group, num_blocks in enumerate(self.blocks_per_group):
-      dilation = self.dilations[group]
-      with hk.name_scope(f'group_{group}'):
-        for i in range(num_blocks):
-          block = Block(
-            self.channels_per_group[group],
-            bottleneck=self.bottleneck,
-            stride=self.strides[group] if i == 0 else 1,
-            dilations=(dilation_before, dilation),
-            norm=self.norm,
-            name=f'block_{i}',
-          )
-          x = block(x, is_training=is_training)
-          dilation_before = dilation
-      stages.append(x)
-    return Features(tuple(stages), jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
+    _, *stages = inputs = _inputs_of_groups(self, images, is_training=is_training)
+    last = len(self.blocks_per_group) - 1
+    stages.append(_group(self, inputs[-1], last, is_training=is_training))
+    embedding = jnp.mean(stages[-1], axis=(1, 2), dtype=jnp.float32)
+    return Features(tuple(stages), embedding)
+
+  # The two halves of the network, for a detector that pools regions between them.
+
+  @hk.name_like('__call__')
+  def trunk(self, images: jax.Array, *, is_training: bool) -> jax.Array:
+    """What the last group makes its stage of, [n, h, w, c]."""
+    return _inputs_of_groups(self, images, is_training=is_training)[-1]
+
+  @hk.name_like('__call__')
+  def last_group(self, x: jax.Array, *, is_training: bool) -> jax.Array:
+    """The last stage."""
+    return _group(self, x, len(self.blocks_per_group) - 1, is_training=is_training)
+
+
+def _inputs_of_groups(
+  network: ResNet, images: jax.Array, *, is_training: bool
+) -> list[jax.Array]:
+  """Output of the stem and of every group but the last; inside a method."""
+  chex.assert_rank(images, 4)
+  chex.assert_type(images, float)
+  x = _stem(
+    images,
+    network.channels_per_group[0] // (4 if network.bottleneck else 1),
+    network.stem,
+    is_training=is_training,
+    norm=network.norm,
+  )
+  inputs = [x]
+  for group in range(len(network.blocks_per_group) - 1):
+    inputs.append(_group(network, inputs[-1], group, is_training=is_training))
+  return inputs
+
+
+def _group(
+  network: ResNet, x: jax.Array, group: int, *, is_training: bool
+) -> jax.Array:
+  """Applies a group of residual blocks; inside a method."""
+  dilation = network.dilations[group]
+  dilation_before = network.dilations[group - 1] if group else 1
+  with hk.name_scope(f'group_{group}'):
+    for i in range(network.blocks_per_group[group]):
+      block = Block(
+        network.channels_per_group[group],
+        bottleneck=network.bottleneck,
+        stride=network.strides[group] if i == 0 else 1,
+        dilations=(dilation_before if i == 0 else dilation, dilation),
+        norm=network.norm,
+        name=f'block_{i}',
+      )
+      x = block(x, is_training=is_training)
+  return x
 
 
 def _stem(

@@ -1,0 +1,41 @@
+"""A feature pyramid on the stages of the encoder.
+
+Lin et al. (2017), https://arxiv.org/abs/1612.03144; initial values as in torchvision.
+"""
+
+from collections.abc import Sequence
+
+import haiku as hk
+import jax
+
+# A uniform law of variance 1 / (3 · inputs of a unit), times 3.
+XAVIER = hk.initializers.VarianceScaling(1.0, 'fan_in', 'uniform')
+
+
+class FeaturePyramid(hk.Module):
+  """As many maps as there are stages, coarse ones added to fine ones, and one more."""
+
+  def __init__(self, channels: int, name: str = 'pyramid'):
+    """Sets the channels of all maps."""
+    super().__init__(name=name)
+    self.channels = channels
+
+  def __call__(self, stages: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    """Maps stages [n, h_i, w_i, c_i], each half as high and wide as the one before.
+
+    Returns:
+      [n, h_i, w_i, channels] each, and of the last one every second pixel.
+    """
+    maps, above = [], None
+    for i, stage in reversed(list(enumerate(stages))):
+      lateral = hk.Conv2D(self.channels, 1, w_init=XAVIER, name=f'lateral_{i}')(stage)
+      above = lateral if above is None else lateral + _doubled(above, lateral.shape)
+      output = hk.Conv2D(self.channels, 3, w_init=XAVIER, name=f'output_{i}')
+      maps.insert(0, output(above))
+    return (*maps, maps[-1][:, ::2, ::2])
+
+
+def _doubled(x: jax.Array, shape: Sequence[int]) -> jax.Array:
+  """Repeats every pixel of [n, h, w, c], to a height and width of 2h or 2h − 1."""
+  x = x.repeat(2, axis=1).repeat(2, axis=2)
+  return x[:, : shape[1], : shape[2]]
