@@ -25,6 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     test={'source': 'shapes:64', 'split': 'test'},
     resized=(),
     crop=(64, 64),
+    mean=(0.565, 0.563, 0.572),
+    std=(0.168, 0.168, 0.168),
     num_workers=0,  # A thread.
   )
   config.training.update(

@@ -27,11 +27,13 @@ def get_config() -> ml_collections.ConfigDict:
     test={'source': 'shapes:64', 'split': 'test'},
     crop_size=64,
     scales=(0.8, 1.25),
+    mean=(0.565, 0.563, 0.572),
+    std=(0.168, 0.168, 0.168),
     num_workers=0,  # A thread.
   )
   config.training.update(
-    steps=600, learning_rate=0.1, warmup_steps=50, drops=(), batch_size=16
+    steps=4000, learning_rate=0.1, warmup_steps=50, drops=(), batch_size=16
   )
   config.evaluation.batch_size = 100
-  config.runner.update(log_every=20, evaluate_every=200, checkpoint_every=200)
+  config.runner.update(log_every=20, evaluate_every=1000, checkpoint_every=500)
   return config
