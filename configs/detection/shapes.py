@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     encoder='resnet18',
     encoder_options={
       'blocks_per_group': (1, 1, 1, 1),
-      'channels_per_group': (32, 64, 96, 128),
+      'channels_per_group': (32, 64, 128, 128),
     },
     pyramid_channels=48,
     box_size=192,
@@ -29,8 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     after_nms_training=64,
     after_nms=48,
     rois_per_image=32,
+    roi_positive_fraction=0.5,
     detections_per_image=20,
-    canonical_size=48.0,
   )
   config.data.update(
     train={'source': 'shapes', 'split': 'train'},
@@ -45,8 +45,8 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.training.update(
-    steps=800, learning_rate=0.05, warmup_steps=100, drops=(), batch_size=16
+    steps=1000, learning_rate=0.05, warmup_steps=100, drops=(), batch_size=16
   )
   config.evaluation.batch_size = 50
-  config.runner.update(log_every=20, evaluate_every=400, checkpoint_every=400)
+  config.runner.update(log_every=20, evaluate_every=500, checkpoint_every=500)
   return config

@@ -7,10 +7,14 @@ correction of torchvision's `aligned=True`.
 from collections.abc import Sequence
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sslhsic.detection import boxes as boxes_lib
+
+# Regions at a time: the gradient holds every sample of their features.
+_CHUNK = 64
 
 
 def level_of(rois: chex.Array, num_levels: int, canonical_size: float) -> chex.Array:
@@ -73,8 +77,13 @@ def roi_align(
   index += over(rows, 2, 4) * over(width, 1, 2, 3, 4)
   weights = over(row_weights, 2, 4) * over(column_weights, 1, 3)
   flat = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
-  # Not a product of matrices: gathering is then fused into the sum.
-  return jnp.sum(flat[index] * weights[..., None].astype(flat.dtype), axis=(3, 4))
+
+  def pool(index_and_weights: tuple[chex.Array, chex.Array]) -> chex.Array:
+    index, weights = index_and_weights
+    # Not a product of matrices: gathering is then fused into the sum.
+    return jnp.sum(flat[index] * weights[..., None].astype(flat.dtype), axis=(2, 3))
+
+  return jax.lax.map(pool, (index, weights), batch_size=min(_CHUNK, len(rois)))
 
 
 def _samples(
