@@ -17,6 +17,9 @@ COMPLETE = {
   'knn': 'imagenet',
   'few_label': 'imagenet',
   'transfer': None,  # Two protocols, of different settings.
+  'segmentation': 'voc',
+  'depth': 'nyu',
+  'detection': 'coco',
 }
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
