@@ -19,12 +19,12 @@ def _config(**changes):
   config = shapes.get_config()
   config.init_from = 'random'
   config.network.update(
-    encoder_options={'blocks_per_group': (1, 1), 'channels_per_group': (4, 8)},
+    encoder_options={'blocks_per_group': (1,), 'channels_per_group': (8,)},
     pyramid_channels=8,
     box_size=8,
   )
   config.detector.update(
-    anchor_sizes=((8,), (16,), (32,)),
+    anchor_sizes=((12,), (24,)),
     before_nms_training=24,
     before_nms=24,
     after_nms_training=16,
