@@ -31,6 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     rois_per_image=32,
     roi_positive_fraction=0.5,
     detections_per_image=20,
+    mask_pool=7,
   )
   config.data.update(
     train={'source': 'shapes', 'split': 'train'},
@@ -42,6 +43,8 @@ def get_config() -> ml_collections.ConfigDict:
     test_longer=(96, 96),
     max_objects=8,
     mask_size=28,
+    mean=(0.565, 0.563, 0.572),
+    std=(0.168, 0.168, 0.168),
     num_workers=0,  # A thread.
   )
   config.training.update(
