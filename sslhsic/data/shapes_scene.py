@@ -87,7 +87,7 @@ def centres(side: int) -> np.ndarray:
 
 def draw_layout(rng: np.random.Generator) -> tuple[Room, list[Shape]]:
   """A random room, and two to four shapes in it: the nearest last."""
-  room = Room(rng.uniform(0.2, 0.45), rng.uniform(3, 8), rng.uniform(-0.4, 0.4))
+  room = Room(rng.uniform(0.3, 0.36), rng.uniform(3, 8), rng.uniform(-0.4, 0.4))
   farthest = min(0.95 * room.wall / (1 + abs(room.tilt) / 2), _FARTHEST_SHAPE)
   count = rng.integers(2, 5)
   depths = np.sort(NEAREST * (farthest / NEAREST) ** rng.random(count))[::-1]
