@@ -58,8 +58,11 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """One copy of a replicated tree: [devices, ...] -> [...]."""
-  return jax.tree.map(lambda x: x[0], tree)
+  """One copy of a replicated tree, of this host's first device: [devices, ...] -> [...].
+
+  No other device takes part: they need not talk about what each of them has.
+  """
+  return jax.tree.map(lambda x: jnp.asarray(x).addressable_shards[0].data[0], tree)
 
 
 def per_device(batch_size: int, device_count: int | None = None) -> int:
