@@ -66,6 +66,8 @@ class Program:
       'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     }
+    # Importing jax has set this one here.
+    environment.pop('TF_CPP_MIN_LOG_LEVEL', None)
     self._out, self._err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
     with tempfile.TemporaryFile() as read:
       read.write(stdin.encode())
