@@ -75,13 +75,13 @@ def test_both_go_on_with_the_same_bits(orphaned, pair, tmp_path):
     'SLURM_NTASKS': '2',
     'SLURM_STEP_NUM_TASKS': '2',
   }
-  pair = [
+  processes = [
     tiny_runs.start(
       workdir, *TINY, '--mode=train', SLURM_PROCID=index, SLURM_LOCALID=index, **slurm
     )
     for index in ('0', '1')
   ]
-  for program in pair:
+  for program in processes:
     program.finish()
   assert tiny_runs.differences(workdir, pair) == []
 
