@@ -26,7 +26,8 @@ TINY = (
   '--config.training.epochs=2',
   '--config.training.warmup_epochs=0',
   '--config.network.head.hidden_size=16',
-  '--config.network.encoder_options={"channels_per_group": (4, 8)}',
+  '--config.network.encoder_options='
+  '{"blocks_per_group": (1,), "channels_per_group": (4,)}',
   '--config.evaluation.train_split=train[:400]',
   '--config.evaluation.test_split=test[:90]',
   '--config.evaluation.batch_size=80',
