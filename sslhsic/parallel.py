@@ -58,9 +58,10 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """One copy of a replicated tree, of this host's first device: [devices, ...] -> [...].
+  """One copy of a replicated tree: [devices, ...] -> [...].
 
-  No other device takes part: they need not talk about what each of them has.
+  Only this host's first device takes part: the others need not be asked for what is
+  equal on all.
   """
   return jax.tree.map(lambda x: jnp.asarray(x).addressable_shards[0].data[0], tree)
 

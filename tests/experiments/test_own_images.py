@@ -19,8 +19,8 @@ TINY = (
   '--config.training.epochs=1',
   '--config.training.warmup_epochs=0',
   '--config.network.head.hidden_size=16',
-  '--config.network.encoder_options={"channels_per_group": (4, 8), '
-  '"blocks_per_group": (1, 1)}',
+  '--config.network.encoder_options={"channels_per_group": (4,), '
+  '"blocks_per_group": (1,)}',
   '--config.evaluation.batch_size=16',
   '--config.evaluation.protocol.k=5',
   '--config.evaluation.protocol.labels_per_class=(1, 5)',
