@@ -12,43 +12,28 @@ import argparse
 import collections
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sslhsic.training import checkpoint, writers
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-# A run of 20 steps of a small network, a checkpoint every 4.
-TINY = (
-  '--config.data.train_split=train[:320]',
-  '--config.training.batch_size=32',
-  '--config.training.epochs=2',
-  '--config.training.warmup_epochs=0',
-  '--config.network.head.hidden_size=16',
-  '--config.network.encoder_options={"channels_per_group": (4, 8)}',
-  '--config.evaluation.train_split=train[:400]',
-  '--config.evaluation.test_split=test[:90]',
-  '--config.evaluation.batch_size=80',
-  '--config.evaluation.protocol.labels_per_class=(1, 10)',
-  '--config.runner.checkpoint_every=4',
-  '--config.runner.log_every=1',
-  '--config.runner.evaluate_every=0',
+from benchmarks.tiny_runs import (
+  LONG,
+  TINY,
+  Program,
+  differences,
+  start,
+  start_several,
+  steps,
+  train,
+  train_several,
 )
-# One of 200 steps.
-LONG = (*TINY, '--config.training.epochs=20')
-
-_TIMEOUT_S = 600  # Of a process; none should ever take so long.
 
 # A program that trains, and makes the images of one step not a number.
 _POISONED = """
@@ -66,86 +51,11 @@ runner.main(Poisoned)
 """
 
 
-def start(
-  workdir: pathlib.Path,
-  *arguments: str,
-  config: str = 'configs/pretrain/digits.py',
-  devices: int = 2,
-  program: Sequence[str] = ('-m', 'experiments.pretrain'),
-  environment: dict[str, str] | None = None,
-) -> subprocess.Popen:
-  """Starts a program on some fake devices."""
-  variables = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '--xla_backend_optimization_level=0')
-    + f' --xla_force_host_platform_device_count={devices}',
-    'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
-  return subprocess.Popen(
-    [
-      sys.executable,
-      *program,
-      f'--config={config}',
-      f'--workdir={workdir}',
-      *arguments,
-    ],
-    cwd=ROOT,
-    env=variables | (environment or {}),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
-  """Waits for its end; returns what it wrote to stdout and stderr.
-
-  Raises:
-    AssertionError: its exit code is another one.
-  """
-  out, err = process.communicate(timeout=_TIMEOUT_S)
-  if process.returncode != code:
-    raise AssertionError(f'exit code {process.returncode}, expected {code}: {err}')
-  return out, err
-
-
-def train(workdir: pathlib.Path, *arguments: str) -> tuple[str, str]:
-  """A training to its end; returns what it wrote to stdout and stderr."""
-  return finish(start(workdir, '--mode=train', *arguments))
-
-
-def steps(workdir: pathlib.Path) -> list[int]:
-  """Of the checkpoints in a working directory, in order."""
-  names = [path.name for path in (workdir / 'checkpoints').glob('*')]
-  return sorted(int(name) for name in names if name.isdigit())
-
-
-def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:
-  """In what a run has not ended like another one: arrays, input, logged steps."""
-  found, expected = (checkpoint.read(x / 'checkpoints') for x in (workdir, reference))
-  flat = lambda x: checkpoint.flatten(x.arrays)
-  there, wanted = flat(found), flat(expected)
-  differing = [
-    name
-    for name in sorted(there.keys() | wanted.keys())
-    if there[name].tobytes() != wanted[name].tobytes()
-  ]
-  if found.host['input_state'] != expected.host['input_state']:
-    differing.append('input_state')
-  logged = lambda path: [
-    (row['step'], row['loss']) for row in writers.read(path) if 'loss' in row
-  ]
-  if logged(workdir) != logged(reference):
-    differing.append('metrics.jsonl')
-  return differing
-
-
 # Kills
 
 
 def kill(
-  process: subprocess.Popen,
+  program: Program,
   workdir: pathlib.Path,
   number: signal.Signals,
   moment: str,
@@ -153,28 +63,19 @@ def kill(
 ) -> None:
   """Sends a signal while it starts, at some time of the training, or while it saves."""
   if moment == 'start':
-    _wait(process, lambda: False, seconds=rng.uniform(0.5, 6))
+    program.wait_until(lambda: False, seconds=rng.uniform(0.5, 6))
   else:
     log = workdir / 'metrics.jsonl'
     size = log.stat().st_size if log.exists() else 0
-    _wait(process, lambda: log.exists() and log.stat().st_size > size)
+    program.wait_until(lambda: log.exists() and log.stat().st_size > size)
   if moment == 'step':
     time.sleep(rng.uniform(0, 0.3))
   if moment == 'save':
     saving = (workdir / 'checkpoints').glob
     for _ in range(rng.integers(1, 4)):
-      _wait(process, lambda: not any(saving('*tmp*')))
-      _wait(process, lambda: any(saving('*tmp*')))
-  process.send_signal(number)
-
-
-def _wait(
-  process: subprocess.Popen, condition: Callable[[], bool], seconds: float = _TIMEOUT_S
-) -> None:
-  """Until it is true, the process has ended, or the time is over."""
-  end = time.monotonic() + seconds
-  while process.poll() is None and not condition() and time.monotonic() < end:
-    time.sleep(0.001)
+      program.wait_until(lambda: not any(saving('*tmp*')))
+      program.wait_until(lambda: any(saving('*tmp*')))
+  program.send(number)
 
 
 def kills(
@@ -196,13 +97,12 @@ def kills(
       number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[rng.choice(3, p=_SHARES)]
       moment = ('start', 'step', 'save')[rng.choice(3, p=_MOMENTS)]
       before = steps(workdir)
-      process = start(workdir, '--mode=train', *arguments)
-      kill(process, workdir, number, moment, rng)
-      out, err = process.communicate(timeout=_TIMEOUT_S)
-      is_over = process.returncode == 0 and 'stopped by' not in out
+      program = start(workdir, '--mode=train', *arguments)
+      kill(program, workdir, number, moment, rng)
+      is_over = program.end() == 0 and 'stopped by' not in program.out
       if not is_over:
         tried[f'{number.name}, {_MOMENT_NAMES[moment]}'] += 1
-        lost += _lost_by_kill(process.returncode, out, err, before, workdir, number)
+        lost += _lost_by_kill(program, before, workdir, number)
     train(workdir, *arguments)
     lost += differences(workdir, reference)
   return {
@@ -222,16 +122,19 @@ _MOMENT_NAMES = {
 }
 
 
-def _lost_by_kill(code, out, err, before, workdir, number) -> list[str]:
-  lost, after = [], steps(workdir)
+def _lost_by_kill(
+  program: Program, before: list[int], workdir: pathlib.Path, number: signal.Signals
+) -> list[str]:
+  """What should be there and is not, given the steps that were saved before."""
+  lost, code, after = [], program.end(), steps(workdir)
   if before and (not after or after[-1] < before[-1]):
     lost.append(f'checkpoint {before[-1]}')
   if code == 0:
-    stopped_at = int(out.partition('after step ')[2].split(',')[0])
+    stopped_at = int(program.out.partition('after step ')[2].split(',')[0])
     if after[-1:] != [stopped_at]:
       lost.append(f'step {stopped_at}, said to be saved')
-  elif code not in (-number, 1 if number is signal.SIGINT else -number):
-    lost.append(f'exit code {code}: {err[-300:]}')
+  elif code != -number and (code, number) != (1, signal.SIGINT):  # KeyboardInterrupt.
+    lost.append(f'exit code {code}: {program.err[-300:]}')
   return lost
 
 
@@ -244,10 +147,10 @@ def damage(
   """Damages the latest checkpoint of a run that is half done, and lets it go on."""
   rng = np.random.default_rng(seed)
   half = directory / 'half'
-  process = start(half, '--mode=train', *LONG)
-  _wait(process, lambda: len(steps(half)) > 1)
-  process.send_signal(signal.SIGTERM)
-  finish(process)
+  program = start(half, '--mode=train', *LONG)
+  program.wait_until(lambda: len(steps(half)) > 1)
+  program.send(signal.SIGTERM)
+  program.finish()
   tried, lost, named = collections.Counter(), [], 0
   for number in range(count):
     workdir = directory / f'damaged{number}'
@@ -255,9 +158,9 @@ def damage(
     latest = steps(workdir)[-1]
     kind = ('bit flipped', 'truncated', 'file missing')[number % 3]
     _damage(workdir / 'checkpoints' / str(latest), kind, rng)
-    _, err = train(workdir, *LONG)
+    program = train(workdir, *LONG)
     tried[kind] += 1
-    is_named = f'the checkpoint of step {latest} is damaged' in err
+    is_named = f'the checkpoint of step {latest} is damaged' in program.err
     named += is_named
     if is_named != (workdir / 'damaged' / str(latest)).exists():
       lost.append(f'damaged checkpoint {latest}')
@@ -302,22 +205,21 @@ def full_disk(directory: pathlib.Path, reference: pathlib.Path) -> dict:
           'lost': [],
         }
       workdir, ballast = disk / 'run', disk / 'ballast'
-      process = start(
+      program = start(
         workdir, '--mode=train', *LONG, f'--config.runner.on_save_error={policy}'
       )
-      _wait(process, lambda workdir=workdir: bool(steps(workdir)))
+      program.wait_until(lambda workdir=workdir: bool(steps(workdir)))
       _fill(ballast)
       if policy == 'stop':
-        _, err = finish(process, code=1)
-        outcome.append(f'stop: "{err.strip().splitlines()[-1][:160]}…"')
+        said = program.finish(code=1).err.strip().splitlines()[-1]
         lost += [] if steps(workdir) else ['the last good checkpoint']
         ballast.unlink()
         train(workdir, *LONG)
       else:
-        first = next(line for line in process.stderr if 'could not' in line)
-        outcome.append(f'continue: "{first.strip()[:160]}…"')
+        program.wait_until(lambda program=program: 'could not' in program.err)
         ballast.unlink()
-        finish(process)
+        said = next(x for x in program.finish().err.splitlines() if 'could not' in x)
+      outcome.append(f'{policy}: "{said[:160]}…"')
       lost += differences(workdir, reference)
   return {
     'fault': 'full disk (tmpfs)',
@@ -362,9 +264,8 @@ def poisoned_batch(
   """Puts NaN into the images of one step."""
   workdir = directory / 'poisoned'
   program = ('-c', f'POISONED_STEP = {step}\n{_POISONED}')
-  process = start(workdir, '--mode=train', *LONG, program=program)
-  _, err = finish(process, code=1)
-  line = err.strip().splitlines()[-1]
+  poisoned = start(workdir, '--mode=train', *LONG, program=program)
+  line = poisoned.finish(code=1).err.strip().splitlines()[-1]
   batch = json.loads((workdir / 'bad_batch.json').read_text())
   lost = []
   if batch['step'] != step or batch['index'][0] != (step - 1) * 32:
@@ -384,30 +285,6 @@ def poisoned_batch(
 # Several processes, and two jobs
 
 
-def start_several(
-  workdir: pathlib.Path, *arguments: str, count: int = 2, devices: int = 2
-) -> list[subprocess.Popen]:
-  """Starts processes that train as one, on this machine."""
-  address = f'--coordinator_address=localhost:{_free_port()}'
-  shared = ('--mode=train', address, f'--num_processes={count}', *arguments)
-  return [
-    start(workdir, *shared, f'--process_id={index}', devices=devices)
-    for index in range(count)
-  ]
-
-
-def _free_port() -> int:
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    return free.getsockname()[1]
-
-
-def finish_all(several: Sequence[subprocess.Popen]) -> None:
-  """Waits until all have ended well."""
-  for process in several:
-    finish(process)
-
-
 def lose_process(
   workdir: pathlib.Path,
   victim: int,
@@ -423,21 +300,20 @@ def lose_process(
     AssertionError: it ended as if nothing had happened.
   """
   pair = start_several(workdir, *arguments)
-  _wait(pair[victim], lambda: bool(steps(workdir)))
+  pair[victim].wait_until(lambda: bool(steps(workdir)))
   kill(pair[victim], workdir, signal.SIGKILL, 'step', rng)
   killed_at = time.monotonic()
-  _, err = pair[1 - victim].communicate(timeout=_TIMEOUT_S)
+  code = pair[1 - victim].end()
   seconds = time.monotonic() - killed_at
-  pair[victim].communicate()
-  if pair[1 - victim].returncode == 0:
-    raise AssertionError(f'the other process did not notice: {err}')
-  return seconds, err
+  if code == 0:
+    raise AssertionError(f'the other process did not notice: {pair[1 - victim].err}')
+  return seconds, pair[1 - victim].err
 
 
 def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
   """Kills one of two processes, then starts both again."""
   rng = np.random.default_rng(seed)
-  finish_all(start_several(directory / 'reference', *LONG))
+  train_several(directory / 'reference', *LONG)
   tried, lost, longest = collections.Counter(), [], 0.0
   for number in range(count):
     workdir = directory / f'run{number}'
@@ -445,7 +321,7 @@ def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
     seconds, _ = lose_process(workdir, victim, rng, LONG)
     longest = max(longest, seconds)
     tried[f'process {victim}'] += 1
-    finish_all(start_several(workdir, *LONG))
+    train_several(workdir, *LONG)
     lost += differences(workdir, directory / 'reference')
   return {
     'fault': 'one of two processes killed',
@@ -460,11 +336,11 @@ def second_job(directory: pathlib.Path) -> dict:
   """Starts a job in the working directory of one that runs."""
   workdir = directory / 'run'
   first = start(workdir, '--mode=train', *LONG)
-  _wait(first, lambda: bool(steps(workdir)))
-  first.send_signal(signal.SIGSTOP)  # So that it still runs when the second comes.
-  _, err = finish(start(workdir, *LONG), code=1)
-  first.send_signal(signal.SIGCONT)
-  finish(first)
+  first.wait_until(lambda: bool(steps(workdir)))
+  first.send(signal.SIGSTOP)  # So that it still runs when the second comes.
+  err = start(workdir, *LONG).finish(code=1).err
+  first.send(signal.SIGCONT)
+  first.finish()
   return {
     'fault': 'second job in a working directory',
     'tried': {'second job': 1},

@@ -72,18 +72,14 @@ CASES = {
 }
 
 # Dense TFLOP/s of a device by `device_kind`, for bfloat16 and for what JAX makes of
-# float32 by default: TF32 on these GPUs, one pass of bfloat16 on a TPU. From the data
-# sheets of NVIDIA (A100, H100, H200; half of what they state with sparsity) and the
-# pages of Google Cloud on each TPU. A TPU v2 or v3 has two devices per chip.
+# float32 by default: TF32 on these GPUs, one pass of bfloat16 on a TPU. TPUs: peak
+# compute per chip at cloud.google.com/tpu/docs, of which a TPU v3 has two devices.
+# GPUs: NVIDIA's data sheets of A100, H100 SXM and H200, without sparsity.
 PEAK_TFLOPS = {
   'NVIDIA A100-SXM4-40GB': (312, 156),
   'NVIDIA A100-SXM4-80GB': (312, 156),
-  'NVIDIA A100-PCIE-40GB': (312, 156),
-  'NVIDIA A100 80GB PCIe': (312, 156),
   'NVIDIA H100 80GB HBM3': (989, 495),
-  'NVIDIA H100 PCIe': (756, 378),
   'NVIDIA H200': (989, 495),
-  'TPU v2': (22.5, 22.5),
   'TPU v3': (61.5, 61.5),
   'TPU v4': (275, 275),
   'TPU v5 lite': (197, 197),

@@ -5,7 +5,8 @@
 #
 # All nodes must see the data, the first one DIR. The number of GPUs must divide the batch
 # size. Two minutes before the time is over, the run saves and ends, and the job is queued
-# again and goes on; so it does after the failure of a node.
+# again and goes on; so it does after the failure of a node. For nodes with other than
+# eight GPUs, give sbatch --ntasks-per-node and --gpus-per-node too.
 #SBATCH --job-name=sslhsic
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -19,9 +20,11 @@ set -uo pipefail
 is_time_over=
 trap 'is_time_over=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 
-# Every process has its own loader: the workers are for one GPU.
-srun --kill-on-bad-exit=1 \
-  .venv/bin/python -m experiments.pretrain "$@" --config.data.num_workers=8 &
+# Every process has its own loader, whose workers are for one GPU. srun does not inherit
+# --cpus-per-task from sbatch (since Slurm 22.05): without it, all would share a core.
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  .venv/bin/python -m experiments.pretrain "$@" \
+  --config.data.num_workers="${NUM_WORKERS:-8}" &
 step=$!
 wait "$step"  # Until the step ends, or the signal has come.
 status=$?

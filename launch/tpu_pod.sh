@@ -4,24 +4,27 @@
 #   launch/tpu_pod.sh NAME ZONE --config=configs/pretrain/imagenet.py --workdir=DIR
 #
 # NAME is a TPU VM (`gcloud compute tpus tpu-vm create NAME --zone=ZONE …`). This
-# directory is copied to every host and installed there the first time. DIR is on the
-# first host, which alone writes; give a mounted disk or bucket to keep it after the
-# TPU is gone. The data must be readable on all hosts: TFDS_DATA_DIR may be a bucket.
+# directory is copied to every host and installed there the first time, with the host's
+# Python 3.11 or 3.12 (SYSTEM_PYTHON says which; python3 by default). DIR is on the first
+# host, which alone writes; give a mounted disk or bucket to keep it after the TPU is
+# gone. The data must be readable on all hosts: TFDS_DATA_DIR may be a bucket.
 set -euo pipefail
 name=$1 zone=$2
 shift 2
 on_all_hosts=(gcloud compute tpus tpu-vm ssh "$name" "--zone=$zone" --worker=all)
+variables=${TFDS_DATA_DIR:+TFDS_DATA_DIR=$(printf '%q' "$TFDS_DATA_DIR")}
 
-tar --create --gzip --exclude=.venv --exclude=runs --exclude=.git \
-  --file=/tmp/sslhsic.tar.gz .
-gcloud compute tpus tpu-vm scp /tmp/sslhsic.tar.gz "$name":/tmp/ \
+archive=$(mktemp --suffix=.tar.gz)
+trap 'rm -f "$archive"' EXIT
+tar --create --gzip --exclude=./.venv --exclude=./runs --exclude=./.git \
+  --exclude=./.jax_cache --file="$archive" .
+gcloud compute tpus tpu-vm scp "$archive" "$name":/tmp/sslhsic.tar.gz \
   "--zone=$zone" --worker=all
-"${on_all_hosts[@]}" --command='
+"${on_all_hosts[@]}" --command="
   set -e
   mkdir -p ~/sslhsic && tar --extract --gzip --file=/tmp/sslhsic.tar.gz -C ~/sslhsic
   cd ~/sslhsic
-  [ -d .venv ] || python3 -m venv .venv
-  .venv/bin/pip install --quiet --constraint requirements.txt --editable ".[tpu]"'
+  [ -d .venv ] || ${SYSTEM_PYTHON:-python3} -m venv .venv
+  .venv/bin/pip install --quiet --constraint requirements.txt --editable '.[tpu]'"
 "${on_all_hosts[@]}" --command="
-  cd ~/sslhsic && TFDS_DATA_DIR='${TFDS_DATA_DIR:-}' \
-  .venv/bin/python -m experiments.pretrain $(printf '%q ' "$@")"
+  cd ~/sslhsic && $variables .venv/bin/python -m experiments.pretrain $(printf '%q ' "$@")"

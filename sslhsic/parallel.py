@@ -58,8 +58,12 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """One copy of a replicated tree: [devices, ...] -> [...]."""
-  return jax.tree.map(lambda x: x[0], tree)
+  """One copy of a replicated tree: [devices, ...] -> [...].
+
+  Only this host's first device takes part: the others need not be asked for what is
+  equal on all.
+  """
+  return jax.tree.map(lambda x: jnp.asarray(x).addressable_shards[0].data[0], tree)
 
 
 def per_device(batch_size: int, device_count: int | None = None) -> int:

@@ -25,7 +25,6 @@ from sslhsic import parallel
 # Seconds without a sign of life after which a process counts as dead, and the others
 # end. jax waits 100; what is lost by an alarm is what was not saved.
 _HEARTBEAT_TIMEOUT_S = 30
-_CPU_THREADS = 32
 # Seconds to wait for each other when all end.
 _SHUTDOWN_TIMEOUT_S = 60
 
@@ -69,7 +68,10 @@ def initialize(
       f'{" and ".join(missing)} missing: several processes need '
       f'{", ".join(given)}, all of them'
     )
-  if missing and not _is_launched():
+  is_alone = bool(missing) and not _is_launched()
+  if not is_alone or _FAKE_DEVICES in os.environ.get('XLA_FLAGS', ''):
+    _add_cpu_threads()
+  if is_alone:
     return
   if not missing:
     _check(coordinator_address, num_processes, process_id)
@@ -80,6 +82,21 @@ def initialize(
   jax.block_until_ready(connect(parallel.replicate(jnp.float32(0))))
   if not is_first():
     sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
+
+
+_FAKE_DEVICES = 'xla_force_host_platform_device_count'
+
+
+def _add_cpu_threads() -> None:
+  """Lets CPU devices that wait for each other do so in threads enough.
+
+  A device needs two, one to start computations and one to wait for the others in. XLA
+  has as many as cores or devices; with fewer than that it hangs, now and then.
+  """
+  os.environ.setdefault('PJRT_NPROC', str(max(_CPU_THREADS, os.cpu_count())))
+
+
+_CPU_THREADS = 32
 
 
 def _is_launched() -> bool:
@@ -107,9 +124,6 @@ def _join(
   coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  # A CPU device needs two threads, one to start computations and one to wait for other
-  # processes in; XLA has as many as cores, and with fewer than that hangs.
-  os.environ.setdefault('PJRT_NPROC', str(max(_CPU_THREADS, os.cpu_count())))
   detection = {} if coordinator_address is None else _NO_DETECTION
   try:
     jax.distributed.initialize(

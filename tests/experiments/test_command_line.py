@@ -4,30 +4,16 @@ import json
 
 import pytest
 
-from benchmarks import faults
+from benchmarks import faults, tiny_runs
 
-TINY = ('--config=configs/pretrain/digits.py', *faults.TINY)
-
-
-@pytest.fixture(scope='module')
-def pretrain(start):
-  """A function that starts a tiny run in a working directory."""
-  return lambda workdir, *arguments: start(
-    'experiments.pretrain', *TINY, f'--workdir={workdir}', *arguments
-  )
-
-
-def _finish(process):
-  out, err = process.communicate(timeout=600)
-  assert process.returncode == 0, err
-  return out
+TINY = ('--config=configs/pretrain/digits.py', *tiny_runs.TINY)
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory, pretrain):
+def whole(tmp_path_factory):
   """A run that nothing disturbed, with what it printed."""
   workdir = tmp_path_factory.mktemp('whole')
-  return workdir, _finish(pretrain(workdir))
+  return workdir, tiny_runs.start(workdir, *tiny_runs.TINY).finish().out
 
 
 def test_run_prints_the_table_and_writes_results(whole):
@@ -68,7 +54,7 @@ def test_every_term_of_the_loss_is_logged(whole):
 
 def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
   """Three kills of different kinds; `python -m benchmarks.faults` makes many."""
-  result = faults.kills(tmp_path, whole[0], faults.TINY, count=3, seed=1)
+  result = faults.kills(tmp_path, whole[0], tiny_runs.TINY, count=3, seed=1)
   assert result['lost'] == []
   assert sum(result['tried'].values()) == 3
 
@@ -89,26 +75,23 @@ MISTAKES = [
 
 
 @pytest.fixture(scope='module')
-def mistaken(start, tmp_path_factory):
+def mistaken(tmp_path_factory):
   """Of each mistake the exit code, standard error and working directory."""
   directory = tmp_path_factory.mktemp('mistakes')
   runs = [
     [directory / f'{i}.txt', directory / str(i), *arguments.split()]
     for i, (arguments, _) in enumerate(MISTAKES)
   ]
-  process = start('tests.experiments.forks', 'experiments.pretrain')
-  out, err = process.communicate(
-    ''.join(
-      json.dumps([str(errors), *TINY, f'--workdir={workdir}', *arguments]) + '\n'
-      for errors, workdir, *arguments in runs
-    ),
-    timeout=600,
-  )
-  assert process.returncode == 0, err
+  lines = [
+    json.dumps([str(errors), *TINY, f'--workdir={workdir}', *arguments]) + '\n'
+    for errors, workdir, *arguments in runs
+  ]
+  forks = ('-m', 'tests.experiments.forks', 'experiments.pretrain')
+  program = tiny_runs.Program(*forks, stdin=''.join(lines)).finish()
   return {
     arguments: (code, errors.read_text(), workdir)
     for (arguments, _), code, (errors, workdir, *_) in zip(
-      MISTAKES, json.loads(out), runs, strict=True
+      MISTAKES, json.loads(program.out), runs, strict=True
     )
   }
 
@@ -117,16 +100,15 @@ def mistaken(start, tmp_path_factory):
 def test_mistake_ends_in_one_clear_line(mistaken, arguments, message):
   code, errors, workdir = mistaken[arguments]
   assert message in _one_line(code, errors)
-  assert not workdir.exists() or not faults.steps(workdir)
+  assert not workdir.exists() or not tiny_runs.steps(workdir)
 
 
-def test_directory_of_another_configuration_is_left_alone(whole, pretrain):
+def test_directory_of_another_configuration_is_left_alone(whole):
   workdir, _ = whole
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
-  process = pretrain(workdir, '--config.seed=1')
-  _, errors = process.communicate(timeout=600)
+  program = tiny_runs.start(workdir, *tiny_runs.TINY, '--config.seed=1')
   message = 'holds a run of another configuration (seed: 0 there, 1 here)'
-  assert message in _one_line(process.returncode, errors)
+  assert message in _one_line(program.end(), program.err)
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
 
 

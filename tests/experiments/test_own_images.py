@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import tiny_runs
 from experiments import pretrain
 
 # A run of 5 steps of a small network.
@@ -18,8 +19,8 @@ TINY = (
   '--config.training.epochs=1',
   '--config.training.warmup_epochs=0',
   '--config.network.head.hidden_size=16',
-  '--config.network.encoder_options={"channels_per_group": (4, 8), '
-  '"blocks_per_group": (1, 1)}',
+  '--config.network.encoder_options={"channels_per_group": (4,), '
+  '"blocks_per_group": (1,)}',
   '--config.evaluation.batch_size=16',
   '--config.evaluation.protocol.k=5',
   '--config.evaluation.protocol.labels_per_class=(1, 5)',
@@ -27,14 +28,15 @@ TINY = (
 
 
 @pytest.fixture
-def pretrain_on(start, tmp_path):
+def pretrain_on(tmp_path):
   """A function that pre-trains on a source, in 'run' of the test's directory.
 
   It returns the exit code, standard output and standard error.
   """
 
   def run(source, *arguments, **environment):
-    process = start(
+    program = tiny_runs.Program(
+      '-m',
       'experiments.pretrain',
       *TINY,
       f'--workdir={tmp_path / "run"}',
@@ -42,8 +44,7 @@ def pretrain_on(start, tmp_path):
       *arguments,
       **environment,
     )
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out, err
+    return program.end(), program.out, program.err
 
   return run
 

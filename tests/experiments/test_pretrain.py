@@ -95,6 +95,7 @@ def test_loss_that_needs_a_target_network_is_refused_without_one():
     pretrain.Pretrain('train', jax.random.key(0), _tiny(**changes))
 
 
+@pytest.mark.usefixtures('one_device')
 def test_target_network_of_simsiam_is_the_online_network():
   preset = digits_simsiam.get_config()
   changes = {name: preset[name] for name in preset if name.startswith('target_')}
@@ -108,6 +109,7 @@ def test_target_network_of_simsiam_is_the_online_network():
       np.testing.assert_array_equal(value, state.params[module][name])
 
 
+@pytest.mark.usefixtures('one_device')
 def test_instruments_are_logged_with_every_step():
   config = _tiny(instruments=True, target_network=False, **{'loss.name': 'info_nce'})
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
@@ -199,8 +201,8 @@ def test_published_configuration_takes_two_steps():
   config.data.num_workers = 0
   config.training.batch_size = 4
   config.network.encoder_options = {
-    'blocks_per_group': (1, 2, 1),
-    'channels_per_group': (8, 16, 24),
+    'blocks_per_group': (1, 1),
+    'channels_per_group': (8, 16),
   }
   config.network.head = {'hidden_size': 64, 'output_size': 32}
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)

@@ -27,7 +27,8 @@ def _types(tree):
 
 def test_network_computes_in_bfloat16_between_float32_doors():
   images = jax.random.normal(jax.random.key(0), [4, 8, 8, 3])
-  params, state = _online('bfloat16').init(jax.random.key(1), images, True)
+  init = lambda rng: _online('bfloat16').init(rng, images, True)
+  params, state = jax.jit(init)(jax.random.key(1))
   assert _types(params) == {'float32'}
   apply = lambda precision, params: _online(precision).apply(
     params, state, None, images, True
@@ -58,8 +59,8 @@ def test_batch_statistics_are_formed_in_float32():
 
   x = 8 + jax.random.normal(jax.random.key(0), [512, 4])
   x = x.astype(jnp.bfloat16)
-  params, state = normalize.init(None, x)
-  output, state = normalize.apply(params, state, None, x)
+  params, state = jax.jit(normalize.init)(None, x)
+  output, state = jax.jit(normalize.apply)(params, state, None, x)
   assert output.dtype == jnp.bfloat16
   rows = np.asarray(x, np.float64)
   average = lambda name: state[f'norm/~/{name}_ema']['average'][0]

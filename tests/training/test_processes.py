@@ -1,5 +1,7 @@
 """Finding other processes; more is in tests/experiments/test_processes.py."""
 
+import os
+
 import jax
 import pytest
 
@@ -49,6 +51,25 @@ def test_launchers_of_several_are_recognised(
     monkeypatch.setenv(name, value)
   processes.initialize()
   assert joined == ([(None, None, None)] if is_several else [])
+
+
+@pytest.mark.parametrize(
+  ('flags', 'arguments', 'is_set'),
+  [
+    ('', (), False),
+    ('--xla_force_host_platform_device_count=8', (), True),
+    ('', ('host:1', 2, 0), True),
+  ],
+)
+def test_cpu_devices_that_wait_for_each_other_have_threads_enough(
+  joined, monkeypatch, flags, arguments, is_set
+):
+  monkeypatch.setenv('XLA_FLAGS', flags)
+  monkeypatch.delenv('PJRT_NPROC')
+  processes.initialize(*arguments)
+  threads = os.environ.pop('PJRT_NPROC', None)
+  assert int(threads) >= 32 if is_set else threads is None
+  assert bool(joined) == bool(arguments)
 
 
 def test_failure_of_what_the_first_does_is_its_own():
