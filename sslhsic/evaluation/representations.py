@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
-from sslhsic.evaluation import few_label, knn, metrics, probe
+from sslhsic.evaluation import features, few_label, knn, metrics, probe
 
 
 class Split(NamedTuple):
@@ -76,13 +76,8 @@ def linear_top1(
 
 def pixels(batches: Iterable[dict[str, np.ndarray]]) -> Split:
   """The images of a pass (see `loader.one_pass`) themselves as features, in [0, 1]."""
-  images, labels = zip(
-    *((x['image'][x['mask']], x['label'][x['mask']]) for x in batches), strict=True
-  )
-  images = np.concatenate(images)
-  return Split(
-    images.reshape(len(images), -1).astype(np.float32) / 255, np.concatenate(labels)
-  )
+  images, labels = features.extract(lambda batch: batch['image'], batches)
+  return Split(images.reshape(len(images), -1).astype(np.float32) / 255, labels)
 
 
 def compare(

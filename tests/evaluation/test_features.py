@@ -31,7 +31,7 @@ def test_every_image_is_seen_once_in_order(count):
 def digits():
   return [
     representations.pixels(
-      loader.one_pass(sources.create('digits', split), batch_size=500)
+      loader.one_pass(sources.create('digits', split), batch_size=480)
     )
     for split in ('train', 'test')
   ]

@@ -14,11 +14,14 @@ from sslhsic import parallel
 from sslhsic.data import loader, sources
 
 
-def _tiny(**changes):
+def _tiny(channels=(4, 8), **changes):
   config = digits.get_config()
   config.training.batch_size = 16
   config.network.head = {'hidden_size': 16, 'output_size': 8}
-  config.network.encoder_options = {'channels_per_group': (4, 8)}
+  config.network.encoder_options = {
+    'blocks_per_group': (1,) * len(channels),
+    'channels_per_group': channels,
+  }
   config.update_from_flattened_dict(changes)
   return config
 
@@ -40,10 +43,11 @@ def one_device(monkeypatch):
 @pytest.mark.parametrize('target_network', [True, False])
 def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
   """Loss, gradients, batch statistics and every scalar, to rounding."""
+  config = _tiny(target_network=target_network)
   results = []
   for count in (1, 4):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
-    results.append(_gradients(_tiny(target_network=target_network)))
+    results.append(_gradients(config))
   one = jax.tree_util.tree_leaves_with_path(results[0])
   four = jax.tree.leaves(results[1])
   gradient_norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(results[0][0][0])))
@@ -99,7 +103,7 @@ def test_loss_that_needs_a_target_network_is_refused_without_one():
 def test_target_network_of_simsiam_is_the_online_network():
   preset = digits_simsiam.get_config()
   changes = {name: preset[name] for name in preset if name.startswith('target_')}
-  config = _tiny(**changes, **{'loss.name': preset.loss.name})
+  config = _tiny((8,), **changes, **{'loss.name': preset.loss.name})
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   scalars = _step(experiment, 2)
   assert scalars[1]['target_decay'] == 0
@@ -111,7 +115,8 @@ def test_target_network_of_simsiam_is_the_online_network():
 
 @pytest.mark.usefixtures('one_device')
 def test_instruments_are_logged_with_every_step():
-  config = _tiny(instruments=True, target_network=False, **{'loss.name': 'info_nce'})
+  changes = {'loss.name': 'info_nce'}
+  config = _tiny((8,), instruments=True, target_network=False, **changes)
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   (scalars,) = _step(experiment, 1)
   # The loss is a mean of log-sums, its reading in kernels one of log-means.
@@ -124,7 +129,8 @@ def test_instruments_are_logged_with_every_step():
 @pytest.fixture(scope='module')
 def trained():
   """An experiment after two large steps, with its states before, between and after."""
-  config = _tiny(**{'training.warmup_epochs': 0, 'optimizer.base_learning_rate': 0.5})
+  changes = {'training.warmup_epochs': 0, 'optimizer.base_learning_rate': 0.5}
+  config = _tiny((8,), **changes)
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   states = [jax.device_get(parallel.first(experiment.state))]
   for step in range(2):

@@ -1,5 +1,6 @@
 """Two processes with two devices each train as one; one dies, both go on."""
 
+import json
 import random
 import shutil
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import faults, tiny_runs
+from sslhsic.data import loader, sources
+from sslhsic.evaluation import representations
 from sslhsic.training import checkpoint
 
 # Adam makes a step of every gradient, also of one that is rounding only; and the batch
@@ -74,7 +77,7 @@ def test_processes_train_like_one(pair, single):
   _assert_close(pair, single)
 
 
-def test_both_go_on_with_the_same_bits(orphaned, pair, tmp_path):
+def test_both_go_on_with_the_same_bits_and_report(orphaned, pair, tmp_path):
   """Started as Slurm does."""
   workdir = shutil.copytree(orphaned[0], tmp_path / 'run')
   assert 0 < tiny_runs.steps(workdir)[-1] < 20
@@ -86,14 +89,22 @@ def test_both_go_on_with_the_same_bits(orphaned, pair, tmp_path):
     'SLURM_STEP_NUM_TASKS': '2',
   }
   processes = [
-    tiny_runs.start(
-      workdir, *TINY, '--mode=train', SLURM_PROCID=index, SLURM_LOCALID=index, **slurm
-    )
+    tiny_runs.start(workdir, *TINY, SLURM_PROCID=index, SLURM_LOCALID=index, **slurm)
     for index in ('0', '1')
   ]
   for program in processes:
     program.finish()
   assert tiny_runs.differences(workdir, pair) == []
+  measured = json.loads((workdir / 'results.json').read_text())['representations']
+  pixels = [
+    representations.pixels(
+      loader.one_pass(sources.create('digits', split), batch_size=80)
+    )
+    for split in ('train[:400]', 'test[:90]')
+  ]
+  protocol = representations.Protocol()
+  expected = representations.knn_top1(*pixels, num_classes=10, protocol=protocol)
+  assert measured['pixels']['knn_top1'] == expected > 0.9
 
 
 def test_one_process_with_two_devices_goes_on_with_the_same_images(

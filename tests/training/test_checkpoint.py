@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import threading
 import time
 
 import jax.numpy as jnp
@@ -61,6 +62,22 @@ def test_saving_a_step_again_changes_nothing(tmp_path):
   reader = checkpoint.Checkpointer(tmp_path)
   assert reader.restore_latest(_arrays()).arrays['half'][1] == 1
   reader.close()
+
+
+def test_saving_waits_for_no_disk_and_keeps_what_was_there(tmp_path, monkeypatch):
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  write, has_room = checkpointer._write, threading.Event()
+  monkeypatch.setattr(
+    checkpointer, '_write', lambda saved: has_room.wait(60) and write(saved)
+  )
+  weights = np.ones(3)
+  checkpointer.save(checkpoint.Checkpoint(1, {'w': weights}, {}))
+  weights[:] = 2  # As the next step may do with its memory.
+  assert not list(tmp_path.iterdir())
+  has_room.set()
+  checkpointer.wait()
+  np.testing.assert_array_equal(checkpoint.read(tmp_path).arrays['w'], np.ones(3))
+  checkpointer.close()
 
 
 def test_empty_directory_has_no_checkpoint(tmp_path):
