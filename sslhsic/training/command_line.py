@@ -30,21 +30,40 @@ def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> 
   `--verbosity=1` adds the traceback.
   """
 
-  def run(argv):
-    if len(argv) > 1:
-      _fail(f'unexpected arguments {argv[1:]}; every argument starts with --')
-    config, path = _CONFIG.value, _WORKDIR.value
+  def with_config(argv):
+    no_arguments(argv)
+    config = _CONFIG.value
     if not isinstance(config, ml_collections.ConfigDict):
       _fail('no configuration: give --config=FILE.py, an existing file')
-    if not path:
-      _fail('no working directory: give --workdir=DIR')
+    path = workdir()
     with one_line_errors(ValueError):
       processes.initialize(
         _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
       )
-    program(config, pathlib.Path(path))
+    program(config, path)
 
-  app.run(run, flags_parser=_parse_flags)
+  run(with_config)
+
+
+def run(program: Callable[[list[str]], None]) -> None:
+  """Runs a program with what is left of its arguments, its own name first.
+
+  For one that has no configuration; of `main`, it only reads the flags.
+  """
+  app.run(program, flags_parser=_parse_flags)
+
+
+def no_arguments(argv: list[str]) -> None:
+  """Ends a program that was given arguments that are not flags."""
+  if len(argv) > 1:
+    _fail(f'unexpected arguments {argv[1:]}; every argument starts with --')
+
+
+def workdir() -> pathlib.Path:
+  """The directory of --workdir; without one, the program ends."""
+  if not _WORKDIR.value:
+    _fail('no working directory: give --workdir=DIR')
+  return pathlib.Path(_WORKDIR.value)
 
 
 @contextmanager

@@ -1,0 +1,24 @@
+"""A network fine-tuned on 1 % of the labels of CIFAR-10: 450 images.
+
+The grid of ImageNet's 1 % at a smaller batch. Nothing is published.
+
+python -m experiments.finetune --config=configs/finetune/cifar10_1pct.py --workdir=DIR \
+  --config.init_from=RUN
+"""
+
+import ml_collections
+
+from configs.finetune import imagenet_1pct
+from configs.linear_eval import cifar10
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The configuration: that of ImageNet, but for what follows."""
+  config = imagenet_1pct.get_config()
+  of_data = cifar10.get_config()
+  config.network = of_data.network
+  config.data = of_data.data
+  config.data.train.split = 'train[:45000], balanced 1%'
+  config.training.batch_size = 64
+  config.training.learning_rate_batch_size = 64
+  return config

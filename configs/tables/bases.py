@@ -1,0 +1,101 @@
+"""What the tables share: what runs at each scale, and columns.
+
+A table is a function of the base, the scale that it is made at:
+
+  title, note: what it shows, and what is to be known about it.
+  steps: the configurations that run for a row, FOLDER/NAME below configs/, by step.
+  columns: title -> (step, name in its results.json, 'percent' or 'plain').
+  rows: title -> what differs in the configuration of 'pretrain'; RANDOM for an encoder
+    that was not trained; PUBLISHED for a row without runs.
+  published: row -> column -> value. What is not known is left out.
+
+Evaluations of a row have the encoder and the normalisation of its pre-training.
+"""
+
+from typing import Any
+
+RANDOM = 'random'
+PUBLISHED = None
+
+STEPS = {
+  'digits': {
+    'pretrain': 'pretrain/digits',
+    'linear': 'linear_eval/digits',
+    'few_label': 'few_label/digits',
+    'finetune_1pct': 'finetune/digits_1pct',
+    'finetune_10pct': 'finetune/digits_10pct',
+    'transfer_linear': 'transfer/digits_linear',
+    'transfer_finetune': 'transfer/digits_finetune',
+  },
+  'cifar10': {
+    'pretrain': 'pretrain/cifar10',
+    'linear': 'linear_eval/cifar10',
+    'few_label': 'few_label/cifar10',
+    'finetune_1pct': 'finetune/cifar10_1pct',
+    'finetune_10pct': 'finetune/cifar10_10pct',
+  },
+  'imagenette': {
+    'pretrain': 'pretrain/imagenette',
+    'linear': 'linear_eval/imagenette',
+    'few_label': 'few_label/imagenette',
+    'finetune_1pct': 'finetune/imagenette_1pct',
+    'finetune_10pct': 'finetune/imagenette_10pct',
+  },
+  'imagenet': {
+    'pretrain': 'pretrain/imagenet',
+    'linear': 'linear_eval/imagenet',
+    'few_label': 'few_label/imagenet',
+    'finetune_1pct': 'finetune/imagenet_1pct',
+    'finetune_10pct': 'finetune/imagenet_10pct',
+    'finetune_100pct': 'finetune/imagenet_100pct',
+    'transfer_linear': 'transfer/linear',
+    'transfer_finetune': 'transfer/finetune',
+    'segmentation': 'segmentation/voc',
+    'depth': 'depth/nyu',
+    'detection_coco': 'detection/coco',
+    'detection_voc': 'detection/voc',
+  },
+  'shapes': {
+    'pretrain': 'pretrain/shapes',
+    'segmentation': 'segmentation/shapes',
+    'depth': 'depth/shapes',
+    'detection': 'detection/shapes',
+  },
+}
+
+CLASSIFICATION = ('digits', 'cifar10', 'imagenette', 'imagenet')
+DENSE = ('shapes', 'imagenet')
+
+
+def steps(base: str, *names: str) -> dict[str, str]:
+  """Pre-training and these evaluations, at the scale of a base."""
+  return {name: STEPS[base][name] for name in ('pretrain', *names)}
+
+
+def ablation(base: str) -> dict[str, Any]:
+  """Steps and columns of an ablation; but for the digits, of 100 epochs.
+
+  A linear classifier, kNN, and what one label per class is worth, which on small data
+  sets tells encoders apart when all labels do not.
+  """
+  of_base = steps(base, 'linear', 'few_label')
+  if base != 'digits':
+    of_base['pretrain'] += '_100epochs'
+  columns = {
+    'linear top-1': ('linear', 'linear_top1', 'percent'),
+    'kNN top-1': ('pretrain', 'knn_top1', 'percent'),
+    '1 label per class': ('few_label', 'few_label_top1.1', 'percent'),
+  }
+  return {'steps': of_base, 'columns': columns, 'published': {}}
+
+
+def transferred() -> dict[str, Any]:
+  """Rows of the tables on other tasks: encoders that are worth a comparison."""
+  return {
+    'SSL-HSIC, with target network': {'target_network': True},
+    'SSL-HSIC, without': {'target_network': False},
+    'BYOL': {'loss.name': 'byol'},
+    'random initial values': RANDOM,
+    'SimCLR': PUBLISHED,
+    'supervised': PUBLISHED,
+  }

@@ -1,0 +1,30 @@
+"""Transfer to other classification data sets, with a linear classifier.
+
+Published: the paper of BYOL (rows of configs/transfer/linear.py). Not found in a source
+for SSL-HSIC.
+
+python -m experiments.reproduce --table=transfer_linear --base=digits --workdir=DIR
+"""
+
+from typing import Any
+
+from configs.tables import bases
+from configs.transfer import digits_linear, linear
+
+BASES = ('digits', 'imagenet')
+
+
+def get_table(base: str) -> dict[str, Any]:
+  """The table at the scale of a base."""
+  config = (digits_linear if base == 'digits' else linear).get_config()
+  return {
+    'title': 'Transfer, linear',
+    'note': 'Published values: ResNet-50, 1000 epochs on ImageNet.',
+    'steps': bases.steps(base, 'transfer_linear'),
+    'columns': {
+      name: ('transfer_linear', f'{name}_{config.tasks[name].metric}', 'percent')
+      for name in config.only
+    },
+    'rows': bases.transferred(),
+    'published': config.published.to_dict(),
+  }

@@ -1,0 +1,1 @@
+"""Tables of results: what they are, the jobs behind them, and how they are printed."""

@@ -1,0 +1,166 @@
+"""The jobs behind a table: programs with configurations, overrides and directories."""
+
+import json
+import pathlib
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from sslhsic.tables import table as table_lib
+from sslhsic.training import workdir
+
+LoadConfig = Callable[[str], ml_collections.ConfigDict]
+
+_MAX_NAME = 200  # Characters; file systems take 255 bytes.
+
+
+class Job(NamedTuple):
+  """A run of a program.
+
+  Attributes:
+    config_name: FOLDER/NAME of its configuration; the folder is named as the program.
+    workdir: its working directory.
+    overrides: dotted field -> value, where it differs from the file.
+    config: the configuration with the overrides.
+    needs: the working directory of the pre-training that it starts from, if any.
+  """
+
+  config_name: str
+  workdir: pathlib.Path
+  overrides: dict[str, Any]
+  config: ml_collections.ConfigDict
+  needs: pathlib.Path | None
+
+  @property
+  def command(self) -> list[str]:
+    """What runs it from the root of the repository."""
+    program = self.config_name.partition('/')[0]
+    return [
+      sys.executable,
+      '-m',
+      f'experiments.{program}',
+      f'--config=configs/{self.config_name}.py',
+      f'--workdir={self.workdir}',
+      *(f'--config.{field}={value}' for field, value in self.overrides.items()),
+    ]
+
+  def results(self) -> dict[str, Any] | None:
+    """Its results.json; None if it is not done.
+
+    Raises:
+      ValueError: they are of another configuration.
+    """
+    path = self.workdir / 'results.json'
+    if not path.exists():
+      return None
+    config = ml_collections.ConfigDict(self.config)
+    if self.needs:  # A directory that was moved, or named otherwise, is the same run.
+      found = json.loads((self.workdir / 'config.json').read_text(encoding='utf-8'))
+      config.init_from = found['init_from']
+    workdir.check(self.workdir, config)
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def of_row(
+  table: table_lib.Table,
+  row: str,
+  seed: int,
+  root: pathlib.Path,
+  load_config: LoadConfig,
+) -> dict[str, Job]:
+  """The jobs of a row and a seed, by step; the pre-training, if there is one, first.
+
+  Rows that differ in nothing share their jobs, also those of different tables: the
+  directories are named after what differs from the file of the pre-training.
+
+  Args:
+    table: the table.
+    row: title of a row.
+    seed: of all jobs.
+    root: where their directories are.
+    load_config: gives the configuration FOLDER/NAME.
+
+  Raises:
+    ValueError: a configuration has no such field.
+  """
+  overrides = table.rows[row]
+  if overrides is None:
+    return {}
+  is_random = overrides == table_lib.RANDOM
+  name = table.steps[table_lib.PRETRAIN]
+  pretrain = _job(
+    name, {} if is_random else overrides, root, load_config(name), needs=None
+  )
+  described = table_lib.RANDOM if is_random else _slug(pretrain.overrides)
+  directory = root / name.partition('/')[2] / described / f'seed{seed}'
+  pretrain = _job(
+    name,
+    pretrain.overrides | {'seed': seed},
+    directory,
+    load_config(name),
+    needs=None,
+  )
+  jobs = {} if is_random else {table_lib.PRETRAIN: pretrain}
+  for step, name in table.steps.items():
+    if step != table_lib.PRETRAIN:
+      jobs[step] = _evaluation(name, pretrain, directory, load_config(name), is_random)
+  return jobs
+
+
+def _evaluation(name, pretrain, directory, config, is_random) -> Job:
+  """An evaluation of what a pre-training made, as that has seen and made it."""
+  network, data = pretrain.config.network, pretrain.config.data
+  overrides = {
+    'init_from': table_lib.RANDOM if is_random else str(pretrain.workdir),
+    'seed': pretrain.config.seed,
+    'network.encoder': network.encoder,
+    'data.mean': data.mean,
+    'data.std': data.std,
+  }
+  for option, value in network.encoder_options.items():
+    overrides[f'network.encoder_options.{option}'] = value
+  return _job(
+    name, overrides, directory, config, needs=None if is_random else pretrain.workdir
+  )
+
+
+def _job(name, overrides, directory, config, needs) -> Job:
+  differing = {}
+  for field, value in overrides.items():
+    if _get(config, field, name) != value:
+      differing[field] = value
+  config.update_from_flattened_dict(differing)
+  return Job(name, directory / name.replace('/', '-'), differing, config, needs)
+
+
+def _get(config: ml_collections.ConfigDict, field: str, name: str) -> Any:
+  value = config
+  for part in field.split('.'):
+    if not isinstance(value, ml_collections.ConfigDict) or part not in value:
+      raise ValueError(f'configs/{name}.py has no field {field}, which a row sets')
+    value = value[part]
+  return value
+
+
+def _slug(overrides: Mapping[str, Any]) -> str:
+  text = ','.join(f'{field}={value}' for field, value in overrides.items())
+  return re.sub(r'[^\w.,=+-]', '', text)[:_MAX_NAME] or 'default'
+
+
+def in_order(plans: list[dict[str, Job]]) -> list[Job]:
+  """Every job once, one after those that it needs."""
+  by_directory = {job.workdir: job for plan in plans for job in plan.values()}
+  return list(by_directory.values())
+
+
+def chain(jobs: list[Job]) -> str:
+  """Jobs of one row and seed as one command, which ends where one is not done."""
+  lines = []
+  for job in jobs:
+    lines.append(shlex.join(job.command))
+    lines.append(shlex.join(['test', '-e', str(job.workdir / 'results.json')]))
+  return ' && '.join(lines[:-1])

@@ -1,0 +1,180 @@
+"""Tables as Markdown, LaTeX, CSV, and JSON for the report."""
+
+import csv
+import io
+import json
+from typing import NamedTuple
+
+from sslhsic.tables import results as results_lib
+from sslhsic.tables import table as table_lib
+
+
+class Grid(NamedTuple):
+  """A table as it is shown.
+
+  Attributes:
+    header: titles of all columns, that of the rows' titles first.
+    rows: cells, as many as there are titles.
+    caption: paragraphs.
+  """
+
+  header: list[str]
+  rows: list[list[str]]
+  caption: list[str]
+
+
+def grid(
+  table: table_lib.Table, results: results_lib.Results, command: str = ''
+) -> Grid:
+  """Mean ± standard deviation over seeds, published values beside.
+
+  Args:
+    table: the table.
+    results: its values.
+    command: what makes the table, for the caption.
+  """
+  published = table_lib.with_values(table)
+  header = ['']
+  for title in table.columns:
+    header += [title, f'{title}, published'] if title in published else [title]
+  rows = []
+  for row in table.rows:
+    cells = [row]
+    for title, column in table.columns.items():
+      values = results.values.get(row, {}).get(title, [])
+      cells.append(_cell(column, values, results.num_seeds))
+      if title in published:
+        cells.append(str(table.published.get(row, {}).get(title, '')))
+    rows.append(cells)
+  return Grid(header, rows, _caption(table, results, command))
+
+
+def _cell(column: table_lib.Column, values: list[float], num_seeds: int) -> str:
+  if not values:
+    return ''
+  mean, std = results_lib.mean_and_std(values)
+  text = column.shown(mean)
+  if std is not None:
+    text += f' ± {column.shown(std)}'
+  return text if len(values) == num_seeds else f'{text} ({len(values)} of {num_seeds})'
+
+
+def _caption(
+  table: table_lib.Table, results: results_lib.Results, command: str
+) -> list[str]:
+  seeds = f'{results.num_seeds} seed{"s" * (results.num_seeds > 1)}'
+  spread = ', mean ± standard deviation' * (results.num_seeds > 1)
+  first = f'{table.title}, base {table.base}; {seeds}{spread}.'
+  caption = [f'{first} {table.note}'.strip()]
+  by_text = {}
+  for title, text in results.protocols.items():
+    by_text.setdefault(text, []).append(title)
+  for text, titles in by_text.items():
+    if text:
+      caption.append(f'{"; ".join(titles)}: {text}.')
+  caption.append(_cost(results))
+  if command:
+    caption.append(f'Command: {command}')
+  return caption
+
+
+def _cost(results: results_lib.Results) -> str:
+  missing = f'; {results.num_missing} are missing' * bool(results.num_missing)
+  text = f'{results.num_runs} runs, {_duration(results.seconds)} in all{missing}'
+  environments = (
+    f'{name} {", ".join(values)}'
+    for name, values in results.environments.items()
+    if values
+  )
+  return '; '.join([text, *environments]) + '.'
+
+
+def _duration(seconds: float) -> str:
+  if seconds < 3600:
+    return f'{seconds / 60:.1f} minutes'
+  return f'{seconds / 3600:.1f} hours'
+
+
+# Formats
+
+
+def markdown(grid: Grid) -> str:
+  """As in the README: a table, and its caption below."""
+  escaped = [
+    [cell.replace('|', r'\|') for cell in row] for row in [grid.header, *grid.rows]
+  ]
+  lines = ['| ' + ' | '.join(row) + ' |' for row in escaped]
+  lines.insert(1, '|' + '---|' * len(grid.header))
+  return '\n'.join(lines) + '\n\n' + '\n\n'.join(grid.caption) + '\n'
+
+
+_LATEX = {
+  '\\': r'\textbackslash{}',
+  **{x: '\\' + x for x in '&%$#_{}'},
+  '~': r'\textasciitilde{}',
+  '^': r'\textasciicircum{}',
+  '<': r'\ensuremath{<}',
+  '>': r'\ensuremath{>}',
+  '±': r'\ensuremath{\pm}',
+  'γ': r'\ensuremath{\gamma}',
+  '√': r'\ensuremath{\surd}',
+  '½': r'\ensuremath{\frac{1}{2}}',
+  '·': r'\ensuremath{\cdot}',
+  '×': r'\ensuremath{\times}',
+  '²': r'\textsuperscript{2}',
+  '³': r'\textsuperscript{3}',
+}
+
+
+def latex(grid: Grid) -> str:
+  """A `table` for a paper; its rules are those of the package booktabs."""
+  lines = [_row(row) for row in grid.rows]
+  columns = 'l' + 'r' * (len(grid.header) - 1)
+  return '\n'.join(
+    [
+      r'\begin{table}',
+      r'\centering',
+      rf'\begin{{tabular}}{{{columns}}}',
+      r'\toprule',
+      _row(grid.header),
+      r'\midrule',
+      *lines,
+      r'\bottomrule',
+      r'\end{tabular}',
+      rf'\caption{{{_escape(" ".join(grid.caption))}}}',
+      r'\end{table}',
+      '',
+    ]
+  )
+
+
+def _row(cells: list[str]) -> str:
+  return ' & '.join(map(_escape, cells)) + r' \\'
+
+
+def _escape(text: str) -> str:
+  return ''.join(_LATEX.get(character, character) for character in text)
+
+
+def csv_text(table: table_lib.Table, results: results_lib.Results) -> str:
+  """A line for each row and column: mean, standard deviation, seeds, published."""
+  file = io.StringIO()
+  writer = csv.writer(file, lineterminator='\n')
+  writer.writerow(['row', 'column', 'mean', 'std', 'seeds', 'published'])
+  for row in table.rows:
+    for title, column in table.columns.items():
+      values = results.values.get(row, {}).get(title, [])
+      published = table.published.get(row, {}).get(title, '')
+      if values or published:
+        factor, _ = table_lib.UNITS[column.unit]
+        mean, std = '', None
+        if values:
+          mean, std = results_lib.mean_and_std([factor * value for value in values])
+        std = '' if std is None else std
+        writer.writerow([row, title, mean, std, len(values), published])
+  return file.getvalue()
+
+
+def json_text(grid: Grid) -> str:
+  """All that is shown."""
+  return json.dumps(grid._asdict(), indent=2, ensure_ascii=False) + '\n'

@@ -1,0 +1,105 @@
+"""What the runs behind a table have measured, gathered."""
+
+import statistics
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sslhsic.tables import jobs as jobs_lib
+from sslhsic.tables import table as table_lib
+
+Plans = Mapping[str, list[dict[str, jobs_lib.Job]]]
+
+
+class Results(NamedTuple):
+  """Values of a table, and how they came about.
+
+  Attributes:
+    values: row -> column -> a value for every seed that is done.
+    num_seeds: how many seeds there are to be.
+    protocols: column -> how it was measured; the first found.
+    num_runs, num_missing: jobs that are done, and that are not.
+    seconds: wall time of all runs together; those of shared rows count once.
+    environments: devices, commits and versions of jax of the runs.
+  """
+
+  values: dict[str, dict[str, list[float]]]
+  num_seeds: int
+  protocols: dict[str, str]
+  num_runs: int
+  num_missing: int
+  seconds: float
+  environments: dict[str, list[str]]
+
+
+def collect(table: table_lib.Table, plans: Plans) -> Results:
+  """Reads every results.json that there is.
+
+  Args:
+    table: the table.
+    plans: by row, the jobs of each seed; see `jobs.of_row`.
+
+  Raises:
+    ValueError: one lacks a metric of the table, or is of another configuration.
+  """
+  found = {
+    job.workdir: job.results()
+    for plan in plans.values()
+    for job in jobs_lib.in_order(plan)
+  }
+  done = [result for result in found.values() if result]
+  values, protocols = {}, {}
+  for row, plan in plans.items():
+    values[row] = {title: [] for title in table.columns}
+    for title, column in table.columns.items():
+      for jobs in plan:
+        job = jobs.get(column.step)
+        result = job and found[job.workdir]
+        if result:
+          values[row][title].append(_value(result, column.metric, job))
+          protocols.setdefault(title, _protocol(result, column.metric))
+  return Results(
+    values=values,
+    num_seeds=max(map(len, plans.values())),
+    protocols=protocols,
+    num_runs=len(done),
+    num_missing=len(found) - len(done),
+    seconds=sum(result['wall_time_s'] for result in done),
+    environments={
+      'device': _distinct(result['device'] for result in done),
+      'jax': _distinct(result['versions']['jax'] for result in done),
+      'commit': _distinct((result['git_commit'] or 'unknown')[:10] for result in done),
+    },
+  )
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float | None]:
+  """Mean and sample standard deviation, which one value has not."""
+  std = statistics.stdev(values) if len(values) > 1 else None
+  return statistics.fmean(values), std
+
+
+def _value(result: dict[str, Any], metric: str, job: jobs_lib.Job) -> float:
+  value = result
+  for part in metric.split('.'):
+    value = value.get(part) if isinstance(value, dict) else None
+  if not isinstance(value, int | float):
+    raise ValueError(
+      f'{job.workdir / "results.json"} has no number {metric}; it has '
+      f'{", ".join(result)}'
+    )
+  return float(value)
+
+
+def _protocol(result: dict[str, Any], metric: str) -> str:
+  """How a metric was measured, as its run says; of a task of transfer, by its name."""
+  protocol = result.get('protocol', {})
+  name = metric.partition('.')[0]
+  if name in protocol:
+    return protocol[name]
+  tasks = [x for x in protocol if name.startswith(f'{x}_')]
+  of_task = protocol[max(tasks, key=len)] if tasks else {}
+  return ' '.join(of_task.values())
+
+
+def _distinct(values) -> list[str]:
+  return sorted(set(values))

@@ -1,0 +1,82 @@
+"""What a table of results is: rows of overrides, columns of metrics."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+PRETRAIN = 'pretrain'  # The step that makes the encoder of a row.
+RANDOM = 'random'  # A row of an encoder that was not trained.
+
+# How a metric is shown: factor and decimal places.
+UNITS = {'percent': (100.0, 1), 'plain': (1.0, 3)}
+
+
+class Column(NamedTuple):
+  """What a column shows.
+
+  Attributes:
+    step: the step that measures it.
+    metric: its name in that step's results.json; a dot leads into a part of them.
+    unit: one of `UNITS`.
+  """
+
+  step: str
+  metric: str
+  unit: str
+
+  def shown(self, value: float) -> str:
+    """A measured value in its unit."""
+    factor, places = UNITS[self.unit]
+    return f'{factor * value:.{places}f}'
+
+
+class Table(NamedTuple):
+  """A table, of one base.
+
+  Attributes:
+    name: of its file.
+    base: the scale that it is made at.
+    title, note: for the caption.
+    steps: FOLDER/NAME of the configuration by step, `PRETRAIN` first.
+    columns: by title.
+    rows: title -> overrides of the configuration of `PRETRAIN`; `RANDOM`; or None for
+      a row without runs.
+    published: row -> column -> value, in the unit of the column.
+  """
+
+  name: str
+  base: str
+  title: str
+  note: str
+  steps: dict[str, str]
+  columns: dict[str, Column]
+  rows: dict[str, dict[str, Any] | str | None]
+  published: dict[str, dict[str, float]]
+
+
+def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
+  """Makes a table of what its file says.
+
+  Published values of columns or rows that are not there at this base are left out.
+
+  Raises:
+    ValueError: a column is of a step that there is not, or of an unknown unit.
+  """
+  columns = {title: Column(*column) for title, column in found['columns'].items()}
+  for title, column in columns.items():
+    if column.step not in found['steps'] or column.unit not in UNITS:
+      raise ValueError(
+        f'column {title!r} of table {name} is {tuple(column)}; use a step of '
+        f'{", ".join(found["steps"])} and a unit of {", ".join(UNITS)}'
+      )
+  published = {
+    row: {title: value for title, value in values.items() if title in columns}
+    for row, values in found['published'].items()
+    if row in found['rows']
+  }
+  rest = {field: found[field] for field in ('title', 'note', 'steps', 'rows')}
+  return Table(name=name, base=base, columns=columns, published=published, **rest)
+
+
+def with_values(table: Table) -> list[str]:
+  """Titles of the columns that have a published value in some row."""
+  return [x for x in table.columns if any(x in row for row in table.published.values())]

@@ -1,0 +1,121 @@
+"""The jobs behind a table: shared, named after what differs, fit for their encoder."""
+
+import json
+
+import ml_collections
+import pytest
+
+from sslhsic.tables import jobs
+from sslhsic.tables import table as table_lib
+
+FOUND = {
+  'title': 'A table',
+  'note': '',
+  'steps': {'pretrain': 'pretrain/small', 'linear': 'linear_eval/small'},
+  'columns': {'top-1': ('linear', 'linear_top1', 'percent')},
+  'rows': {
+    'default': {'loss.gamma': 1.0},
+    'other': {'loss.gamma': 3.0, 'network.encoder': 'wide'},
+    'random': table_lib.RANDOM,
+    'published': None,
+  },
+  'published': {'published': {'top-1': 74.8, 'of another base': 1.0}},
+}
+
+
+def _load_config(name):
+  network = {'encoder': 'narrow', 'encoder_options': {'width': 1}}
+  config = {'seed': 0, 'network': network, 'data': {'mean': (0.0,), 'std': (2.0,)}}
+  config |= {
+    'pretrain/small': {'loss': {'gamma': 1.0}, 'runner': {}},
+    'linear_eval/small': {'init_from': '', 'data': {'mean': (0.5,), 'std': (2.0,)}},
+  }[name]
+  return ml_collections.ConfigDict(config)
+
+
+def _plan(root, row, seed=0):
+  table = table_lib.parse('name', 'small', FOUND)
+  return jobs.of_row(table, row, seed, root, _load_config)
+
+
+def test_directory_says_what_differs_from_the_configuration(tmp_path):
+  for row, seed, name in (
+    ('default', 0, 'default/seed0'),
+    ('default', 2, 'default/seed2'),
+    ('other', 1, 'loss.gamma=3.0,network.encoder=wide/seed1'),
+    ('random', 0, 'random/seed0'),
+  ):
+    for job in _plan(tmp_path, row, seed).values():
+      assert job.workdir.parent == tmp_path / 'small' / name
+      assert job.config.seed == seed
+  assert list(_plan(tmp_path, 'random')) == ['linear']
+  assert _plan(tmp_path, 'published') == {}
+
+
+def test_evaluation_has_encoder_and_normalisation_of_its_pretraining(tmp_path):
+  plan = _plan(tmp_path, 'other', seed=1)
+  assert plan['linear'].overrides == {
+    'init_from': str(plan['pretrain'].workdir),
+    'seed': 1,
+    'network.encoder': 'wide',
+    'data.mean': (0.0,),
+  }
+  assert plan['linear'].config.network.encoder == 'wide'
+  assert plan['linear'].needs == plan['pretrain'].workdir
+  assert plan['linear'].command[1:] == [
+    '-m',
+    'experiments.linear_eval',
+    '--config=configs/linear_eval/small.py',
+    f'--workdir={plan["linear"].workdir}',
+    f'--config.init_from={plan["pretrain"].workdir}',
+    '--config.seed=1',
+    '--config.network.encoder=wide',
+    '--config.data.mean=(0.0,)',
+  ]
+
+
+def test_field_that_there_is_not_is_refused(tmp_path):
+  found = FOUND | {'rows': {'wrong': {'loss.gama': 1.0}}}
+  table = table_lib.parse('name', 'small', found)
+  with pytest.raises(ValueError, match=r'small\.py has no field loss\.gama'):
+    jobs.of_row(table, 'wrong', 0, tmp_path, _load_config)
+
+
+def test_column_of_no_step_is_refused():
+  found = FOUND | {'columns': {'top-1': ('knn', 'knn_top1', 'percent')}}
+  with pytest.raises(ValueError, match=r"column 'top-1' .* step of pretrain, linear"):
+    table_lib.parse('name', 'small', found)
+
+
+def test_published_values_of_other_bases_are_left_out():
+  table = table_lib.parse('name', 'small', FOUND)
+  assert table.published == {'published': {'top-1': 74.8}}
+
+
+def test_rows_share_jobs_and_chains_stop_where_one_is_not_done(tmp_path):
+  plan, same = _plan(tmp_path, 'default'), _plan(tmp_path, 'default')
+  assert jobs.in_order([plan, same]) == list(plan.values())
+  line = jobs.chain(list(plan.values()))
+  first, condition, second = line.split(' && ')
+  assert 'experiments.pretrain' in first
+  assert condition == f'test -e {plan["pretrain"].workdir}/results.json'
+  assert 'experiments.linear_eval' in second
+
+
+def test_results_of_another_configuration_are_refused(tmp_path):
+  job = _plan(tmp_path, 'default')['linear']
+  assert job.results() is None
+  job.workdir.mkdir(parents=True)
+  config = ml_collections.ConfigDict(job.config.to_dict())
+  config.init_from = '/elsewhere'  # The same run, moved.
+  _write(job.workdir, config)
+  assert job.results() == {'linear_top1': 0.5}
+  config.network.encoder = 'wide'
+  _write(job.workdir, config)
+  with pytest.raises(ValueError, match=r'another configuration \(network\.encoder: wi'):
+    job.results()
+
+
+def _write(directory, config):
+  (directory / 'config.json').write_text(config.to_json())
+  (directory / 'results.json').write_text(json.dumps({'linear_top1': 0.5}))
