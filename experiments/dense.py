@@ -121,10 +121,14 @@ class DenseExperiment(shared.OneInput):
 
   def _split(self, params: hk.Params) -> tuple[hk.Params, hk.Params]:
     """The parameters that stay as they are, and those that are trained."""
-    if self._config.training.train_encoder:
-      return {}, params
-    is_encoder = lambda module, *_: module.startswith(f'{classifier.ENCODER}/')
-    return hk.data_structures.partition(is_encoder, params)
+    training = self._config.training
+
+    def stays(module: str, *_) -> bool:
+      is_norm = 'batchnorm' in module
+      frozen = not training.train_encoder or (training.freeze_batch_norm and is_norm)
+      return frozen and module.startswith(f'{classifier.ENCODER}/')
+
+    return hk.data_structures.partition(stays, params)
 
   def _open_input(self) -> loader.DeviceIterator:
     data = self._config.data

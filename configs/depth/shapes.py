@@ -17,8 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder_options': {
       'blocks_per_group': (1, 1, 1, 1),
       'channels_per_group': (32, 64, 128, 128),
+      'output_stride': 16,
     },
-    'channels': (64, 48, 32, 16),
+    'channels': (64, 32, 16),
   }
   config.data.update(
     train={'source': 'shapes:64', 'split': 'train'},

@@ -15,7 +15,7 @@ from sslhsic import parallel
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
-from sslhsic.training import runner
+from sslhsic.training import pretrained, runner
 
 PROGRAMS = {
   'segmentation': (segmentation.Segmentation, segmentation_shapes),
@@ -64,17 +64,35 @@ def test_one_device_equals_several(task, monkeypatch):
   assert one[0][-1]['loss'] < one[0][0]['loss']
 
 
-def test_frozen_encoder_stays_as_it_is():
-  experiment, _ = _train(
-    'segmentation', **{'training.train_encoder': False, 'training.learning_rate': 0.1}
-  )
+@pytest.mark.parametrize('frozen', ['encoder', 'batch norm'])
+def test_what_is_frozen_stays_as_it_is(frozen, monkeypatch):
+  is_norm = frozen == 'batch norm'
+  load = pretrained.load  # Any values will do for those of a run.
+  monkeypatch.setattr(pretrained, 'load', lambda _, *x, **y: load('random', *x, **y))
+  changes = {
+    'init_from': 'a run',
+    'training.train_encoder': is_norm,
+    'training.freeze_batch_norm': is_norm,
+  }
+  experiment, _ = _train('segmentation', **changes)
   start = experiment._load()
   after = jax.device_get(parallel.first(experiment.state))
+  stays = lambda module: (
+    module.startswith(f'{classifier.ENCODER}/')
+    and (not is_norm or 'batchnorm' in module)
+  )
   for module, leaves in start.params.items():
-    is_encoder = module.startswith(f'{classifier.ENCODER}/')
     for name, value in leaves.items():
-      assert np.array_equal(after.params[module][name], value) == is_encoder
-  assert not any('encoder' in str(path) for path, _ in _leaves(after.opt_state))
+      assert np.array_equal(after.params[module][name], value) == stays(module)
+  keys = {x for path, _ in _leaves(after.opt_state) for x in path}
+  optimised = {x.key for x in keys if isinstance(x, jax.tree_util.DictKey)}
+  assert {x for x in start.params if stays(x)}.isdisjoint(optimised)
+  statistics = [
+    np.array_equal(after.network_state[module]['average'], leaves['average'])
+    for module, leaves in start.network_state.items()
+    if module.startswith(f'{classifier.ENCODER}/')
+  ]
+  assert all(statistics) if is_norm else not any(statistics)
 
 
 def _leaves(tree):
