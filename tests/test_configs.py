@@ -33,6 +33,24 @@ BYOL_PRESETS = {
 }
 
 
+@pytest.mark.parametrize(
+  'path',
+  sorted((ROOT / 'configs').glob('[!t]*/*.py'))
+  + sorted((ROOT / 'configs').glob('transfer/*.py')),
+  ids=lambda path: f'{path.parent.name}-{path.stem}',
+)
+def test_every_configuration_builds(path):
+  config, again = (_get(path.parent.name, path.stem) for _ in range(2))
+  assert config.seed == 0
+  assert config.to_json() == again.to_json()
+  config.seed = 1
+  assert again.seed == 0  # Each call makes its own.
+  if path.parent.name == 'pretrain':
+    complete = _config('imagenet')
+    for section in ('network', 'loss', 'optimizer', 'training', 'evaluation', 'runner'):
+      assert config[section].keys() == complete[section].keys()
+
+
 def _config(name):
   return importlib.import_module(f'configs.pretrain.{name}').get_config()
 
@@ -47,7 +65,16 @@ def test_data_are_described_completely(name):
 
 
 @pytest.mark.parametrize(
-  'name', ['cifar10', 'cifar100', 'stl10', 'tiny_imagenet', 'imagenet100']
+  'name',
+  [
+    'cifar10',
+    'cifar100',
+    'stl10',
+    'tiny_imagenet',
+    'imagenet100',
+    'cifar10_100epochs',
+    'imagenet_100epochs',
+  ],
 )
 def test_schedule_is_the_preset_of_its_length(name):
   config = _config(name)

@@ -24,7 +24,7 @@ def embedding_maps(
   picture = figure.Figure(figsize=(4.6 * len(features), 4.6))
   axes = picture.subplots(1, len(features), squeeze=False)
   for axis, (title, x) in zip(axes.flat, features.items(), strict=True):
-    points = _tsne(x[:_MAX_POINTS])
+    points = tsne(x[:_MAX_POINTS])
     scatter = axis.scatter(
       *points.T,
       c=labels[:_MAX_POINTS],
@@ -57,7 +57,7 @@ def few_label_curve(top1: dict[int, float], path: pathlib.Path) -> None:
   picture.savefig(path, dpi=110)
 
 
-def _tsne(x: np.ndarray) -> np.ndarray:
+def tsne(x: np.ndarray) -> np.ndarray:
   """[n, d] -> [n, 2]; the cosine of features is what the loss shapes."""
   x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)

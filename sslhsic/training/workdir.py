@@ -33,7 +33,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   if not path.exists():
     return
   found = json.loads(path.read_text(encoding='utf-8'))
-  differing = _differences(_flat(found), _flat(json.loads(config.to_json())))
+  differing = _differences(flat(found), flat(json.loads(config.to_json())))
   if differing:
     raise ValueError(
       f'{workdir} holds a run of another configuration ({"; ".join(differing)}); '
@@ -128,14 +128,15 @@ def _git_commit() -> str | None:
   return describe.stdout.strip() or None
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
+def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """The leaves of a configuration, by dotted field."""
+  leaves = {}
   for name, value in tree.items():
     if isinstance(value, dict):
-      flat.update(_flat(value, f'{prefix}{name}.'))
+      leaves.update(flat(value, f'{prefix}{name}.'))
     else:
-      flat[f'{prefix}{name}'] = value
-  return flat
+      leaves[f'{prefix}{name}'] = value
+  return leaves
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

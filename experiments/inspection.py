@@ -1,0 +1,198 @@
+"""What the report shows of pre-trained encoders and of the images they have seen."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import shared
+from sslhsic import augment
+from sslhsic.data import loader, sources
+from sslhsic.report import geometry, page, runs, sheets, svg
+from sslhsic.training import pretrained
+
+_NUM_IMAGES = 1000  # Test images that are looked at.
+_NUM_QUERIES = 8
+_NUM_NEIGHBOURS = 8
+_NUM_AUGMENTED = 12
+
+
+class Seen(NamedTuple):
+  """What an encoder makes of test images, before and after training.
+
+  Attributes:
+    images: uint8 [n, H, W, C].
+    labels: [n], or [n, C]; -1 where there is none.
+    before, after: embeddings [n, c] of the untrained and of the trained encoder.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  before: np.ndarray
+  after: np.ndarray
+
+
+def sections(found: Sequence[runs.Run], num_encoders: int) -> tuple[page.Section, ...]:
+  """Views, maps, spectra and neighbours of the first runs that have a checkpoint."""
+  with_encoder = [run for run in found if any(run.path.glob('checkpoints/[0-9]*'))]
+  looked_at = with_encoder[:num_encoders]
+  views, maps, nearest, spectra, notes = [], [], [], {}, []
+  if len(looked_at) < len(with_encoder):
+    notes.append(
+      page.note(
+        f'{len(looked_at)} of {len(with_encoder)} encoders; more by --encoders.'
+      )
+    )
+  for run in looked_at:
+    try:
+      seen = look(run.config, str(run.path))
+      sheet = view_sheet(run.config)
+    except (ValueError, OSError) as error:  # Its data or its checkpoint are elsewhere.
+      notes.append(page.note(f'{run.name} cannot be looked into: {error}'))
+      continue
+    if sheet not in views:  # Of another seed or augmentation than those before.
+      views += [page.heading(run.name), sheet]
+    maps += [page.heading(run.name), map_charts(seen)]
+    nearest += [page.heading(run.name), neighbour_sheets(seen)]
+    spectra[f'{run.name}, untrained'] = geometry.spectrum(seen.before)
+    spectra[run.name] = geometry.spectrum(seen.after)
+  notes = ''.join(notes)
+  return (
+    page.Section('Augmented views', ''.join(views)),
+    page.Section('Maps of test images', notes + ''.join(maps)),
+    page.Section('Spectrum of the embedding covariance', _spectrum_chart(spectra)),
+    page.Section('Nearest neighbours', ''.join(nearest)),
+  )
+
+
+def look(config: dict[str, Any], directory: str) -> Seen:
+  """Embeds test images of a pre-training run.
+
+  Args:
+    config: of the run.
+    directory: its working directory.
+
+  Raises:
+    ValueError: there is no such data, or no good checkpoint.
+  """
+  source = sources.create(config['data']['source'], config['evaluation']['test_split'])
+  first = sources.SubsetSource(source, np.arange(min(_NUM_IMAGES, len(source))))
+  before, after = (
+    shared.frozen_encoder(_encoder_config(config, init_from), first).embed(first)
+    for init_from in (pretrained.RANDOM, directory)
+  )
+  batches = shared.one_pass(_encoder_config(config, directory), first)
+  images = np.concatenate([batch['image'][batch['mask']] for batch in batches])
+  return Seen(images, after.labels, before.features, after.features)
+
+
+def _encoder_config(
+  config: dict[str, Any], init_from: str
+) -> ml_collections.ConfigDict:
+  """A configuration as the evaluations have it, of a pre-training's."""
+  network, data = config['network'], config['data']
+  return ml_collections.ConfigDict(
+    {
+      'seed': config['seed'],
+      'init_from': init_from,
+      'network': {
+        'encoder': network['encoder'],
+        'encoder_options': network['encoder_options'],
+      },
+      'data': {
+        'crop_size': data['crop_size'],
+        'evaluation_crop': 'centre',
+        'mean': tuple(data['mean']),
+        'std': tuple(data['std']),
+        'max_bad_fraction': data['max_bad_fraction'],
+      },
+      'evaluation': {'batch_size': config['evaluation']['batch_size']},
+    }
+  )
+
+
+# Views
+
+
+def view_sheet(config: dict[str, Any]) -> str:
+  """Both views of some training images, as the network has seen them."""
+  data = config['data']
+  source = sources.create(data['source'], data['train_split'])
+  size = data['crop_size']
+  batches = loader.two_views(
+    source,
+    batch_size=_NUM_AUGMENTED,
+    seed=config['seed'],
+    crop=loader.random_crop(size) if size else loader.whole_image,
+    num_workers=0,
+    max_bad_fraction=data['max_bad_fraction'],
+  )
+  batch = next(iter(batches))
+  rows = []
+  for view, name in enumerate(config['augment']['views']):
+    policy = augment.create(
+      name, mean=data['mean'], std=data['std'], **config['augment']['options']
+    )
+    keys = augment.keys(jax.random.key(config['seed']), batch['index'], view)
+    normalised = jax.jit(policy)(keys, batch[f'view{view + 1}'])
+    images = np.asarray(normalised) * data['std'] + data['mean']
+    rows.append(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8))
+  caption = 'View 1 above view 2 of the same image: the first batch of the training.'
+  return page.picture(sheets.sheet(rows), caption)
+
+
+# Embeddings
+
+
+def map_charts(seen: Seen) -> str:
+  """Maps to the plane before and after training, coloured by class."""
+  labels = seen.labels if seen.labels.ndim == 1 else np.full(len(seen.labels), -1)
+  names = sorted(set(labels.tolist()))
+  charts = []
+  for when, features in (('untrained', seen.before), ('trained', seen.after)):
+    for method, points in geometry.maps(features).items():
+      groups = {str(name): points[labels == name].tolist() for name in names}
+      charts.append(svg.scatter(groups, f'{method}, {when}'))
+  legend = page.classes([f'class {name}' for name in names]) if len(names) < 21 else ''
+  return page.side_by_side(charts) + legend
+
+
+def neighbour_sheets(seen: Seen) -> str:
+  """Some images, each with those whose embeddings are nearest to its own."""
+  count = min(_NUM_QUERIES, len(seen.images))
+  rows = np.linspace(0, len(seen.images) - 1, count).astype(int)
+  parts = []
+  for when, features in (('untrained', seen.before), ('trained', seen.after)):
+    nearest = geometry.neighbours(features, rows, _NUM_NEIGHBOURS)
+    shown = np.concatenate([rows[:, None], nearest], axis=1)
+    is_other = _are_of_other_class(seen.labels, rows, shown)
+    parts.append(
+      page.picture(
+        sheets.sheet(seen.images[shown], is_other),
+        f'{when}: the first of a row, and its neighbours; red: of another class.',
+      )
+    )
+  return page.side_by_side(parts)
+
+
+def _are_of_other_class(
+  labels: np.ndarray, rows: np.ndarray, shown: np.ndarray
+) -> np.ndarray:
+  if labels.ndim != 1:  # Images of several classes.
+    return np.zeros(shown.shape, bool)
+  return labels[shown] != labels[rows][:, None]
+
+
+def _spectrum_chart(spectra: dict[str, np.ndarray]) -> str:
+  if not spectra:
+    return ''
+  points = {
+    name: [(rank, float(share)) for rank, share in enumerate(values, 1)]
+    for name, values in spectra.items()
+  }
+  chart = svg.lines(
+    points, 'share of the variance', x_label='rank of the eigenvalue', log_y=True
+  )
+  return page.side_by_side([chart, page.legend(list(spectra))])

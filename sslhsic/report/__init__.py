@@ -1,0 +1,1 @@
+"""A page that shows runs: what was logged and measured, and what was learned."""

@@ -1,0 +1,45 @@
+"""What embeddings look like: maps to the plane, spectrum, neighbours."""
+
+import numpy as np
+
+from sslhsic.evaluation import figures
+
+
+def maps(features: np.ndarray) -> dict[str, np.ndarray]:
+  """Maps of features [n, d] to the plane, [n, 2], by method.
+
+  Both look at directions alone, which is what the losses shape.
+  """
+  directions = unit_norm(features)
+  centred = directions - directions.mean(axis=0)
+  _, _, axes = np.linalg.svd(centred, full_matrices=False)
+  return {'PCA': centred @ axes[:2].T, 't-SNE': figures.tsne(features)}
+
+
+def spectrum(features: np.ndarray) -> np.ndarray:
+  """Eigenvalues of the covariance of features [n, d], as parts of their sum.
+
+  Returns:
+    [min(n, d)], the largest first; zeros if the features do not vary.
+  """
+  centred = features - features.mean(axis=0)
+  variances = np.linalg.svd(centred, compute_uv=False) ** 2
+  total = variances.sum()
+  return variances / total if total > 0 else variances
+
+
+def neighbours(features: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+  """The rows [q, count] whose features are nearest to those of `rows`, nearest first.
+
+  By cosine; a feature is not its own neighbour.
+  """
+  directions = unit_norm(features)
+  similarity = directions[rows] @ directions.T
+  similarity[np.arange(len(rows)), rows] = -np.inf
+  return np.argsort(-similarity, axis=1, kind='stable')[:, :count]
+
+
+def unit_norm(features: np.ndarray) -> np.ndarray:
+  """Features [n, d] of length one."""
+  features = np.asarray(features, np.float64)
+  return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,123 @@
+"""The runs below some directories, as far as they have come."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sslhsic.tables import render
+from sslhsic.training import workdir, writers
+
+_MAX_TOGETHER = 10  # Numbers under one name in results.json that are shown.
+
+
+class Run(NamedTuple):
+  """A working directory.
+
+  Attributes:
+    name: its path from where all runs are.
+    path: its path.
+    config: of config.json.
+    results: of results.json; empty if it is not done.
+    rows: of metrics.jsonl.
+  """
+
+  name: str
+  path: pathlib.Path
+  config: dict[str, Any]
+  results: dict[str, Any]
+  rows: list[dict[str, Any]]
+
+  @property
+  def is_pretraining(self) -> bool:
+    """Whether it has made an encoder."""
+    return 'target_network' in self.config
+
+
+def find(directories: Sequence[pathlib.Path]) -> list[Run]:
+  """Every run in the directories and below, in order of their paths.
+
+  Raises:
+    ValueError: there is none.
+  """
+  paths = sorted(
+    {
+      file.parent.resolve()
+      for directory in directories
+      for file in directory.rglob('config.json')
+    }
+  )
+  if not paths:
+    raise ValueError(
+      f'no run in {", ".join(map(str, directories))}: give working directories, or a '
+      'directory above them'
+    )
+  above = pathlib.Path(os.path.commonpath([path.parent for path in paths]))
+  return [
+    Run(
+      str(path.relative_to(above)),
+      path,
+      _json(path / 'config.json'),
+      _json(path / 'results.json'),
+      writers.read(path),
+    )
+    for path in paths
+  ]
+
+
+def find_tables(directories: Sequence[pathlib.Path]) -> list[render.Grid]:
+  """The tables that `experiments.reproduce` has written there."""
+  files = {
+    file.resolve()
+    for directory in directories
+    for file in directory.rglob('tables/*.json')
+  }
+  return [render.Grid(**_json(file)) for file in sorted(files)]
+
+
+def of_one_program(runs: Sequence[Run]) -> list[list[Run]]:
+  """Groups of runs whose configurations have the same fields."""
+  groups = {}
+  for run in runs:
+    groups.setdefault(tuple(sorted(workdir.flat(run.config))), []).append(run)
+  return list(groups.values())
+
+
+def differences(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+  """The fields in which configurations differ, and their values in every run."""
+  configs = [workdir.flat(run.config) for run in runs]
+  fields = [
+    field for field in configs[0] if any(x[field] != configs[0][field] for x in configs)
+  ]
+  return fields, [[str(config[field]) for field in fields] for config in configs]
+
+
+def metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+  """The names of the numbers among results, and their values in every run."""
+  numbers = [_numbers(run.results) for run in runs]
+  names = list(dict.fromkeys(name for found in numbers for name in found))
+  rows = [
+    [f'{found[name]:.4g}' if name in found else '' for name in names]
+    for found in numbers
+  ]
+  return names, rows
+
+
+def _numbers(results: dict[str, Any]) -> dict[str, float]:
+  """Plain numbers, and those of a few that belong together, such as by label count."""
+  numbers = {}
+  for name, value in results.items():
+    if name.startswith(('validation', 'peak_memory')):
+      continue
+    if isinstance(value, int | float):
+      numbers[name] = value
+    elif isinstance(value, dict) and len(value) <= _MAX_TOGETHER:
+      numbers |= {
+        f'{name}.{part}': x for part, x in value.items() if isinstance(x, int | float)
+      }
+  return numbers
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
