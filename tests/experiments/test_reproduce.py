@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 import jax
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from experiments import (
   depth,
@@ -27,6 +30,7 @@ from sslhsic import losses, parallel
 from sslhsic.tables import results
 from sslhsic.training import measurement, runner
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLES = [
   (name, base)
   for name in reproduce.names()
@@ -50,6 +54,22 @@ def test_every_row_can_be_planned(name, base, tmp_path):
       made = losses.create(loss.name, **loss.get(loss.name, {}))
       assert first['pretrain'].config.target_network or not made.needs_target
   assert len(directories) == sum(len(jobs) for plan in plans.values() for jobs in plan)
+
+
+@pytest.mark.parametrize(('name', 'base'), TABLES)
+def test_command_says_the_configuration(name, base, tmp_path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  for _, jobs in reproduce.plan(reproduce.load(name, base), 2, tmp_path).values():
+    for job in jobs.values():
+      parsed, arguments = flags.FlagValues(), ['program', *job.command[3:]]
+      config = config_flags.DEFINE_config_file(
+        'config', flag_values=parsed, sys_argv=arguments
+      )
+      flags.DEFINE_string('workdir', None, '', flag_values=parsed)
+      assert parsed(arguments) == ['program']
+      assert config.value.to_json() == job.config.to_json()
+      assert parsed.workdir == str(job.workdir)
+      assert job.config.seed == 1
 
 
 def test_unknown_tables_and_bases_are_refused():
