@@ -219,7 +219,7 @@ def full_disk(directory: pathlib.Path, reference: pathlib.Path) -> dict:
         program.wait_until(lambda program=program: 'could not' in program.err)
         ballast.unlink()
         said = next(x for x in program.finish().err.splitlines() if 'could not' in x)
-      outcome.append(f'{policy}: "{said[:160]}…"')
+      outcome.append(f'{policy}: "{_clause(said, "could not")}"')
       lost += differences(workdir, reference)
   return {
     'fault': 'full disk (tmpfs)',
@@ -277,7 +277,8 @@ def poisoned_batch(
   return {
     'fault': 'NaN in a batch',
     'tried': {'NaN': 1},
-    'outcome': f'"{line[:200]}"; without the NaN, ended like an undisturbed run',
+    'outcome': f'"{_clause(line, "step")}"; without the NaN, ended like an undisturbed '
+    'run',
     'lost': lost,
   }
 
@@ -332,7 +333,7 @@ def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:
   }
 
 
-def second_job(directory: pathlib.Path) -> dict:
+def second_job(directory: pathlib.Path, reference: pathlib.Path) -> dict:
   """Starts a job in the working directory of one that runs."""
   workdir = directory / 'run'
   first = start(workdir, '--mode=train', *LONG)
@@ -344,9 +345,15 @@ def second_job(directory: pathlib.Path) -> dict:
   return {
     'fault': 'second job in a working directory',
     'tried': {'second job': 1},
-    'outcome': f'"{err.strip().splitlines()[-1]}"',
-    'lost': [] if 'is in use' in err else [err],
+    'outcome': f'refused: "… {_clause(err, "is in use")}"; the first ended like an '
+    'undisturbed run',
+    'lost': differences(workdir, reference),
   }
+
+
+def _clause(message: str, start: str) -> str:
+  """That of a message which starts with some words."""
+  return message[message.index(start) :].partition(';')[0]
 
 
 def table(rows: Sequence[dict]) -> str:
@@ -376,7 +383,7 @@ def main() -> None:
       'full_disk': lambda path: full_disk(path, reference),
       'poisoned_batch': lambda path: poisoned_batch(path, reference),
       'lost_processes': lambda path: lost_processes(path, settings.lost_processes),
-      'second_job': second_job,
+      'second_job': lambda path: second_job(path, reference),
     }
     for name, trial in trials.items():
       path = pathlib.Path(directory) / name
