@@ -48,8 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.training.update(
-    steps=800, learning_rate=0.05, warmup_steps=100, drops=(), batch_size=16
+    steps=700, learning_rate=0.05, warmup_steps=100, drops=(), batch_size=16
   )
   config.evaluation.batch_size = 50
-  config.runner.update(log_every=20, evaluate_every=400, checkpoint_every=400)
+  config.runner.update(log_every=20, evaluate_every=350, checkpoint_every=350)
   return config
