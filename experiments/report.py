@@ -99,9 +99,12 @@ def differences(found: Sequence[runs.Run]) -> page.Section:
   parts = []
   for group in runs.of_one_program(found):
     fields, rows = runs.differences(group)
+    lines = [[run.name, *row] for run, row in zip(group, rows, strict=True)]
+    lines.insert(0, ['run', *fields])
+    if len(fields) > len(group):  # The longer side goes down the page.
+      lines = [list(column) for column in zip(*lines, strict=True)]
     if fields:
-      lines = [[run.name, *row] for run, row in zip(group, rows, strict=True)]
-      parts.append(page.table(['run', *fields], lines))
+      parts.append(page.table(lines[0], lines[1:]))
   return page.Section('Differences of configurations', ''.join(parts))
 
 

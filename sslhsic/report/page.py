@@ -130,6 +130,7 @@ svg .left{{text-anchor:end}}
 .line{{fill:none;stroke-width:1.5;stroke-linejoin:round}}
 .dots{{fill:none;stroke-width:4;stroke-linecap:round}}
 {_COLOURS}
-@media print{{nav{{display:none}}body{{padding:0;font-size:11px}}
+@media print{{nav{{display:none}}.wide{{overflow:visible}}
+th,td{{padding:.1rem .3rem;overflow-wrap:anywhere}}body{{padding:0;font-size:11px}}
 h2,h3{{break-after:avoid}}figure,svg,tr{{break-inside:avoid}}}}
 """
