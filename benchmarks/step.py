@@ -74,7 +74,7 @@ CASES = {
 # Dense TFLOP/s of a device by `device_kind`, for bfloat16 and for what JAX makes of
 # float32 by default: TF32 on these GPUs, one pass of bfloat16 on a TPU. TPUs: peak
 # compute per chip at cloud.google.com/tpu/docs, of which a TPU v3 has two devices.
-# GPUs: NVIDIA's data sheets of A100, H100 SXM and H200, without sparsity.
+# GPUs: as stated for NVIDIA's A100, H100 SXM and H200, without sparsity.
 PEAK_TFLOPS = {
   'NVIDIA A100-SXM4-40GB': (312, 156),
   'NVIDIA A100-SXM4-80GB': (312, 156),
