@@ -3,12 +3,14 @@
 import importlib
 import pathlib
 
+import jax
+import numpy as np
 import pytest
 
 from sslhsic import augment
 from sslhsic.data import sources, splits
 from sslhsic.evaluation import metrics
-from sslhsic.networks import resnet
+from sslhsic.networks import classifier, resnet
 
 # Each evaluation's configuration that says everything; the others say what differs.
 COMPLETE = {
@@ -135,3 +137,19 @@ def test_published_rows_name_the_tasks():
     assert len(config.tasks) == 12
     for row in config.published.values():
       assert row.keys() == config.tasks.keys()
+
+
+@pytest.mark.parametrize('folder', ['segmentation', 'depth', 'detection'])
+def test_encoder_of_the_shapes_fits_their_dense_evaluations(folder):
+  here, there = _get(folder, 'shapes'), _config('shapes')
+  assert (here.data.mean, here.data.std) == (there.data.mean, there.data.std)
+
+  def parameters(config):
+    network = classifier.encoder(
+      encoder=config.network.encoder, encoder_options=config.network.encoder_options
+    )
+    init = lambda rng, images: network.init(rng, images, True)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    return jax.eval_shape(init, jax.random.key(0), images)
+
+  assert parameters(here) == parameters(there)

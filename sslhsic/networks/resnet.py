@@ -2,8 +2,8 @@
 
 He et al. (2016), https://arxiv.org/abs/1512.03385, with the stride of a bottleneck on
 its 3×3 convolution. Convolutions and pooling are padded symmetrically, and a shortcut
-is projected only where its shape changes, so that the weights mean the same in
-torchvision. Its names follow from ours:
+is projected only where its shape changes, or would without dilation, so that the
+weights mean the same in torchvision. Its names follow from ours:
 
 | Haiku                              | torchvision                   |
 |------------------------------------|-------------------------------|
@@ -107,6 +107,7 @@ class Block(hk.Module):
     *,
     bottleneck: bool,
     stride: int,
+    projects: bool,
     dilations: tuple[int, int],
     norm: Mapping[str, Any],
     name: str,
@@ -117,6 +118,7 @@ class Block(hk.Module):
       channels: of the output; a bottleneck is a quarter as wide inside.
       bottleneck: whether the block is a bottleneck or basic.
       stride: of the first 3×3 convolution and the shortcut.
+      projects: whether the shortcut is projected even if its shape stays.
       dilations: of the first 3×3 convolution, and of those after it.
       norm: axis_name and decay of `batch_norm`.
       name: of the module.
@@ -124,6 +126,7 @@ class Block(hk.Module):
     super().__init__(name=name)
     self.channels = channels
     self.stride = stride
+    self.projects = projects
     self.norm = norm
     first, after = dilations
     if bottleneck:  # channels, kernel size, stride, dilation
@@ -140,7 +143,7 @@ class Block(hk.Module):
     """Maps [n, h, w, c] to [n, h/stride, w/stride, channels]."""
     norm = {'is_training': is_training, **self.norm}
     shortcut = x
-    if self.stride != 1 or x.shape[-1] != self.channels:
+    if self.projects or x.shape[-1] != self.channels:
       shortcut = conv2d(x, self.channels, 1, stride=self.stride, name='shortcut_conv')
       shortcut = batch_norm(shortcut, name='shortcut_batchnorm', **norm)
     last = len(self.layers) - 1
@@ -273,6 +276,8 @@ def _group(
         network.channels_per_group[group],
         bottleneck=network.bottleneck,
         stride=network.strides[group] if i == 0 else 1,
+        # Also where dilation stands for a stride: the parameters stay the same.
+        projects=group > 0 and i == 0,
         dilations=(dilation_before if i == 0 else dilation, dilation),
         norm=network.norm,
         name=f'block_{i}',

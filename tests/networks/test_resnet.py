@@ -307,6 +307,26 @@ def test_shortcut_is_projected_where_the_shape_changes():
   }
 
 
+@pytest.mark.parametrize('output_stride', [16, 8])
+def test_dilation_changes_no_parameter(output_stride):
+  """Also of groups that keep the channels: an encoder fits whatever its stride."""
+
+  def shapes(**options):
+    def apply(images):
+      network = networks.ResNet(
+        blocks_per_group=(1, 1, 1, 1),
+        channels_per_group=(4, 4, 4, 4),
+        bottleneck=False,
+        **options,
+      )
+      return network(images, is_training=True).embedding
+
+    init = hk.transform_with_state(apply).init
+    return jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+  assert shapes(output_stride=output_stride) == shapes()
+
+
 def test_initialisation_needs_no_device_axis():
   forward = transformed(lambda: networks.create('resnet_digits', axis_name='i'))
   images = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
