@@ -127,7 +127,7 @@ def create(path: str, split: str) -> CocoSource:
   Args:
     path: of the folder that holds 'annotations', 'train2017' and 'val2017'.
     split: parts in TFDS's syntax of 'train' and 'validation' (or 'val'). Images without
-      any object but crowds are not in 'train': 117,266 are.
+      any object but crowds are not in 'train'.
 
   Raises:
     ValueError: there is no such file or split.
