@@ -25,6 +25,8 @@ from sslhsic import parallel
 # Seconds without a sign of life after which a process counts as dead, and the others
 # end. jax waits 100; what is lost by an alarm is what was not saved.
 _HEARTBEAT_TIMEOUT_S = 30
+_CPU_THREADS = 32
+_FAKE_DEVICES = 'xla_force_host_platform_device_count'  # A flag of XLA's.
 # Seconds to wait for each other when all end.
 _SHUTDOWN_TIMEOUT_S = 60
 
@@ -84,9 +86,6 @@ def initialize(
     sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
 
 
-_FAKE_DEVICES = 'xla_force_host_platform_device_count'
-
-
 def _add_cpu_threads() -> None:
   """Lets CPU devices that wait for each other do so in threads enough.
 
@@ -94,9 +93,6 @@ def _add_cpu_threads() -> None:
   has as many as cores or devices; with fewer than that it hangs, now and then.
   """
   os.environ.setdefault('PJRT_NPROC', str(max(_CPU_THREADS, os.cpu_count())))
-
-
-_CPU_THREADS = 32
 
 
 def _is_launched() -> bool:
