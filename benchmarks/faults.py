@@ -42,10 +42,11 @@ from experiments import pretrain
 from sslhsic.training import runner
 
 class Poisoned(pretrain.Pretrain):
-  def _augment(self, batch):
+  def _augment(self, seed_key, batch):
     is_bad = batch['index'] // self.batch_size == POISONED_STEP - 1
     is_bad = is_bad[:, None, None, None]
-    return [jnp.where(is_bad, jnp.nan, view) for view in super()._augment(batch)]
+    views = super()._augment(seed_key, batch)
+    return [jnp.where(is_bad, jnp.nan, view) for view in views]
 
 runner.main(Poisoned)
 """

@@ -99,12 +99,14 @@ class Pretrain:
     self._prepare = encoder.preparation(data.mean, data.std)
     self._pmapped_step = parallel.pmap(
       self._step,
-      in_axes=(0, 0, None, None),
+      in_axes=(0, 0, None, None, None),
       out_axes=(0, None),
       donate_argnums=(0,),
     )
     self._embed = parallel.pmap(self._embed_images)
     self._init_rng = init_rng
+    # An argument of the step, so that all seeds have one compiled program.
+    self._seed_key = jax.random.key(config.seed)
     self.state = self._initial_state()
     self._input = self._build_input() if mode == 'train' else None
 
@@ -225,7 +227,7 @@ class Pretrain:
     """One update of everything in `state`."""
     batch = next(self._input)
     self.state, scalars = self._pmapped_step(
-      self.state, batch, rng, jnp.int32(global_step)
+      self.state, batch, rng, self._seed_key, jnp.int32(global_step)
     )
     return scalars
 
@@ -236,7 +238,9 @@ class Pretrain:
       rng: a key like those that `step` is given.
     """
     batch = next(self._input)
-    lowered = self._pmapped_step.lower(self.state, batch, rng, jnp.int32(0))
+    lowered = self._pmapped_step.lower(
+      self.state, batch, rng, self._seed_key, jnp.int32(0)
+    )
     self._pmapped_step = lowered.compile()
     return self._pmapped_step
 
@@ -245,11 +249,12 @@ class Pretrain:
     state: State,
     batch: dict[str, chex.Array],
     rng: chex.PRNGKey,
+    seed_key: chex.PRNGKey,
     global_step: chex.Array,
   ) -> tuple[State, dict[str, chex.Array]]:
     """The train step on one device."""
     (gradients, loss_gradients), network_state, target_state, scalars = self.gradients(
-      state, batch, rng
+      state, batch, rng, seed_key
     )
     updates, opt_state = self._optimizer.update(
       gradients, state.opt_state, state.params
@@ -278,10 +283,17 @@ class Pretrain:
     )
     return state, scalars
 
-  def gradients(self, state: State, batch: dict[str, chex.Array], rng: chex.PRNGKey):
+  def gradients(
+    self,
+    state: State,
+    batch: dict[str, chex.Array],
+    rng: chex.PRNGKey,
+    seed_key: chex.PRNGKey,
+  ):
     """Gradients by `params` and `loss_params`, new batch statistics, scalars."""
     views = microbatches.apply(
-      self._augment, microbatches.split(batch, self._config.training.num_microbatches)
+      functools.partial(self._augment, seed_key),
+      microbatches.split(batch, self._config.training.num_microbatches),
     )
     online, network_state, pullback = microbatches.features_and_pullback(
       self._online_features, state.params, state.network_state, views
@@ -300,8 +312,9 @@ class Pretrain:
     )
     return gradients, network_state, target_state, scalars
 
-  def _augment(self, batch: dict[str, chex.Array]) -> list[chex.Array]:
-    seed_key = jax.random.key(self._config.seed)
+  def _augment(
+    self, seed_key: chex.PRNGKey, batch: dict[str, chex.Array]
+  ) -> list[chex.Array]:
     return [
       policy(augment.keys(seed_key, batch['index'], view), batch[f'view{view + 1}'])
       for view, policy in enumerate(self._policies)

@@ -1,6 +1,7 @@
 """The SSL-HSIC loss (Li et al., 2021) with a learned kernel scale."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import chex
@@ -34,6 +35,7 @@ REGULARIZERS = {
   'kernel_variance': lambda terms: terms['kernel_variance'] / 2,
   'none': lambda terms: 0.0,
 }
+SAMPLERS = (*fourier.SAMPLERS, 'exact')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,8 @@ class SSLHSIC(loss_lib.Loss):
   Attributes:
     gamma: γ, weight of the regulariser.
     num_features: D, number of random Fourier features.
-    sampler: how they are drawn, see `fourier.draw`.
+    sampler: how they are drawn, see `fourier.draw`; or 'exact', without any, from all
+      pairs of features: what the others estimate, at a cost quadratic in the batch.
     initial_scale: c at the start.
     kernel: 'inverse_multiquadric', 'gaussian', or 'linear', which has neither scale
       nor random features: its HSIC is exact.
@@ -69,10 +72,15 @@ class SSLHSIC(loss_lib.Loss):
   regularizer: str = 'root_hsic_zz'
 
   def __post_init__(self):
-    fourier.check(self.num_features, self.sampler)
-    for value, known in ((self.kernel, KERNELS), (self.regularizer, REGULARIZERS)):
+    for value, known in (
+      (self.kernel, KERNELS),
+      (self.regularizer, REGULARIZERS),
+      (self.sampler, SAMPLERS),
+    ):
       if value not in known:
         raise ValueError(f'ssl_hsic has no {value!r}; use one of {", ".join(known)}')
+    if self.sampler != 'exact':
+      fourier.check(self.num_features, self.sampler)
 
   def init(self, rng: chex.PRNGKey) -> Params | tuple[()]:
     """The initial kernel scale; nothing for the linear kernel."""
@@ -100,13 +108,7 @@ class SSLHSIC(loss_lib.Loss):
     views = projections.views
     rng_a, rng_b, rng_rows = jax.random.split(rng, 3)
     kernel = self.kernel_of(jax.lax.stop_gradient(params))
-    phi_a, phi_b = (self._draw(kernel, rng, views)(views) for rng in (rng_a, rng_b))
-    terms = {
-      'hsic_zy': hsic.hsic_zy(phi_a, axis_name),
-      'hsic_zz': hsic.hsic_zz(phi_a, phi_b, axis_name),
-    }
-    if self.regularizer == 'kernel_variance':
-      terms['kernel_variance'] = hsic.kernel_variance(phi_a, phi_b, axis_name)
+    terms = self._terms(kernel, (rng_a, rng_b), views, axis_name)
     loss = self.gamma * REGULARIZERS[self.regularizer](terms) - terms['hsic_zy']
     metrics = {'loss': loss, **terms}
     if self.kernel == 'linear':
@@ -116,14 +118,32 @@ class SSLHSIC(loss_lib.Loss):
     # The scale's objective adds its gradient to the loss, not its value.
     return loss + (jax.lax.stop_gradient(log_slope) - log_slope), metrics
 
-  def _draw(self, kernel, rng, views):
-    return fourier.draw(
+  def _terms(self, kernel, rngs, views, axis_name) -> dict[str, chex.Array]:
+    """What the loss is made of, exact or estimated from two draws of features."""
+    with_variance = self.regularizer == 'kernel_variance'
+    if self.sampler == 'exact':
+      terms = {
+        'hsic_zy': hsic.exact_hsic_zy(views, kernel, axis_name),
+        'hsic_zz': hsic.exact_hsic_zz(views, kernel, axis_name),
+      }
+      if with_variance:
+        terms['kernel_variance'] = hsic.exact_kernel_variance(views, kernel, axis_name)
+      return terms
+    draw = functools.partial(
+      fourier.draw,
       kernel,
-      rng,
       dim=views.shape[-1],
       num_features=self.num_features,
       sampler=self.sampler,
     )
+    phi_a, phi_b = (draw(rng=rng)(views) for rng in rngs)
+    terms = {
+      'hsic_zy': hsic.hsic_zy(phi_a, axis_name),
+      'hsic_zz': hsic.hsic_zz(phi_a, phi_b, axis_name),
+    }
+    if with_variance:
+      terms['kernel_variance'] = hsic.kernel_variance(phi_a, phi_b, axis_name)
+    return terms
 
 
 def mean_log_slope(

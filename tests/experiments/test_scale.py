@@ -58,20 +58,22 @@ def _without_batch_norm(monkeypatch):
 def _run(experiment, batch, names, function, num_devices=1):
   """The results of a function on the devices for every loss, in one program."""
 
-  def of_all(state, batch, rng):
+  def of_all(state, batch, *keys):
+    rng, _ = keys
     results = {}
     for name in names:
       experiment._loss = losses.create(name)
       results[name] = function(
-        state._replace(loss_params=experiment._loss.init(rng)), batch, rng
+        state._replace(loss_params=experiment._loss.init(rng)), batch, *keys
       )
     return results
 
   state = parallel.first(experiment.state)
   with pytest.MonkeyPatch.context() as patched:
     patched.setattr(parallel, 'devices', lambda: jax.devices()[:num_devices])
-    mapped = parallel.pmap(of_all, in_axes=(0, 0, None))
-    arguments = parallel.replicate(state), parallel.shard(batch), jax.random.key(1)
+    mapped = parallel.pmap(of_all, in_axes=(0, 0, None, None))
+    keys = jax.random.key(1), jax.random.key(0)
+    arguments = parallel.replicate(state), parallel.shard(batch), *keys
     return jax.device_get(parallel.first(mapped(*arguments)))
 
 
@@ -85,9 +87,9 @@ def _in_microbatches(experiment, count):
   return gradients
 
 
-def _by_hand(experiment, num_microbatches, state, batch, rng):
+def _by_hand(experiment, num_microbatches, state, batch, rng, seed_key):
   """`Pretrain.gradients` as one graph that keeps all, differentiated as a whole."""
-  views = experiment._augment(batch)
+  views = experiment._augment(seed_key, batch)
 
   def features(forward, params, network_state):
     parts = []
