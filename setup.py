@@ -41,6 +41,7 @@ setuptools.setup(
     'orbax-checkpoint>=0.11.25',
     'pillow>=11.0',  # Classes in palette PNGs, of which OpenCV gives the colours.
     'pycocotools>=2.0.8',
+    'safetensors>=0.8',  # Reads bfloat16 into NumPy.
     'scikit-learn>=1.5',
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',
@@ -51,5 +52,7 @@ setuptools.setup(
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
     'test': _TEST,
+    # Those that exports are for; their tests are left out where they are not there.
+    'libraries': ['timm>=1.0', 'torch>=2.9', 'torchvision>=0.24', 'transformers>=5.0'],
   },
 )

@@ -92,6 +92,7 @@ class Depth(dense.DenseExperiment):
     )
     return {
       'encoder': self._encoder.description,
+      'encoder_fingerprint': self._encoder.fingerprint,
       'protocol': dict.fromkeys(('delta1', 'delta2', 'delta3', 'rms', 'rel'), protocol),
     }
 

@@ -156,6 +156,7 @@ class Detection(dense.DenseExperiment):
     return {
       'ap50': {name: float(ap) for name, ap in named if not np.isnan(ap)},
       'encoder': self._encoder.description,
+      'encoder_fingerprint': self._encoder.fingerprint,
       'protocol': self._protocol(),
     }
 

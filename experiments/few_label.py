@@ -38,6 +38,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   return {
     'few_label_top1': top1,
     'encoder': encoder.description,
+    'encoder_fingerprint': encoder.fingerprint,
     'images_per_second': encoder.num_images / encoder.seconds,
     'protocol': {
       'few_label_top1': 'logistic regression on standardised embeddings, L2 penalty '

@@ -332,6 +332,7 @@ class FineTune:
         for tried, score in zip(self._settings, self._scores, strict=False)
       ],
       'encoder': self._start.description,
+      'encoder_fingerprint': self._start.fingerprint,
       'protocol': self._protocol(),
     }
     if metric == 'top1' and self._sources['test'].num_classes > 5:

@@ -12,6 +12,7 @@ from sslhsic import augment
 from sslhsic.data import loader, sources
 from sslhsic.report import geometry, page, runs, sheets, svg
 from sslhsic.training import pretrained
+from sslhsic.weights import settings as settings_lib
 
 _NUM_IMAGES = 1000  # Test images that are looked at.
 _NUM_QUERIES = 8
@@ -92,24 +93,12 @@ def _encoder_config(
   config: dict[str, Any], init_from: str
 ) -> ml_collections.ConfigDict:
   """A configuration as the evaluations have it, of a pre-training's."""
-  network, data = config['network'], config['data']
-  return ml_collections.ConfigDict(
-    {
-      'seed': config['seed'],
-      'init_from': init_from,
-      'network': {
-        'encoder': network['encoder'],
-        'encoder_options': network['encoder_options'],
-      },
-      'data': {
-        'crop_size': data['crop_size'],
-        'evaluation_crop': 'centre',
-        'mean': tuple(data['mean']),
-        'std': tuple(data['std']),
-        'max_bad_fraction': data['max_bad_fraction'],
-      },
-      'evaluation': {'batch_size': config['evaluation']['batch_size']},
-    }
+  return shared.encoder_config(
+    settings_lib.of_run(config, description=init_from),
+    init_from=init_from,
+    batch_size=config['evaluation']['batch_size'],
+    max_bad_fraction=config['data']['max_bad_fraction'],
+    seed=config['seed'],
   )
 
 

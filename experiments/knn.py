@@ -47,6 +47,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     'knn_top5': rows[0]['top5'],
     'knn': rows,
     'encoder': encoder.description,
+    'encoder_fingerprint': encoder.fingerprint,
     'images_per_second': encoder.num_images / encoder.seconds,
     'protocol': {
       'knn_top1': f'cosine kNN on {data.train.source} {data.train.split}, weights '

@@ -180,6 +180,7 @@ class LinearEval(shared.OneInput):
       'learning_rate': self._learning_rates[chosen],
       'validation_top1': validation_top1,
       'encoder': self._encoder.description,
+      'encoder_fingerprint': self._encoder.fingerprint,
       'protocol': self._protocol(),
     }
 

@@ -107,6 +107,7 @@ class Segmentation(dense.DenseExperiment):
         if not np.isnan(iou)
       },
       'encoder': self._encoder.description,
+      'encoder_fingerprint': self._encoder.fingerprint,
       'protocol': {
         'mean_iou': f'FCN head; {self._how_trained()}, the centre of '
         f'{self._config.data.crop_size} px of each image at one scale; intersection '

@@ -10,6 +10,7 @@ from sslhsic import parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder
 from sslhsic.training import pretrained
+from sslhsic.weights import settings as settings_lib
 
 CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}
 
@@ -61,6 +62,43 @@ class OneInput:
   def data_wait_s(self) -> float:
     """Seconds that steps have waited for data."""
     return self._input.wait_s
+
+
+def encoder_config(
+  settings: settings_lib.Settings,
+  *,
+  init_from: str,
+  batch_size: int,
+  max_bad_fraction: float,
+  seed: int = 0,
+) -> ml_collections.ConfigDict:
+  """The part of an evaluation's configuration that says which encoder, on what images.
+
+  Args:
+    settings: of the encoder.
+    init_from: where its values come from.
+    batch_size: over all devices.
+    max_bad_fraction: share of the images that may be corrupt.
+    seed: of random initial values.
+  """
+  return ml_collections.ConfigDict(
+    {
+      'seed': seed,
+      'init_from': init_from,
+      'network': {
+        'encoder': settings.encoder,
+        'encoder_options': settings.encoder_options,
+      },
+      'data': {
+        'crop_size': settings.crop_size,
+        'evaluation_crop': 'centre',
+        'mean': settings.mean,
+        'std': settings.std,
+        'max_bad_fraction': max_bad_fraction,
+      },
+      'evaluation': {'batch_size': batch_size},
+    }
+  )
 
 
 def frozen_encoder(

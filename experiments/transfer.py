@@ -49,6 +49,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   return plain | {
     'tasks': results,
     'encoder': found['encoder'],
+    'encoder_fingerprint': found['encoder_fingerprint'],
     'protocol': protocols,
   }
 
@@ -153,6 +154,7 @@ def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
     ),
     'num_examples': {part: len(source) for part, source in parts.items()},
     'encoder': frozen.description,
+    'encoder_fingerprint': frozen.fingerprint,
     'protocol': {
       f'linear_{config.metric}': f'{regression} with an L2 penalty, L-BFGS, one of '
       f'{count} penalties in [{low:g}, {high:g}] chosen by the loss on '

@@ -18,10 +18,14 @@ os.environ['XLA_FLAGS'] = (
 os.environ['PJRT_NPROC'] = '32'
 
 import cv2
+import haiku as hk
 import jax
 import numpy as np
 import pytest
 from absl import flags
+
+from sslhsic.evaluation import encoder
+from sslhsic.networks import classifier
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -75,3 +79,26 @@ def write_images(encoded_image):
       (folder / f'{number}{suffix}').write_bytes(encoded_image(number, suffix.lower()))
 
   return write
+
+
+@pytest.fixture(scope='session')
+def random_encoder():
+  """A function of a network's name and options: its parameters and statistics."""
+
+  def make(name, channels=3, **options):
+    network = classifier.encoder(encoder=name, encoder_options=options)
+    rng = np.random.default_rng(0)
+
+    def value(module, name, shape):
+      if name == 'counter':
+        return np.int32(7)
+      if name == 'w':
+        fan_in = np.prod(shape.shape[:3])
+        return rng.normal(0, fan_in**-0.5, shape.shape).astype(np.float32)
+      centre = 0.0 if name == 'offset' or module.endswith('mean_ema') else 1.0
+      return (centre + rng.uniform(-0.5, 0.5, shape.shape)).astype(np.float32)
+
+    trees = encoder.shapes(network, (32, 32, channels))
+    return tuple(hk.data_structures.map(value, tree) for tree in trees)
+
+  return make

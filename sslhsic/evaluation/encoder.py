@@ -7,6 +7,7 @@ import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sslhsic import augment, parallel
 from sslhsic.data import loader, sources
@@ -88,16 +89,22 @@ class FrozenEncoder:
 
   def embed(self, source: sources.Source) -> representations.Split:
     """Embeddings and labels of every example of a source, on the host."""
+    return self.embed_with_rows(source)[0]
+
+  def embed_with_rows(
+    self, source: sources.Source
+  ) -> tuple[representations.Split, np.ndarray]:
+    """As `embed`, and the rows of the source: corrupt images are left out."""
     start = time.perf_counter()
-    split = representations.Split(
-      *features.extract(
-        lambda batch: self._embed(self.params, self.network_state, batch['image']),
-        self._one_pass(source),
-      )
-    )
-    self.num_images += len(split.labels)
+
+    def forward(batch):
+      images = batch['image']
+      return self._embed(self.params, self.network_state, images), batch['row']
+
+    (embeddings, rows), labels = features.extract(forward, self._one_pass(source))
+    self.num_images += len(labels)
     self.seconds += time.perf_counter() - start
-    return split
+    return representations.Split(embeddings, labels), rows
 
 
 def preparation(
@@ -123,6 +130,14 @@ def initial_values(
   """
   init = jax.jit(lambda rng: network.init(rng, jnp.zeros((1, *image_shape)), True))
   return jax.device_get(init(jax.random.key(seed)))
+
+
+def shapes(
+  network: hk.TransformedWithState, image_shape: Sequence[int]
+) -> tuple[hk.Params, hk.State]:
+  """Shapes and types of `initial_values`, for values that will all be replaced."""
+  init = lambda rng: network.init(rng, jnp.zeros((1, *image_shape)), True)
+  return jax.eval_shape(init, jax.random.key(0))
 
 
 def calibrated(

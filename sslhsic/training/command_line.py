@@ -37,12 +37,21 @@ def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> 
       _fail('no configuration: give --config=FILE.py, an existing file')
     path = workdir()
     with one_line_errors(ValueError):
-      processes.initialize(
-        _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-      )
+      join_processes()
     program(config, path)
 
   run(with_config)
+
+
+def join_processes() -> None:
+  """Joins the other processes of this job, if its flags or launcher say so.
+
+  Raises:
+    ValueError: the flags are wrong, or the others were not found.
+  """
+  processes.initialize(
+    _COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
 
 
 def run(program: Callable[[list[str]], None]) -> None:

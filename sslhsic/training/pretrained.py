@@ -3,17 +3,20 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
 import numpy as np
 import optax
+from absl import logging
 
 from sslhsic import optim
 from sslhsic.networks import classifier
 from sslhsic.training import checkpoint
+from sslhsic.weights import files, layouts
+from sslhsic.weights import settings as settings_lib
 
 RANDOM = 'random'
 
@@ -35,6 +38,28 @@ class Start(NamedTuple):
   fingerprint: str
 
 
+class Run(NamedTuple):
+  """What a pre-training run has saved.
+
+  Attributes:
+    workdir: of the run.
+    step: of the checkpoint.
+    config: of the run.
+    averaged, online: parameters of the online network, averaged over training and as
+      they are.
+    network_state: its batch statistics.
+    settings: of its encoder.
+  """
+
+  workdir: pathlib.Path
+  step: int
+  config: dict[str, Any]
+  averaged: hk.Params
+  online: hk.Params
+  network_state: hk.State
+  settings: settings_lib.Settings
+
+
 def load(
   init_from: str,
   params: hk.Params,
@@ -45,33 +70,89 @@ def load(
 ) -> Start:
   """Replaces the encoder in initial values by a pre-trained one.
 
-  Its parameters are those averaged over training, its batch statistics those of the
-  online network, as in the published evaluations.
+  Of a run, its parameters are those averaged over training, its batch statistics those
+  of the online network, as in the published evaluations.
 
   Args:
     init_from: the working directory of a pre-training run, for its latest checkpoint;
-      one of its checkpoints, DIR/checkpoints/STEP; or 'random', to replace nothing.
+      one of its checkpoints, DIR/checkpoints/STEP; a safetensors file in a layout of
+      `layouts`, or a directory with its model.safetensors; or 'random', to replace
+      nothing.
     params, network_state: initial values of a network whose encoder is named 'encoder'.
     mean, std: of the images that the network will see.
 
   Raises:
-    ValueError: there is no such checkpoint, the images of its run were normalised
+    ValueError: there is no such checkpoint or file, its images were normalised
       otherwise, or its encoder is not that of the network.
   """
   if init_from == RANDOM:
     return _start(params, network_state, 'random initial values')
+  path = files.locate(init_from)
+  if path:
+    return _from_file(files.read(path), params, network_state, mean, std)
+  run = read_run(init_from)
+  _check_normalization(run.settings, mean, std, init_from)
+  replace = lambda initial, found: _replace_encoder(
+    initial, _encoder(found), run.settings.description
+  )
+  return _start(
+    replace(params, run.averaged),
+    replace(network_state, run.network_state),
+    run.settings.description,
+  )
+
+
+def settings(init_from: str) -> settings_lib.Settings:
+  """Which network an encoder is, and which images it has seen.
+
+  Args:
+    init_from: as that of `load`, but not 'random'.
+
+  Raises:
+    ValueError: there is no such checkpoint or file, or it cannot be told.
+  """
+  path = files.locate(init_from)
+  if path:
+    return files.read(path).known_settings
+  return read_run(init_from).settings
+
+
+def read_run(init_from: str) -> Run:
+  """Reads a checkpoint of a pre-training run.
+
+  Args:
+    init_from: a working directory, or DIR/checkpoints/STEP.
+
+  Raises:
+    ValueError: there is no such checkpoint, or it is damaged.
+  """
   workdir, step = _find(init_from)
   config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
-  _check_normalization(config, mean, std, init_from)
   found = checkpoint.read(workdir / 'checkpoints', step)
   state = found.arrays['state']
-  average = _averaged(state['average'], config['weight_ema_decay'])
-  where = f'{init_from}, step {found.step}'
-  return _start(
-    _replace_encoder(params, average, where),
-    _replace_encoder(network_state, state['network_state'], where),
-    f'{where}: {config["loss"]["name"]} on {config["data"]["source"]}',
+  description = (
+    f'{init_from}, step {found.step}: {config["loss"]["name"]} on '
+    f'{config["data"]["source"]}'
   )
+  return Run(
+    workdir,
+    found.step,
+    config,
+    _averaged(state['average'], config['weight_ema_decay']),
+    state['params'],
+    state['network_state'],
+    settings_lib.of_run(config, description),
+  )
+
+
+def fingerprint(params: hk.Params, network_state: hk.State) -> str:
+  """A digest of the values of the encoder among these."""
+  digest = hashlib.blake2b(digest_size=8)
+  for tree in (params, network_state):
+    for name, value in sorted(_encoder(tree).items()):
+      digest.update(name.encode())
+      digest.update(np.ascontiguousarray(value).tobytes())
+  return digest.hexdigest()
 
 
 def check_fingerprint(found: str, here: str, init_from: str) -> None:
@@ -97,18 +178,22 @@ def _find(init_from: str) -> tuple[pathlib.Path, int | None]:
   if not init_from or not (path / 'config.json').exists():
     raise ValueError(
       f'init_from {init_from!r} is no pre-training run; give its working directory, '
-      f"one of its checkpoints (DIR/checkpoints/STEP), or '{RANDOM}'"
+      'one of its checkpoints (DIR/checkpoints/STEP), a safetensors file, or '
+      f"'{RANDOM}'"
     )
   return path, step
 
 
-def _check_normalization(config, mean, std, init_from):
-  there = tuple(config['data']['mean']), tuple(config['data']['std'])
-  here = tuple(mean), tuple(std)
-  if there != here:
+def _check_normalization(
+  found: settings_lib.Settings,
+  mean: Sequence[float],
+  std: Sequence[float],
+  init_from: str,
+) -> None:
+  if (found.mean, found.std) != (tuple(mean), tuple(std)):
     raise ValueError(
-      f'{init_from} has seen images of mean {there[0]} and standard deviation '
-      f'{there[1]}, this configuration has {here[0]} and {here[1]}; set '
+      f'{init_from} has seen images of mean {found.mean} and standard deviation '
+      f'{found.std}, this configuration has {tuple(mean)} and {tuple(std)}; set '
       'config.data.mean and config.data.std to the former'
     )
 
@@ -119,20 +204,56 @@ def _averaged(average: Mapping[str, Any], decay: float) -> hk.Params:
   return jax.device_get(jax.jit(lambda state: optim.averaged(state, decay))(state))
 
 
-def _replace_encoder(initial, found, where):
-  """The tree `initial` with the leaves of its encoder taken from `found`."""
-  wanted, there = _encoder(initial), _encoder(found)
+def _from_file(file: files.EncoderFile, params, network_state, mean, std) -> Start:
+  if file.settings:
+    _check_normalization(file.settings, mean, std, str(file.path))
+  if file.not_used:
+    logging.warning('%s: not used are %s', file.path, file.not_used)
+  layout, where = file.layout, str(file.path)
+  of_encoder = lambda tree: hk.data_structures.filter(
+    lambda module, *_: module.startswith(f'{classifier.ENCODER}/'), tree
+  )
+  ours = [of_encoder(tree) for tree in (params, network_state)]
+  unknown = file.tensors.keys() - layouts.names(layout, *ours)
+  if unknown:
+    raise ValueError(
+      f'the encoder of {where} does not fit: the network has no '
+      f'{_listed(sorted(unknown))}; set config.network to that of the file'
+    )
+
+  called = lambda module, name: layout.tensor(module, name) or f'{module}/{name}'
+
+  def replace(tree, wanted):
+    found = layouts.from_tensors(layout, file.tensors, wanted)
+    return _replace_encoder(tree, _encoder(found), where, called)
+
+  description = file.settings.description if file.settings else ''
+  return _start(
+    replace(params, ours[0]),
+    replace(network_state, ours[1]),
+    f'{where}, {description or f"in the layout of {layout.name}"}',
+  )
+
+
+def _replace_encoder(
+  initial,
+  there: dict[str, Any],
+  where: str,
+  called: Callable[[str, str], str] = '{}/{}'.format,
+):
+  """The tree `initial` with the leaves of its encoder taken from `there`."""
+  wanted = _encoder(initial)
   missing = 'nothing'
   shape = lambda leaves, name: leaves[name].shape if name in leaves else missing
   differing = [
-    f'{name} is {shape(there, name)} there, {shape(wanted, name)} in the network'
+    f'{called(*name.rsplit("/", 1))} is {shape(there, name)} there, '
+    f'{shape(wanted, name)} in the network'
     for name in sorted(wanted.keys() | there.keys())
     if shape(there, name) != shape(wanted, name)
   ]
   if differing:
     raise ValueError(
-      f'the encoder of {where} does not fit: {"; ".join(differing[:_MAX_NAMED])}'
-      f'{f"; and {len(differing) - _MAX_NAMED} more" * (len(differing) > _MAX_NAMED)}; '
+      f'the encoder of {where} does not fit: {_listed(differing, "; ")}; '
       'set config.network to that of the pre-training'
     )
   return {
@@ -141,6 +262,12 @@ def _replace_encoder(initial, found, where):
     }
     for module, leaves in initial.items()
   }
+
+
+def _listed(names: Sequence[str], separator: str = ', ') -> str:
+  more = len(names) - _MAX_NAMED
+  text = separator.join(names[:_MAX_NAMED])
+  return f'{text}{separator}and {more} more' if more > 0 else text
 
 
 def _encoder(tree) -> dict[str, Any]:
@@ -154,9 +281,5 @@ def _encoder(tree) -> dict[str, Any]:
 
 
 def _start(params, network_state, description) -> Start:
-  digest = hashlib.blake2b(digest_size=8)
-  for tree in (params, network_state):
-    for name, value in sorted(_encoder(tree).items()):
-      digest.update(name.encode())
-      digest.update(np.ascontiguousarray(value).tobytes())
-  return Start(params, network_state, description, digest.hexdigest())
+  found = fingerprint(params, network_state)
+  return Start(params, network_state, description, found)

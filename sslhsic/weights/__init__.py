@@ -1,0 +1,1 @@
+"""Weights in and out: the layouts of other libraries, safetensors files, exports."""

@@ -1,0 +1,225 @@
+"""The model card of an export: what it is, how it was made, how to load it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sslhsic.weights import architecture
+from sslhsic.weights import settings as settings_lib
+
+
+class Facts(NamedTuple):
+  """What a model card tells besides the network.
+
+  Attributes:
+    weights: which weights of the run these are, in words.
+    steps: updates that the encoder has seen.
+    config: of the pre-training, its config.json.
+    results: of the pre-training, its results.json; empty if it is not done.
+    evaluations: what was measured of these weights, as in results.json.
+    command: what has made the export.
+  """
+
+  weights: str
+  steps: int
+  config: Mapping[str, Any]
+  results: Mapping[str, Any]
+  evaluations: Sequence[Mapping[str, Any]]
+  command: str
+
+
+def render(format_name: str, settings: settings_lib.Settings, facts: Facts) -> str:
+  """The card, as the Markdown of a README with the header of Hugging Face's hub."""
+  config = facts.config
+  return '\n'.join(
+    [
+      *_header(format_name),
+      f'# {settings.encoder}, pre-trained with {config["loss"]["name"]}',
+      '',
+      f'The encoder of a network that was pre-trained without labels on '
+      f'{config["data"]["source"]}: {facts.weights}, after {facts.steps:,} steps.',
+      '',
+      '## Use',
+      '',
+      *_usage(format_name, settings),
+      '',
+      '## Images',
+      '',
+      *_images(settings),
+      '',
+      '## Training',
+      '',
+      *_training(config),
+      '',
+      '## Evaluation',
+      '',
+      *_evaluation(facts),
+      '',
+      '## Origin',
+      '',
+      *_origin(facts),
+      '',
+    ]
+  )
+
+
+def _header(format_name: str) -> list[str]:
+  library = {'timm': 'timm', 'huggingface': 'transformers'}.get(format_name)
+  return [
+    '---',
+    *([f'library_name: {library}'] if library else []),
+    'pipeline_tag: image-feature-extraction',
+    'tags:',
+    '- self-supervised',
+    '---',
+    '',
+  ]
+
+
+# How to load it
+
+
+def _usage(format_name: str, settings: settings_lib.Settings) -> list[str]:
+  if format_name == 'timm':
+    return _python(
+      'import timm',
+      "model = timm.create_model('local-dir:DIR', pretrained=True)",
+      'embeddings = model.eval()(images)  # [n, 3, h, w] -> [n, c]',
+    )
+  if format_name == 'huggingface':
+    return _python(
+      'from transformers import AutoImageProcessor, AutoModel',
+      "processor = AutoImageProcessor.from_pretrained('DIR')",
+      "model = AutoModel.from_pretrained('DIR').eval()",
+      "inputs = processor(picture, return_tensors='pt')",
+      'embeddings = model(**inputs).pooler_output.flatten(1)  # [n, c]',
+    )
+  if format_name == 'haiku':
+    return _python(
+      'import sslhsic',
+      "encoder = sslhsic.load('DIR')",
+      'embeddings = encoder(encoder.preprocess([picture]))  # [n, c]',
+    )
+  return _torchvision(settings)
+
+
+def _torchvision(settings: settings_lib.Settings) -> list[str]:
+  found = architecture.of(settings.encoder, settings.encoder_options)
+  name = found._replace(stem='imagenet').stock_name
+  channels = len(settings.mean)
+  if not name or name == 'resnet200' or (channels != 3 and found.stem == 'imagenet'):
+    return [
+      'torchvision has no such network; the tensors have the names and the layout that '
+      'it would give them.'
+    ]
+  changes = []
+  if found.stem == 'small':
+    changes = [
+      f'model.conv1 = torch.nn.Conv2d({channels}, 64, 3, padding=1, bias=False)',
+      'model.maxpool = torch.nn.Identity()',
+    ]
+  return _python(
+    'import torch, torchvision',
+    'from safetensors.torch import load_file',
+    f'model = torchvision.models.{name}()',
+    'model.fc = torch.nn.Identity()',
+    *changes,
+    "model.load_state_dict(load_file('DIR/model.safetensors'))",
+    'embeddings = model.eval()(images)  # [n, c, h, w] -> [n, c]',
+  )
+
+
+def _python(*lines: str) -> list[str]:
+  return ['```python', *lines, '```', '', 'DIR is the directory of this file.']
+
+
+# What it is
+
+
+def _images(settings: settings_lib.Settings) -> list[str]:
+  crop = 'Whole images'
+  if settings.crop_size:
+    side = settings.crop_size
+    crop = (
+      f'The shorter side resized to {round(side * 256 / 224)} pixels (bicubic), of '
+      f'that the central square of {side}'
+    )
+  return [
+    f'{crop}; values in [0, 1], of which the mean {settings.mean} is subtracted, '
+    f'divided by {settings.std}.'
+  ]
+
+
+def _training(config: Mapping[str, Any]) -> list[str]:
+  data, loss, training = config['data'], config['loss'], config['training']
+  optimizer = config['optimizer']
+  target = 'none'
+  if config['target_network']:
+    target = (
+      f'decay {config["target_base_decay"]:g} at the start, '
+      f'{config["target_decay_schedule"]}'
+    )
+  peak = optimizer['base_learning_rate'] * training['batch_size'] / 256
+  rows = {
+    'data': f'{data["source"]}, {data["train_split"]}',
+    'views': ', '.join(config['augment']['views']),
+    'loss': f'{loss["name"]} {_listed(loss.get(loss["name"], {}))}',
+    'target network': target,
+    'projector': _listed(config['network']['head']),
+    'optimizer': f'{optimizer["name"]}, weight decay {optimizer["weight_decay"]:g}',
+    'learning rate': f'{peak:g} = {optimizer["base_learning_rate"]:g} · '
+    f'{training["batch_size"]} / 256; {training["warmup_epochs"]:g} epochs of warm-up, '
+    'then a cosine to 0',
+    'length': f'{training["epochs"]:g} epochs in batches of {training["batch_size"]}',
+    'precision': training['precision'],
+    'seed': config['seed'],
+  }
+  return ['| | |', '|---|---|', *(f'| {name} | {x} |' for name, x in rows.items())]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+  return ', '.join(f'{name} {value}' for name, value in values.items())
+
+
+def _evaluation(facts: Facts) -> list[str]:
+  lines = []
+  for results in facts.evaluations:
+    for name, protocol in results.get('protocol', {}).items():
+      value = results.get(name)
+      if isinstance(value, int | float):
+        lines.append(f'| {name} | {value:.4g} | {protocol} |')
+  if not lines:
+    return ['No result is known.']
+  return ['| metric | value | protocol |', '|---|---|---|', *lines]
+
+
+def _origin(facts: Facts) -> list[str]:
+  results = facts.results
+  if not results:
+    return ['The pre-training has not been run to its end.', '', *_export(facts)]
+  versions = _listed(results['versions'])
+  return [
+    f'Commit {results["git_commit"] or "unknown"} of sslhsic, on {results["device"]}, '
+    f'with {versions}:',
+    '',
+    '```sh',
+    ' '.join(results['command']),
+    '```',
+    '',
+    *_export(facts),
+  ]
+
+
+def _export(facts: Facts) -> list[str]:
+  config = json.dumps(facts.config, indent=1)
+  return [
+    f'Exported by `{facts.command}`.',
+    '',
+    '<details><summary>Configuration of the pre-training</summary>',
+    '',
+    '```json',
+    config,
+    '```',
+    '',
+    '</details>',
+  ]

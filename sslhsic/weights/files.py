@@ -1,0 +1,159 @@
+"""Files of weights: safetensors, read and written; nothing that can run code."""
+
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from sslhsic.weights import architecture, layouts
+from sslhsic.weights import settings as settings_lib
+
+WEIGHTS_NAME = 'model.safetensors'
+
+_METADATA = 'sslhsic'  # In the header of a file, the settings of its encoder.
+_PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
+# Of files that do not say: the images that nearly all public ResNets have seen.
+_IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+_IMAGENET_CROP = 224
+
+
+class EncoderFile(NamedTuple):
+  """What is in a file of weights.
+
+  Attributes:
+    path: of the file.
+    layout: how the encoder is named and laid out.
+    tensors: of the encoder, by their names in the layout.
+    others: names of the other tensors.
+    settings: of the encoder; None if the file does not say.
+  """
+
+  path: pathlib.Path
+  layout: layouts.Layout
+  tensors: layouts.Tensors
+  others: list[str]
+  settings: settings_lib.Settings | None
+
+  @property
+  def not_used(self) -> str:
+    """The other tensors in words, those of one module together; empty if none."""
+    modules = Counter(name.rpartition('.')[0] or name for name in self.others)
+    if len(modules) > 10:
+      modules = Counter('.'.join(name.split('.')[:2]) for name in self.others)
+    return ', '.join(
+      f'{module} ({count} tensors)' if count > 1 else module
+      for module, count in sorted(modules.items())
+    )
+
+  @property
+  def known_settings(self) -> settings_lib.Settings:
+    """The settings; if the file does not say, by its tensors, and those of ImageNet.
+
+    Raises:
+      ValueError: it is not known how gray images were normalised, or the network is
+        not one that there is.
+    """
+    if self.settings:
+      return self.settings
+    found = architecture.infer(self.layout, self.tensors)
+    in_axis = 2 if self.layout.is_haiku else 1
+    channels = self.tensors[self.layout.anchors[0]].shape[in_axis]
+    if channels != 3:
+      raise ValueError(
+        f'{self.path} does not say how its images of {channels} channels are '
+        'normalised; only files that experiments.export has written do'
+      )
+    return settings_lib.Settings(
+      *architecture.to_options(found),
+      crop_size=_IMAGENET_CROP,
+      **_IMAGENET,
+      description=f'{self.path}, in the layout of {self.layout.name}; images as those '
+      'of ImageNet, as it does not say',
+    )
+
+
+def locate(init_from: str) -> pathlib.Path | None:
+  """The file of weights that a path names: itself, or that of a directory.
+
+  Returns:
+    None if the path names something else.
+
+  Raises:
+    ValueError: it is a file that could run code, or is not there.
+  """
+  path = pathlib.Path(init_from).expanduser()
+  if path.suffix in _PICKLES and not path.is_dir():
+    raise ValueError(
+      f'{init_from} is of a kind that runs code when it is read; convert it where you '
+      f'trust it, with PyTorch: {conversion(path)}'
+    )
+  if path.suffix == '.safetensors':
+    if not path.is_file():
+      raise ValueError(f'there is no file {init_from}')
+    return path
+  return path / WEIGHTS_NAME if (path / WEIGHTS_NAME).is_file() else None
+
+
+def conversion(path: pathlib.Path) -> str:
+  """The command that makes a safetensors file of a PyTorch pickle."""
+  return (
+    'python -c "import torch, safetensors.torch as s; '
+    f"x = torch.load('{path}', map_location='cpu', weights_only=True); "
+    "x = x.get('state_dict', x); "
+    's.save_file({k: v.clone().contiguous() for k, v in x.items() '
+    f"if torch.is_tensor(v)}}, '{path.with_suffix('.safetensors')}')\""
+  )
+
+
+def read(path: pathlib.Path) -> EncoderFile:
+  """Reads the encoder of a file, in whichever layout it is.
+
+  Raises:
+    ValueError: it is no such file, or has no encoder, or several.
+  """
+  try:
+    with safetensors.safe_open(path, framework='np') as file:
+      metadata = file.metadata() or {}
+      names = list(file.keys())
+      layout, prefix = layouts.detect(names)
+      is_of_encoder = lambda name: (
+        name.startswith(prefix) and layout.part.match(name.removeprefix(prefix))
+      )
+      tensors = {
+        name.removeprefix(prefix): file.get_tensor(name)
+        for name in names
+        if is_of_encoder(name)
+      }
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{path} is no whole safetensors file: {error}') from error
+  except ValueError as error:
+    raise ValueError(f'{path} cannot be used: {error}') from error
+  settings = None
+  if _METADATA in metadata:
+    settings = settings_lib.from_json(metadata[_METADATA])
+  others = [name for name in names if not is_of_encoder(name)]
+  return EncoderFile(path, layout, tensors, others, settings)
+
+
+def write(
+  path: pathlib.Path,
+  tensors: Mapping[str, np.ndarray],
+  settings: settings_lib.Settings,
+) -> None:
+  """Writes tensors and the settings of their encoder.
+
+  'format' is what Hugging Face's library looks for.
+  """
+  metadata = {'format': 'pt', _METADATA: settings_lib.to_json(settings)}
+  contiguous = {name: np.asarray(x, order='C') for name, x in tensors.items()}
+  safetensors.numpy.save_file(contiguous, path, metadata=metadata)
+
+
+def read_json(path: pathlib.Path) -> dict:
+  """A JSON file; empty if it is not there."""
+  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
