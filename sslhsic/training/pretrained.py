@@ -128,6 +128,11 @@ def read_run(init_from: str) -> Run:
   """
   workdir, step = _find(init_from)
   config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+  if 'target_network' not in config:
+    raise ValueError(
+      f'{init_from} is a run of another program; give the pre-training run that it '
+      f'began with, {config.get("init_from", "which it does not say")}'
+    )
   found = checkpoint.read(workdir / 'checkpoints', step)
   state = found.arrays['state']
   description = (

@@ -147,7 +147,7 @@ HUGGINGFACE = Layout(
 LAYOUTS = (HAIKU, TORCHVISION, HUGGINGFACE)
 
 # Networks that follow the trained one, or are followed, of methods that keep two.
-_FOLLOWERS = re.compile(r'encoder_k|target|momentum|teacher|ema|key')
+_FOLLOWERS = re.compile(r'(^|[._])(encoder_k|target|momentum|teacher|ema|key)[._]')
 
 
 def detect(names: Iterable[str]) -> tuple[Layout, str]:

@@ -85,6 +85,13 @@ def test_wrong_starts_are_refused(pretrained_run, suffix, changes, message):
     pretrained.load(f'{workdir}{suffix}', *_initial(), **(NORMALIZATION | changes))
 
 
+def test_run_of_another_program_is_refused(tmp_path):
+  (tmp_path / 'config.json').write_text('{"init_from": "runs/digits"}')
+  message = 'is a run of another program; give the pre-training run .*, runs/digits'
+  with pytest.raises(ValueError, match=message):
+    pretrained.load(str(tmp_path), *_initial(), **NORMALIZATION)
+
+
 def test_no_start_is_refused():
   with pytest.raises(ValueError, match="init_from '' is no pre-training run"):
     pretrained.load('', *_initial(), **NORMALIZATION)
