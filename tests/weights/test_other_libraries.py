@@ -1,4 +1,4 @@
-"""Exports in the libraries that they are for; needs the extra 'libraries'.
+"""Exports in the libraries that they are for, and back; needs the extra 'libraries'.
 
 Images are random, of 224 pixels and of an odd size, so that a padding on the wrong side
 or by the wrong amount shows.
@@ -130,3 +130,44 @@ def test_projector_in_pytorch(tmp_path):
   projector.load_state_dict(load_file(tmp_path / 'out' / 'projector.safetensors'))
   found = projector(torch.tensor(np.asarray(outputs.embedding))).detach().numpy()
   np.testing.assert_allclose(found, outputs.projection, rtol=1e-4, atol=1e-5)
+
+
+# The other way
+
+
+def _of_torchvision():
+  model = pytest.importorskip('torchvision').models.resnet50()
+  return model, torch.nn.Sequential(*list(model.children())[:-1])
+
+
+def _of_timm():
+  model = pytest.importorskip('timm').create_model('resnet18')
+  return model, lambda images: model.forward_head(
+    model.forward_features(images), pre_logits=True
+  )
+
+
+def _of_huggingface():
+  transformers = pytest.importorskip('transformers')
+  config = transformers.ResNetConfig(
+    depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type='basic'
+  )
+  model = transformers.ResNetForImageClassification(config)
+  return model, lambda images: model.resnet(images).pooler_output
+
+
+@pytest.mark.parametrize('create', [_of_torchvision, _of_timm, _of_huggingface])
+def test_a_model_as_its_library_saves_it_gives_its_embeddings(create, tmp_path):
+  from safetensors.torch import save_file
+
+  torch.manual_seed(0)
+  model, embed = create()
+  images = _images(97)
+  with torch.no_grad():
+    for _ in range(3):
+      model.train()(_to_torch(images))  # Batch statistics of their own.
+    model.eval()
+    expected = embed(_to_torch(images))
+  tensors = {name: x.contiguous() for name, x in model.state_dict().items()}
+  save_file(tensors, tmp_path / 'model.safetensors')
+  _assert_equal(expected, tmp_path / 'model.safetensors', images)
