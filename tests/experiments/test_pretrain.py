@@ -30,8 +30,9 @@ def _gradients(config):
   experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
   source = sources.create('digits', 'train')
   batch = next(loader.two_views(source, batch_size=16, seed=0))
-  gradients = parallel.pmap(experiment.gradients, in_axes=(0, 0, None))
-  result = gradients(experiment.state, parallel.shard(batch), jax.random.key(1))
+  gradients = parallel.pmap(experiment.gradients, in_axes=(0, 0, None, None))
+  keys = jax.random.key(1), jax.random.key(0)
+  result = gradients(experiment.state, parallel.shard(batch), *keys)
   return jax.device_get(parallel.first(result))
 
 
