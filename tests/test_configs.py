@@ -89,6 +89,19 @@ def test_schedule_is_the_preset_of_its_length(name):
   assert preset == BYOL_PRESETS[config.training.epochs]
 
 
+@pytest.mark.parametrize('name', [name for name in NAMES if name.endswith('epochs')])
+def test_shorter_training_differs_in_its_schedule_alone(name):
+  base, _, length = name.rpartition('_')
+  short, long = _config(name), _config(base)
+  assert length == f'{short.training.epochs}epochs'
+  assert short.training.epochs < long.training.epochs
+  long.training.epochs = short.training.epochs
+  long.training.warmup_epochs = short.training.warmup_epochs
+  long.optimizer = short.optimizer
+  long.target_base_decay = short.target_base_decay
+  assert short.to_json() == long.to_json()
+
+
 def _evaluations():
   return [
     (folder, path.stem)

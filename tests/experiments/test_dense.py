@@ -1,4 +1,4 @@
-"""Segmentation and depth: devices, what is frozen, resumed runs, full sizes."""
+"""Segmentation and depth: devices, what is frozen and resumed runs."""
 
 import json
 
@@ -6,14 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs.depth import nyu
 from configs.depth import shapes as depth_shapes
 from configs.segmentation import shapes as segmentation_shapes
-from configs.segmentation import voc
 from experiments import depth, segmentation
 from sslhsic import parallel
-from sslhsic.data import sources
-from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
 from sslhsic.training import pretrained, runner
 
@@ -127,65 +123,3 @@ def test_mistakes_are_refused():
     _train('depth', **{'data.test.source': 'digits'})
   with pytest.raises(ValueError, match='batch size 12 does not divide'):
     _train('segmentation', **{'training.batch_size': 12})
-
-
-class _Blank:
-  """A source of one blank example of any size."""
-
-  num_classes = 0
-
-  def __init__(self, height, width, like):
-    self.annotations = like.annotations
-    size = height, width
-    self._example = {
-      'image': np.zeros((*size, 3), np.uint8),
-      'label': np.int32(-1),
-      'segmentation': np.zeros(size, np.uint8),
-      'depth': np.ones(size, np.float32),
-    }
-
-  def __len__(self):
-    return 1
-
-  def __getitem__(self, index):
-    return self._example
-
-  def name(self, index):
-    return 'blank'
-
-
-@pytest.mark.parametrize(
-  ('experiment_class', 'config', 'size'),
-  [
-    (segmentation.Segmentation, voc, (375, 500)),
-    (depth.Depth, nyu, (480, 640)),
-  ],
-)
-def test_step_of_the_full_size_traces(monkeypatch, experiment_class, config, size):
-  """Nothing is computed: parameters are zeros, and the step is only traced."""
-  config = config.get_config()
-  config.init_from = 'random'
-  blank = _Blank(*size, like=sources.create('shapes:32', 'test'))
-  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
-  monkeypatch.setattr(sources, 'create', lambda name, split: blank)
-  monkeypatch.setattr(encoder, 'initial_values', _zeros)
-  experiment = experiment_class('eval', jax.random.key(0), config)
-  example = experiment._training_example()(np.random.default_rng(0), blank[0])
-  example['index'] = np.uint32(0)
-  batch = {
-    name: jax.ShapeDtypeStruct((1, config.training.batch_size, *x.shape), x.dtype)
-    for name, x in example.items()
-  }
-  state, scalars = jax.eval_shape(
-    experiment._pmapped_step, experiment.state, batch, np.int32(0)
-  )
-  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-  assert shapes(state) == shapes(experiment.state)
-  assert scalars['loss'].shape == ()
-
-
-def _zeros(network, image_shape, seed):
-  init = lambda rng, images: network.init(rng, images, True)
-  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-  shapes = jax.eval_shape(init, jax.random.key(seed), images)
-  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)

@@ -1,4 +1,4 @@
-"""Object detection: devices, resumed runs, scores, full sizes."""
+"""Object detection: devices, resumed runs and scores."""
 
 import json
 
@@ -6,12 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs.detection import coco, shapes, voc
+from configs.detection import shapes
 from experiments import detection
 from sslhsic import parallel
-from sslhsic.data import sources
 from sslhsic.detection import proposals
-from sslhsic.evaluation import encoder
 from sslhsic.training import runner
 
 
@@ -120,62 +118,3 @@ def test_mistakes_are_refused(monkeypatch):
     detection.Detection(
       'eval', jax.random.key(0), _config(**{'data.test.source': 'digits'})
     )
-
-
-class _Blank:
-  """A source of one blank example of any size, with two objects."""
-
-  num_classes = 0
-
-  def __init__(self, height, width):
-    self.annotations = sources.create('shapes:32', 'test').annotations
-    self._example = {
-      'image': np.zeros((height, width, 3), np.uint8),
-      'label': np.int32(-1),
-      'boxes': np.array([[3, 4, 50, 60], [9, 9, 99, 99]], np.float32),
-      'classes': np.array([0, 1], np.int32),
-      'ignore': np.array([False, True]),
-      'area': np.array([99, 99], np.float32),
-      'masks': np.zeros((2, height, width), np.uint8),
-    }
-
-  def __len__(self):
-    return 1
-
-  def __getitem__(self, index):
-    return self._example
-
-  def name(self, index):
-    return 'blank'
-
-
-@pytest.mark.parametrize(('config', 'size'), [(coco, (480, 640)), (voc, (500, 333))])
-def test_step_of_the_full_size_traces(monkeypatch, config, size):
-  """Nothing is computed: parameters are zeros, and the step is only traced."""
-  config = config.get_config()
-  config.init_from = 'random'
-  _devices(monkeypatch, 1)
-  blank = _Blank(*size)
-  monkeypatch.setattr(sources, 'create', lambda name, split: blank)
-  monkeypatch.setattr(encoder, 'initial_values', _zeros)
-  experiment = detection.Detection('eval', jax.random.key(0), config)
-  example = experiment._training_example()(np.random.default_rng(0), blank[0])
-  assert example['image'].shape == (*config.data.padded, 3)
-  example['index'] = np.uint32(0)
-  batch = {
-    name: jax.ShapeDtypeStruct((1, config.training.batch_size, *x.shape), x.dtype)
-    for name, x in example.items()
-  }
-  state, scalars = jax.eval_shape(
-    experiment._pmapped_step, experiment.state, batch, np.int32(0)
-  )
-  shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-  assert shapes(state) == shapes(experiment.state)
-  assert scalars['loss'].shape == ()
-
-
-def _zeros(network, image_shape, seed):
-  init = lambda rng, images: network.init(rng, images, True)
-  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-  shapes = jax.eval_shape(init, jax.random.key(seed), images)
-  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)

@@ -171,11 +171,12 @@ def test_memory_falls_with_the_number_of_microbatches(plain, batch):
     batch_of = {name: np.concatenate([x] * 4) for name, x in batch.items()}
     with pytest.MonkeyPatch.context() as patched:
       patched.setattr(parallel, 'devices', lambda: jax.devices()[:1])
-      step = parallel.pmap(_in_microbatches(plain, count), in_axes=(0, 0, None))
+      step = parallel.pmap(_in_microbatches(plain, count), in_axes=(0, 0, None, None))
       arguments = (
         parallel.replicate(parallel.first(state)),
         parallel.shard(batch_of),
         jax.random.key(1),
+        jax.random.key(0),
       )
       analysis = step.lower(*arguments).compile().memory_analysis()
     used[count] = analysis.temp_size_in_bytes
