@@ -93,13 +93,20 @@ METHODS = {
   BASELINE: published,
   'ssl_hsic, 64 stratified': _ours('ssl_hsic', num_features=64),
   'ssl_hsic, 512 stratified': _ours('ssl_hsic', num_features=512),
+  'ssl_hsic, 512 orthogonal': _ours('ssl_hsic', num_features=512, sampler='orthogonal'),
   'ssl_hsic, 512 iid': _ours('ssl_hsic', num_features=512, sampler='iid'),
   'info_nce': _ours('info_nce'),
   'byol': _ours('byol'),
   'barlow_twins': _ours('barlow_twins'),
   'vicreg': _ours('vicreg'),
 }
-SAMPLERS = (('iid', 512), ('stratified', 64), ('stratified', 512))
+SAMPLERS = (
+  ('iid', 512),
+  ('stratified', 64),
+  ('stratified', 512),
+  ('orthogonal', 64),
+  ('orthogonal', 512),
+)
 
 
 def unit_features(batch_size: int, dim: int = 256, num_views: int = 4) -> chex.Array:
@@ -185,6 +192,36 @@ def noise(batch_size: int, dim: int = 256, draws: int = DRAWS) -> dict:
     )
   result['exact'] = dict(zip(('hsic_zy', 'hsic_zz'), exact, strict=True))
   return result
+
+
+def gradient_noise(batch_size: int, dim: int = 256, draws: int = DRAWS) -> dict:
+  """Root mean square error of the gradient, by sampler; in norms of the exact one.
+
+  Along the sphere that the features are on, which is all that a network gets of it.
+  """
+  views = unit_features(batch_size, dim)
+  online = views[:2]
+
+  def gradient_of(**settings):
+    method = _ours('ssl_hsic', **settings)
+
+    @jax.jit
+    def gradient(rng):
+      _, full = value_and_gradient(method)(views, rng)
+      return full - jnp.sum(full * online, axis=-1, keepdims=True) * online
+
+    return gradient
+
+  exact = np.asarray(gradient_of(sampler='exact')(jax.random.key(0)))
+  keys = jax.random.split(jax.random.key(1), draws)
+  errors = {}
+  for sampler, num_features in SAMPLERS:
+    gradient = gradient_of(sampler=sampler, num_features=num_features)
+    squares = [np.sum((np.asarray(gradient(key)) - exact) ** 2) for key in keys]
+    errors[f'{num_features} {sampler}'] = float(
+      np.sqrt(np.mean(squares)) / np.linalg.norm(exact)
+    )
+  return errors
 
 
 def _exact(views, kernel, block=512):
@@ -273,6 +310,7 @@ def measure(
     'time_and_memory': by_batch,
     'slopes': slopes,
     'noise': {b: noise(b, dim, draws) for b in batch_sizes},
+    'gradient_noise': gradient_noise(min(batch_sizes), dim, draws),
     'cost_per_device': cost_per_device(batch_sizes[len(batch_sizes) * 3 // 4], dim),
     'device': jax.devices()[0].device_kind,
     'cores': os.cpu_count(),
@@ -285,6 +323,7 @@ def tables(measured: dict) -> str:
   sections = [
     _time_table(measured),
     _noise_table(measured['noise']),
+    _gradient_noise_table(measured['gradient_noise']),
     _cost_table(measured['cost_per_device']),
   ]
   return '\n\n'.join('\n'.join(lines) for lines in sections)
@@ -319,6 +358,11 @@ def _noise_table(by_batch):
     ]
     lines.append(f'{name:26}' + ''.join(f'{cell:>24}' for cell in cells))
   return lines
+
+
+def _gradient_noise_table(by_sampler):
+  title = 'root mean square error of the gradient, in norms of the exact one'
+  return [title, *(f'{name:26}{error:24.3f}' for name, error in by_sampler.items())]
 
 
 def _cost_table(by_method):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from sslhsic import kernels
 
 FeatureMap = Callable[[chex.Array], chex.Array]
-SAMPLERS = ('stratified', 'iid')
+SAMPLERS = ('stratified', 'orthogonal', 'iid')
 
 
 class RandomFeatures(NamedTuple):
@@ -89,16 +89,19 @@ def draw(
 
   Samplers: 'iid' is the published one, independent amplitudes and random phases.
   'stratified' takes one amplitude from each of F = D/2 equally likely slices, and
-  the cosine and sine of each frequency instead of a phase. Both are unbiased; for
-  the inverse multiquadric, 64 stratified features are less noisy than 512 'iid' ones.
+  the cosine and sine of each frequency instead of a phase. 'orthogonal' does so too,
+  and its frequencies have orthogonal directions in blocks of d (Yu et al., 2016,
+  "Orthogonal random features"). All are unbiased. For the inverse multiquadric, HSIC is
+  less noisy from 64 stratified features than from 512 'iid' ones; of its gradient,
+  strata take nothing away, and orthogonal directions do.
 
   Args:
     kernel: the kernel to approximate. The linear one is its own feature map:
       `num_features` and `sampler` then mean nothing, and D = d.
     rng: a JAX key; equal keys give equal draws, on every device.
     dim: d, dimension of the features that φ is applied to.
-    num_features: D, dimension of φ; even for 'stratified'.
-    sampler: 'stratified' or 'iid'.
+    num_features: D, dimension of φ; even but for 'iid'.
+    sampler: 'stratified', 'orthogonal' or 'iid'.
 
   Returns:
     A function [..., d] -> [..., D].
@@ -110,25 +113,43 @@ def draw(
     return lambda z: z.astype(jnp.float32) / kernel.scale
   check(num_features, sampler)
   tail_rng, normal_rng, phase_rng = jax.random.split(rng, 3)
-  num_frequencies = num_features // 2 if sampler == 'stratified' else num_features
+  num_frequencies = num_features if sampler == 'iid' else num_features // 2
   # Uniform on (0, 1]: a tail of 0 would be an infinite frequency.
   tails = 1 - jax.random.uniform(tail_rng, [num_frequencies])
-  if sampler == 'stratified':
+  if sampler != 'iid':
     tails = (jnp.arange(num_frequencies, dtype=jnp.float32) + tails) / num_frequencies
-  normals = jax.random.normal(normal_rng, [num_frequencies, dim])
+  draw_normals = _orthogonal_normals if sampler == 'orthogonal' else jax.random.normal
+  normals = draw_normals(normal_rng, (num_frequencies, dim))
   frequencies = kernel.amplitudes(tails)[:, None] * normals / kernel.scale
-  if sampler == 'stratified':
+  if sampler != 'iid':
     return RandomFeatures(frequencies)
   phases = jax.random.uniform(phase_rng, [num_frequencies], maxval=2 * jnp.pi)
   return RandomFeatures(frequencies, phases)
+
+
+def _orthogonal_normals(rng: chex.PRNGKey, shape: tuple[int, int]) -> chex.Array:
+  """Rows of N(0, I), the directions of up to d of them orthogonal to each other.
+
+  Gram-Schmidt knows the directions of normal vectors, of which their lengths are
+  independent; so with the lengths as they were, each row alone is normal again.
+  (Its sign is not free in LAPACK's QR. It does not matter to cosine and sine.)
+  """
+  count, dim = shape
+  num_blocks = -(-count // dim)
+  rows_per_block = -(-count // num_blocks)
+  # Neighbours, whose amplitudes are alike, are of different blocks.
+  normals = jax.random.normal(rng, [rows_per_block, num_blocks, dim])
+  directions, _ = jnp.linalg.qr(normals.transpose(1, 2, 0))
+  lengths = jnp.linalg.norm(normals, axis=-1, keepdims=True)
+  return (lengths * directions.transpose(2, 0, 1)).reshape(-1, dim)[:count]
 
 
 def check(num_features: int, sampler: str) -> None:
   """Raises ValueError if `draw` has no such sampler, or it no such number."""
   if sampler not in SAMPLERS:
     raise ValueError(f'unknown sampler {sampler!r}; use one of {", ".join(SAMPLERS)}')
-  if num_features < 1 or (sampler == 'stratified' and num_features % 2):
+  if num_features < 1 or (sampler != 'iid' and num_features % 2):
     raise ValueError(
       f'num_features is {num_features}; the {sampler} sampler needs a positive'
-      f'{" even" if sampler == "stratified" else ""} number'
+      f'{"" if sampler == "iid" else " even"} number'
     )

@@ -70,6 +70,42 @@ def test_stratified_inverse_multiquadric_has_less_variance(dim):
   assert variance('stratified') < 0.6 * variance('iid')
 
 
+@pytest.mark.parametrize(('num_features', 'rank'), [(16, 8), (48, 8), (64, 8)])
+def test_orthogonal_frequencies_are_so_in_blocks(num_features, rank):
+  """Neighbours are of different blocks; lengths vary as those of normal vectors."""
+  draw = fourier.draw(
+    kernels.Gaussian(),
+    jax.random.key(0),
+    dim=8,
+    num_features=num_features,
+    sampler='orthogonal',
+  )
+  num_blocks = num_features // 2 // rank
+  block = draw.frequencies[::num_blocks]
+  gram = block @ block.T
+  squared_lengths = jnp.diagonal(gram)
+  np.testing.assert_allclose(gram - jnp.diag(squared_lengths), 0, atol=1e-4)
+  assert squared_lengths.std() > 0.5  # χ² of 8 degrees of freedom: 4.
+
+
+def test_orthogonal_directions_have_less_variance_than_strata_alone():
+  """For kernels of near points, on which gradients depend."""
+  kernel = kernels.InverseMultiquadric()
+  x = _unit_features(64, 16)
+  y = x + 0.1 * _unit_features(64, 16, seed=1)
+
+  def variance(sampler):
+    def slopes(rng):
+      draw = fourier.draw(kernel, rng, dim=16, num_features=64, sampler=sampler)
+      of_pair = lambda x, y: jnp.dot(draw(x), draw(y))
+      return jax.vmap(jax.grad(of_pair))(x, y)
+
+    found = jax.jit(jax.vmap(slopes))(jax.random.split(jax.random.key(0), 200))
+    return found.var(axis=0).mean()
+
+  assert variance('orthogonal') < 0.85 * variance('stratified')
+
+
 def test_cosine_and_sine_features_have_unit_norm():
   kernel = kernels.InverseMultiquadric()
   phi = fourier.draw(kernel, jax.random.key(0), dim=16, num_features=32)

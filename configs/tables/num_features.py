@@ -23,7 +23,11 @@ def get_table(base: str) -> dict[str, Any]:
         'loss.ssl_hsic.num_features': count,
         'loss.ssl_hsic.sampler': sampler,
       }
-      for sampler, name in (('stratified', 'stratified'), ('iid', 'independent'))
+      for sampler, name in (
+        ('stratified', 'stratified'),
+        ('orthogonal', 'orthogonal'),
+        ('iid', 'independent'),
+      )
       for count in (32, 64, 128, 512)
     }
     | {'exact, quadratic in the batch': {'loss.ssl_hsic.sampler': 'exact'}},

@@ -30,6 +30,12 @@ def test_exact_values_in_blocks_are_those_of_the_exact_estimators():
   np.testing.assert_allclose(zz, hsic.exact_hsic_zz(views, kernel), rtol=1e-3)
 
 
+def test_gradient_noise_falls_with_the_number_of_features(monkeypatch):
+  monkeypatch.setattr(loss, 'SAMPLERS', (('stratified', 16), ('stratified', 1024)))
+  few, many = loss.gradient_noise(32, dim=8, draws=8).values()
+  assert few / many == pytest.approx(8, rel=0.5)
+
+
 def test_exchanged_bytes_are_the_results_of_collectives():
   def exchange(x):
     gathered = jax.lax.all_gather(x, 'i')

@@ -16,6 +16,7 @@ EVERY_LOSS = [
   ('ssl_hsic', True, {}),
   ('ssl_hsic', False, {}),
   ('ssl_hsic', True, {'sampler': 'iid', 'regularizer': 'hsic_zz'}),
+  ('ssl_hsic', False, {'sampler': 'orthogonal'}),
   ('ssl_hsic', False, {'kernel': 'gaussian', 'regularizer': 'kernel_variance'}),
   ('ssl_hsic', True, {'kernel': 'linear', 'regularizer': 'none'}),
   ('ssl_hsic', True, {'sampler': 'exact', 'regularizer': 'kernel_variance'}),

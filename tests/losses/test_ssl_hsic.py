@@ -30,7 +30,8 @@ def test_loss_is_made_of_its_terms(with_target):
 
 
 @pytest.mark.parametrize(
-  ('sampler', 'tolerance'), [('stratified', 0.02), ('iid', 0.02), ('exact', 1e-5)]
+  ('sampler', 'tolerance'),
+  [('stratified', 0.02), ('orthogonal', 0.02), ('iid', 0.02), ('exact', 1e-5)],
 )
 def test_loss_approaches_the_exact_one(sampler, tolerance):
   projections = _projections()
@@ -156,7 +157,7 @@ def test_linear_kernel_learns_nothing():
   [
     ({'kernel': 'laplace'}, "has no 'laplace'; use one of inverse_multiquadric, gauss"),
     ({'regularizer': 'l2'}, "has no 'l2'; use one of root_hsic_zz, hsic_zz, kernel_v"),
-    ({'sampler': 'sobol'}, "has no 'sobol'; use one of stratified, iid, exact"),
+    ({'sampler': 'sobol'}, "has no 'sobol'; use one of stratified, orthogonal, iid"),
     ({'num_features': 7}, 'num_features is 7'),
   ],
 )
