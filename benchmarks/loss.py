@@ -200,17 +200,17 @@ def gradient_noise(batch_size: int, dim: int = 256, draws: int = DRAWS) -> dict:
   Along the sphere that the features are on, which is all that a network gets of it.
   """
   views = unit_features(batch_size, dim)
-  online = views[:2]
 
   def gradient_of(**settings):
-    method = _ours('ssl_hsic', **settings)
+    value_and_grad = value_and_gradient(_ours('ssl_hsic', **settings))
 
     @jax.jit
-    def gradient(rng):
-      _, full = value_and_gradient(method)(views, rng)
+    def gradient(views, rng):
+      _, full = value_and_grad(views, rng)
+      online = views[:2]
       return full - jnp.sum(full * online, axis=-1, keepdims=True) * online
 
-    return gradient
+    return functools.partial(gradient, views)
 
   exact = np.asarray(gradient_of(sampler='exact')(jax.random.key(0)))
   keys = jax.random.split(jax.random.key(1), draws)
