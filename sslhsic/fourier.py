@@ -92,8 +92,8 @@ def draw(
   the cosine and sine of each frequency instead of a phase. 'orthogonal' does so too,
   and its frequencies have orthogonal directions in blocks of d (Yu et al., 2016,
   "Orthogonal random features"). All are unbiased. For the inverse multiquadric, HSIC is
-  less noisy from 64 stratified features than from 512 'iid' ones; of its gradient,
-  strata take nothing away, and orthogonal directions do.
+  less noisy from 64 stratified features than from 512 'iid' ones. Its gradient is not:
+  that depends on the number of frequencies, and on their directions.
 
   Args:
     kernel: the kernel to approximate. The linear one is its own feature map:
