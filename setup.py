@@ -5,6 +5,8 @@ import pathlib
 import setuptools
 
 _TEST = [
+  'equinox>=0.13.2',  # This and Flax are for the examples.
+  'flax>=0.12.7',
   'hypothesis>=6.100',
   'pytest>=8',
   'pytest-xdist>=3.5',

@@ -2,12 +2,14 @@
 
 import functools
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from sslhsic import losses
 from sslhsic.networks import heads
@@ -116,6 +118,41 @@ def test_loss_and_gradients_are_equal_on_any_number_of_devices(
       size = gradient_norm if is_idle else np.linalg.norm(y)
       for of_device in x:
         assert np.linalg.norm(of_device - y) <= 1e-5 * size, (num_devices, path)
+
+
+@pytest.mark.parametrize('name', losses.LOSSES)
+def test_gradient_in_shard_map_is_that_of_the_global_batch(name):
+  """Averaged over the devices; taken from outside, as it is."""
+  loss, loss_params = _create(name, {})
+  images = jax.random.normal(jax.random.key(2), [2, 16, 6])
+  weights = jax.random.normal(jax.random.key(4), [6, 8])
+
+  def total(trained, images, axis_name=None):
+    weights, loss_params = trained
+    online = jnp.matmul(images, weights)
+    target = jax.lax.stop_gradient(online) if loss.needs_target else None
+    projections = _projections(loss, online, target)
+    return loss(loss_params, jax.random.key(1), projections, axis_name)[0]
+
+  def averaged(trained, images):
+    return jax.lax.pmean(jax.grad(total)(trained, images, 'i'), 'i')
+
+  copied = PartitionSpec()
+  sharded = functools.partial(
+    jax.shard_map,
+    mesh=jax.sharding.Mesh(np.array(jax.devices()), ['i']),
+    in_specs=(copied, PartitionSpec(None, 'i')),
+    out_specs=copied,
+  )
+  from_outside = jax.grad(sharded(functools.partial(total, axis_name='i')))
+  trained = weights, loss_params
+  expected = jax.jit(jax.grad(total))(trained, images)
+  # With the check on, JAX itself sums a gradient by what is the same everywhere.
+  inside = sharded(averaged), sharded(averaged, check_vma=False)
+  for gradient in (*inside, from_outside):
+    chex.assert_trees_all_close(
+      jax.jit(gradient)(trained, images), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @every_loss
