@@ -69,7 +69,7 @@ def knn_accuracy(embed: Callable[[np.ndarray], jax.Array]) -> float:
   """How often a view of a test image is near training images of its class.
 
   The views are always the same. By their pixels half of them are, and 97 % of the
-  images as they are: a network has to learn what does not matter.
+  images as they are: what there is to learn is that shifts and noise do not matter.
 
   Args:
     embed: images [n, 8, 8] -> embeddings [n, d].
