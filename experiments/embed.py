@@ -26,12 +26,11 @@ _INIT_FROM = flags.DEFINE_string(
 _DATA = flags.DEFINE_string('data', None, 'A data set, as in config.data.source.')
 _SPLIT = flags.DEFINE_string('split', 'train', 'Which part of it.')
 _OUT = flags.DEFINE_string('out', 'embeddings.npz', 'The file to write.')
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', None, 'Over all devices; by default 64 for each.', lower_bound=1
-)
 _MAX_BAD_FRACTION = flags.DEFINE_float(
   'max_bad_fraction', 0.001, 'Share of the images that may be corrupt; left out.'
 )
+
+_IMAGES_PER_DEVICE = 64  # Little memory for a forward pass, and enough work.
 
 
 class Embedded(NamedTuple):
@@ -53,7 +52,7 @@ def main(argv: list[str]) -> None:
     found = embed(
       _INIT_FROM.value,
       sources.create(_DATA.value, _SPLIT.value),
-      batch_size=_BATCH_SIZE.value or 64 * len(parallel.devices()),
+      batch_size=_IMAGES_PER_DEVICE * len(parallel.devices()),
       max_bad_fraction=_MAX_BAD_FRACTION.value,
     )
     processes.first_does(lambda: write(pathlib.Path(_OUT.value), found))

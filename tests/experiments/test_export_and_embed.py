@@ -159,7 +159,6 @@ def test_embeddings_are_written(pretrained_run, tmp_path):
     f'--init_from={workdir}',
     '--data=digits',
     '--split=test[:20]',
-    '--batch_size=8',
     f'--out={out}',
   )
   assert code == 0
