@@ -11,8 +11,8 @@ import sys
 
 from absl import flags
 
-from sslhsic.training import command_line, pretrained
-from sslhsic.weights import card, export, files
+from sslhsic.training import command_line, pretrained, workdir
+from sslhsic.weights import card, export
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from', None, 'A pre-training run, or DIR/checkpoints/STEP.'
@@ -67,7 +67,7 @@ def facts_of(
   Raises:
     ValueError: an evaluation is not done, or is of other weights.
   """
-  results = files.read_json(run.workdir / 'results.json')
+  results = workdir.read_json(run.workdir / 'results.json')
   words = {
     'ema': f'weights averaged over training (decay {run.config["weight_ema_decay"]:g})',
     'online': 'weights of the last step',
@@ -86,7 +86,7 @@ def facts_of(
 
 
 def _evaluation(path: pathlib.Path, fingerprint: str) -> dict:
-  results = files.read_json(path / 'results.json')
+  results = workdir.read_json(path / 'results.json')
   if results.get('encoder_fingerprint') != fingerprint:
     raise ValueError(
       f'{path} has evaluated {results.get("encoder", "nothing so far")}, which has '

@@ -1,6 +1,5 @@
 """The runs below some directories, as far as they have come."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -58,8 +57,8 @@ def find(directories: Sequence[pathlib.Path]) -> list[Run]:
     Run(
       str(path.relative_to(above)),
       path,
-      _json(path / 'config.json'),
-      _json(path / 'results.json'),
+      workdir.read_json(path / 'config.json'),
+      workdir.read_json(path / 'results.json'),
       writers.read(path),
     )
     for path in paths
@@ -73,7 +72,7 @@ def find_tables(directories: Sequence[pathlib.Path]) -> list[render.Grid]:
     for directory in directories
     for file in directory.rglob('tables/*.json')
   }
-  return [render.Grid(**_json(file)) for file in sorted(files)]
+  return [render.Grid(**workdir.read_json(file)) for file in sorted(files)]
 
 
 def of_one_program(runs: Sequence[Run]) -> list[list[Run]]:
@@ -117,7 +116,3 @@ def _numbers(results: dict[str, Any]) -> dict[str, float]:
         f'{name}.{part}': x for part, x in value.items() if isinstance(x, int | float)
       }
   return numbers
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}

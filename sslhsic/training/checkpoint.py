@@ -203,16 +203,7 @@ def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
   Raises:
     ValueError: there is no such checkpoint, or it is damaged.
   """
-  if not directory.is_dir():
-    raise ValueError(f'no checkpoints in {directory}; train there first')
-  steps = _steps(directory)
-  if not steps or step not in (None, *steps):
-    there = ', '.join(map(str, sorted(steps))) or 'none'
-    raise ValueError(
-      f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
-      f'there are: {there}'
-    )
-  step = max(steps) if step is None else step
+  step = resolve(directory, step)
   options = ocp.CheckpointManagerOptions(
     create=False,
     multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -226,6 +217,24 @@ def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
       raise ValueError(
         f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
       ) from error
+
+
+def resolve(directory: pathlib.Path, step: int | None) -> int:
+  """The step of the checkpoint that is meant; see `read`.
+
+  Raises:
+    ValueError: there is no such checkpoint.
+  """
+  if not directory.is_dir():
+    raise ValueError(f'no checkpoints in {directory}; train there first')
+  steps = _steps(directory)
+  if not steps or step not in (None, *steps):
+    there = ', '.join(map(str, sorted(steps))) or 'none'
+    raise ValueError(
+      f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
+      f'there are: {there}'
+    )
+  return max(steps) if step is None else step
 
 
 def _steps(directory: pathlib.Path) -> list[int]:

@@ -114,7 +114,7 @@ def settings(init_from: str) -> settings_lib.Settings:
   path = files.locate(init_from)
   if path:
     return files.read(path).known_settings
-  return read_run(init_from).settings
+  return _describe(init_from)[-1]
 
 
 def read_run(init_from: str) -> Run:
@@ -126,6 +126,23 @@ def read_run(init_from: str) -> Run:
   Raises:
     ValueError: there is no such checkpoint, or it is damaged.
   """
+  workdir, step, config, found = _describe(init_from)
+  state = checkpoint.read(workdir / 'checkpoints', step).arrays['state']
+  return Run(
+    workdir,
+    step,
+    config,
+    _averaged(state['average'], config['weight_ema_decay']),
+    state['params'],
+    state['network_state'],
+    found,
+  )
+
+
+def _describe(
+  init_from: str,
+) -> tuple[pathlib.Path, int, dict[str, Any], settings_lib.Settings]:
+  """Working directory, step, configuration and settings of a checkpoint, unread."""
   workdir, step = _find(init_from)
   config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
   if 'target_network' not in config:
@@ -133,21 +150,11 @@ def read_run(init_from: str) -> Run:
       f'{init_from} is a run of another program; give the pre-training run that it '
       f'began with, {config.get("init_from", "which it does not say")}'
     )
-  found = checkpoint.read(workdir / 'checkpoints', step)
-  state = found.arrays['state']
+  step = checkpoint.resolve(workdir / 'checkpoints', step)
   description = (
-    f'{init_from}, step {found.step}: {config["loss"]["name"]} on '
-    f'{config["data"]["source"]}'
+    f'{init_from}, step {step}: {config["loss"]["name"]} on {config["data"]["source"]}'
   )
-  return Run(
-    workdir,
-    found.step,
-    config,
-    _averaged(state['average'], config['weight_ema_decay']),
-    state['params'],
-    state['network_state'],
-    settings_lib.of_run(config, description),
-  )
+  return workdir, step, config, settings_lib.of_run(config, description)
 
 
 def fingerprint(params: hk.Params, network_state: hk.State) -> str:

@@ -90,6 +90,11 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
   writers.write_atomically(workdir / 'config.json', config.to_json(indent=2) + '\n')
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """A JSON file of a working directory; empty if it is not there."""
+  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+
+
 def write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
   """Writes `results.json`: what was measured, and on what."""
   text = json.dumps({**results, **_environment()}, indent=2)

@@ -1,6 +1,7 @@
 """Exports: directories that other libraries load an encoder from, offline."""
 
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -70,6 +71,9 @@ def write(
       (temporary / name).write_text(json.dumps(value, indent=2) + '\n')
     text = card.render(format_name, settings, facts)
     (temporary / 'README.md').write_text(text, encoding='utf-8')
+    for path in temporary.iterdir():  # On disk before they have their name.
+      with path.open('rb') as file:
+        os.fsync(file.fileno())
     temporary.replace(directory)
   except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Files of weights: safetensors, read and written; nothing that can run code."""
 
-import json
 import pathlib
 from collections import Counter
 from collections.abc import Mapping
@@ -152,8 +151,3 @@ def write(
   metadata = {'format': 'pt', _METADATA: settings_lib.to_json(settings)}
   contiguous = {name: np.asarray(x, order='C') for name, x in tensors.items()}
   safetensors.numpy.save_file(contiguous, path, metadata=metadata)
-
-
-def read_json(path: pathlib.Path) -> dict:
-  """A JSON file; empty if it is not there."""
-  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}

@@ -1,18 +1,19 @@
 """How libraries name the weights of a ResNet, and how they lay them out.
 
-| here                               | torchvision, timm             | Hugging Face                           |
-|------------------------------------|-------------------------------|----------------------------------------|
-| encoder/stem_conv                  | conv1                         | embedder.embedder.convolution          |
-| encoder/stem_batchnorm             | bn1                           | embedder.embedder.normalization        |
-| encoder/group_G/block_B/conv_I     | layer{G+1}.B.conv{I+1}        | encoder.stages.G.layers.B.layer.I.con… |
-| encoder/group_G/block_B/batchnorm_I| layer{G+1}.B.bn{I+1}          | encoder.stages.G.layers.B.layer.I.nor… |
-| .../shortcut_conv                  | layer{G+1}.B.downsample.0     | encoder.stages.G.layers.B.shortcut.con…|
-| .../shortcut_batchnorm             | layer{G+1}.B.downsample.1     | encoder.stages.G.layers.B.shortcut.nor…|
+| here                     | torchvision, timm | Hugging Face                    |
+|--------------------------|-------------------|---------------------------------|
+| encoder/stem_conv        | conv1             | embedder.embedder.convolution   |
+| encoder/stem_batchnorm   | bn1               | embedder.embedder.normalization |
+| encoder/group_G/block_B/ | layer{G+1}.B.     | encoder.stages.G.layers.B.      |
+| … conv_I                 | … conv{I+1}       | … layer.I.convolution           |
+| … batchnorm_I            | … bn{I+1}         | … layer.I.normalization         |
+| … shortcut_conv          | … downsample.0    | … shortcut.convolution          |
+| … shortcut_batchnorm     | … downsample.1    | … shortcut.normalization        |
 
 PyTorch's convolutions are [out, in, h, w], ours [h, w, in, out]. Our batch statistics
 are moving averages without bias from where they start (Haiku's 'hidden' and 'counter'
 say how far they are); PyTorch's are not corrected, and have the averages alone.
-"""  # noqa: E501
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
