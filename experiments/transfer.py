@@ -49,7 +49,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   return plain | {
     'tasks': results,
     'encoder': found['encoder'],
-    'encoder_fingerprint': found['encoder_fingerprint'],
+    'encoder_fingerprint': found.get('encoder_fingerprint'),  # Older tasks do not say.
     'protocol': protocols,
   }
 

@@ -17,39 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-  depth,
-  detection,
-  few_label,
-  finetune,
-  knn,
-  linear_eval,
-  pretrain,
-  segmentation,
-  transfer,
-)
+from experiments import transfer
 from sslhsic import parallel
 from sslhsic.data import loader, reading, sources
 from sslhsic.data.annotations import Annotations
 from sslhsic.evaluation import encoder, probe, representations
 from sslhsic.evaluation import knn as votes
+from tests.experiments.programs import MEASURED, TRAINED
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
 PATHS = sorted(path for path in CONFIGS.rglob('*.py') if path.parent.name != 'tables')
-TRAINED = {
-  'pretrain': pretrain.Pretrain,
-  'linear_eval': linear_eval.LinearEval,
-  'finetune': finetune.FineTune,
-  'segmentation': segmentation.Segmentation,
-  'depth': depth.Depth,
-  'detection': detection.Detection,
-}
-MEASURED = {
-  'knn': knn.measure,
-  'few_label': few_label.measure,
-  'transfer': transfer.measure,
-}
-
 # Fields that a step depends on in its numbers alone, or through the state's shapes.
 IMMATERIAL = {
   'runner',

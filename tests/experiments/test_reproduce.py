@@ -15,20 +15,11 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import (
-  depth,
-  detection,
-  few_label,
-  finetune,
-  linear_eval,
-  pretrain,
-  reproduce,
-  segmentation,
-  transfer,
-)
+from experiments import reproduce
 from sslhsic import losses, parallel
 from sslhsic.tables import results
 from sslhsic.training import measurement, runner
+from tests.experiments.programs import MEASURED, TRAINED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLES = [
@@ -133,17 +124,6 @@ def _tiny(load_config):
     return config
 
   return load
-
-
-TRAINED = {
-  'pretrain': pretrain.Pretrain,
-  'linear_eval': linear_eval.LinearEval,
-  'finetune': finetune.FineTune,
-  'segmentation': segmentation.Segmentation,
-  'depth': depth.Depth,
-  'detection': detection.Detection,
-}
-MEASURED = {'few_label': few_label.measure, 'transfer': transfer.measure}
 
 
 def _start(job):
