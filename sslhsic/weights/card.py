@@ -83,12 +83,14 @@ def _usage(format_name: str, settings: settings_lib.Settings) -> list[str]:
   if format_name == 'timm':
     return _python(
       'import timm',
+      '',
       "model = timm.create_model('local-dir:DIR', pretrained=True)",
       'embeddings = model.eval()(images)  # [n, 3, h, w] -> [n, c]',
     )
   if format_name == 'huggingface':
     return _python(
       'from transformers import AutoImageProcessor, AutoModel',
+      '',
       "processor = AutoImageProcessor.from_pretrained('DIR')",
       "model = AutoModel.from_pretrained('DIR').eval()",
       "inputs = processor(picture, return_tensors='pt')",
@@ -97,6 +99,7 @@ def _usage(format_name: str, settings: settings_lib.Settings) -> list[str]:
   if format_name == 'haiku':
     return _python(
       'import sslhsic',
+      '',
       "encoder = sslhsic.load('DIR')",
       'embeddings = encoder(encoder.preprocess([picture]))  # [n, c]',
     )
@@ -119,8 +122,10 @@ def _torchvision(settings: settings_lib.Settings) -> list[str]:
       'model.maxpool = torch.nn.Identity()',
     ]
   return _python(
-    'import torch, torchvision',
+    'import torch',
+    'import torchvision',
     'from safetensors.torch import load_file',
+    '',
     f'model = torchvision.models.{name}()',
     'model.fc = torch.nn.Identity()',
     *changes,
