@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = (
   '--config.data.train_split=train[:320]',
   '--config.training.batch_size=32',
+  '--config.loss.ssl_hsic.block_size=4',  # For four devices.
   '--config.training.epochs=2',
   '--config.training.warmup_epochs=0',
   '--config.network.head.hidden_size=16',

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 from examples import digits
 from sslhsic import losses
 
-LOSS = losses.create('ssl_hsic', gamma=1.0, num_features=64)
+LOSS = losses.create('ssl_hsic', gamma=1.0)
 SIZES = (64, 512, 128, 128, 64)  # Pixels, hidden, embedding, hidden, projection.
 
 # The network and what the loss learns, its kernel scale, each with an Adam of its own.

@@ -13,7 +13,7 @@ import optax
 from examples import digits
 from sslhsic import losses
 
-LOSS = losses.create('ssl_hsic', gamma=1.0, sampler='exact')
+LOSS = losses.create('ssl_hsic', gamma=1.0, estimator='exact')
 
 
 class Network(eqx.Module):

@@ -37,7 +37,7 @@ class Objective(nnx.Module):
   """The loss, with what it learns as parameters."""
 
   def __init__(self, rngs: nnx.Rngs):
-    self.loss = losses.create('ssl_hsic', gamma=0.5, num_features=64)
+    self.loss = losses.create('ssl_hsic', gamma=0.5)
     self.params = nnx.data(jax.tree.map(nnx.Param, self.loss.init(rngs.params())))
 
   def __call__(self, rng: jax.Array, projections: losses.Projections) -> jax.Array:

@@ -7,11 +7,20 @@ features the cost is linear in the batch: each device sums over its own images, 
 are quadratic in M·B; they are what the estimators converge to.
 """
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from sslhsic import kernels
+
+# [M, b, d], or several such arrays that together hold the M views.
+Views = chex.Array | Sequence[chex.Array]
+
+# Entries of the Gram matrix that are computed at once: 16 MiB for each array of them.
+_BLOCK_ENTRIES = 2**22
 
 
 def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
@@ -29,7 +38,7 @@ def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
   Returns:
     A scalar, float32, the same on every device.
   """
-  num_views, _, _ = _check_views(phi)
+  num_views, _ = check_views(phi)
   phi = phi.astype(jnp.float32)
   of_image = phi.sum(axis=0)
   within, total = _global_sum((jnp.sum(of_image**2), of_image.sum(axis=0)), axis_name)
@@ -84,65 +93,135 @@ def kernel_variance(
   return jnp.sum(covariance**2) + of_means
 
 
-def exact_hsic_zy(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """What `hsic_zy` estimates, from all pairs: [M, b, d] -> scalar, float32."""
-  num_views, _, _ = _check_views(views)
-  gram = gram_matrix(views, kernel, axis_name)
-  of_image = jnp.where(is_same_image(gram, axis_name), gram, 0).sum(axis=(2, 3))
-  return _global_mean(of_image.mean() / (num_views - 1) - gram.mean(), axis_name)
+class Terms(NamedTuple):
+  """The dependence measures that a loss is made of, float32 scalars.
+
+  Attributes:
+    hsic_zy: HSIC(Z,Y).
+    hsic_zz: HSIC(Z,Z).
+    kernel_variance: E_z Var_z' k(z, z').
+  """
+
+  hsic_zy: chex.Array
+  hsic_zz: chex.Array
+  kernel_variance: chex.Array
 
 
-def exact_hsic_zz(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """Tr(KHKH)/(B·M)², what `hsic_zz` estimates: [M, b, d] -> scalar, float32."""
-  _check_views(views)
-  gram = gram_matrix(views, kernel, axis_name)
-  means = gram.mean(axis=(2, 3))
-  of_others = _gather_images(means, axis_name)[None, None]
-  centred = gram - means[:, :, None, None] - of_others + of_others.mean()
-  return _global_mean(jnp.mean(centred**2), axis_name)
+def from_features(
+  phi_a: chex.Array, phi_b: chex.Array, axis_name: str | None = None
+) -> Terms:
+  """All terms from two independent draws of features, [M, b, D] and [M, b, D']."""
+  return Terms(
+    hsic_zy(phi_a, axis_name),
+    hsic_zz(phi_a, phi_b, axis_name),
+    kernel_variance(phi_a, phi_b, axis_name),
+  )
 
 
-def exact_kernel_variance(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """What `kernel_variance` estimates, from all pairs: [M, b, d] -> scalar, float32."""
-  _check_views(views)
-  gram = gram_matrix(views, kernel, axis_name)
-  return _global_mean(gram.var(axis=(2, 3)).mean(), axis_name)
+def exact(views: Views, kernel: kernels.Kernel, axis_name: str | None = None) -> Terms:
+  """All terms from all pairs of features: what the estimators converge to.
 
+  With μ(x) the mean of k(x, y) over all y,
 
-def gram_matrix(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """k of each of this device's features with each of the global batch.
+    HSIC(Z,Y) = Σᵢ Σₚₗ k(zᵢᵖ, zᵢˡ) / (B·M·(M−1)) − E k
+    HSIC(Z,Z) = E (k(x, y) − μ(x) − μ(y) + E k)² = E k² − 2·E μ² + (E k)²
+    E_z Var_z' k = E k² − E μ²
 
-  So the work of a device, quadratic in the batch, falls with the number of devices.
+  in one pass over the Gram matrix. A constant near the mean of k is taken from k first:
+  no term sees it, and what is left does not cancel in float32.
 
   Args:
-    views: [M, b, d] features of this device's images.
+    views: [M, b, d] features of this device's images, or a sequence of such arrays.
     kernel: k.
     axis_name: the mapped axis over which the batch is spread, if it is.
 
   Returns:
-    [M, b, M, B], float32.
+    The terms, the same on every device.
   """
-  num_views, local_batch, dim = views.shape
-  everything = _gather_images(views, axis_name)
-  rows = kernel(views.reshape(-1, dim), everything.reshape(-1, dim))
-  return rows.reshape(num_views, local_batch, num_views, -1)
+  num_views, _ = check_views(views)
+  offset = jax.lax.stop_gradient(_mean_with_first(views, kernel, axis_name))
+
+  def moments(gram, is_same_image, _):
+    gram = gram - offset
+    within = jnp.where(is_same_image, gram, 0).sum()
+    return within, gram.mean(), jnp.mean(gram**2)
+
+  within, mean, square = map_rows(moments, views, kernel, axis_name)
+  within, mean, mean_square, square = _global_mean(
+    (within.mean(), mean.mean(), jnp.mean(mean**2), square.mean()), axis_name
+  )
+  return Terms(
+    hsic_zy=within / (num_views - 1) - mean + offset / (num_views - 1),
+    hsic_zz=square - 2 * mean_square + mean**2,
+    kernel_variance=square - mean_square,
+  )
 
 
-def is_same_image(gram: chex.Array, axis_name: str | None = None) -> chex.Array:
-  """Which entries of `gram_matrix` are of two views of one image: [1, b, 1, B]."""
-  local_batch, batch_size = gram.shape[1], gram.shape[3]
+def exact_hsic_zy(
+  views: Views, kernel: kernels.Kernel, axis_name: str | None = None
+) -> chex.Array:
+  """HSIC(Z,Y) from all pairs, see `exact`."""
+  return exact(views, kernel, axis_name).hsic_zy
+
+
+def exact_hsic_zz(
+  views: Views, kernel: kernels.Kernel, axis_name: str | None = None
+) -> chex.Array:
+  """HSIC(Z,Z) = Tr(KHKH)/(B·M)² from all pairs, see `exact`."""
+  return exact(views, kernel, axis_name).hsic_zz
+
+
+def map_rows(
+  function: Callable[[chex.Array, chex.Array, chex.Array], chex.ArrayTree],
+  views: Views,
+  kernel: kernels.Kernel,
+  axis_name: str | None = None,
+) -> chex.ArrayTree:
+  """Applies a function to every row of the Gram matrix without keeping the matrix.
+
+  Rows are this device's features, columns those of the global batch: the work of a
+  device falls with the number of devices. A block of rows is computed at a time, and
+  again in the backward pass, so that memory is linear in the batch.
+
+  Args:
+    function: of one row: k with all features [M·B], which of them are views of the same
+      image [M·B], and which one is the feature itself [M·B].
+    views: [M, b, d] features of this device's images, or a sequence of such arrays.
+      Of several, those that need no gradient cost no backward pass.
+    kernel: k.
+    axis_name: the mapped axis over which the batch is spread, if it is.
+
+  Returns:
+    What the function returns, with leading axes [M, b].
+  """
+  parts = _parts(views)
+  num_views, local_batch = check_views(views)
+  dim = parts[0].shape[-1]
+  columns = [_gather_images(part, axis_name).reshape(-1, dim) for part in parts]
+  batch_size = columns[0].shape[0] // parts[0].shape[0]
+  column_index = jnp.arange(num_views * batch_size)
   image = jnp.arange(local_batch)
   if axis_name:
     image += jax.lax.axis_index(axis_name) * local_batch
-  return (image[:, None] == jnp.arange(batch_size)[None])[None, :, None, :]
+
+  @jax.checkpoint
+  def of_row(args):
+    row, index = args
+    gram = jnp.concatenate([kernel(row[None], part)[0] for part in columns])
+    is_same_image = column_index % batch_size == index % batch_size
+    return function(gram, is_same_image, column_index == index)
+
+  rows_at_once = max(1, _BLOCK_ENTRIES // len(column_index))
+  results, first_view = [], 0
+  for part in parts:
+    view = first_view + jnp.arange(len(part))
+    index = view[:, None] * batch_size + image[None]
+    rows = part.reshape(-1, dim), index.reshape(-1)
+    result = jax.lax.map(of_row, rows, batch_size=min(rows_at_once, len(rows[1])))
+    shape = part.shape[:2]
+    results.append(jax.tree.map(lambda x, s=shape: x.reshape(s + x.shape[1:]), result))
+    first_view += len(part)
+  return jax.tree.map(lambda *x: jnp.concatenate(x), *results)
 
 
 def unbiased_hsic(gram_x: chex.Array, gram_y: chex.Array) -> chex.Array:
@@ -185,7 +264,7 @@ def _moments(
   phi_a: chex.Array, phi_b: chex.Array, axis_name: str | None
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
   """Means [D], [D'] and cross-covariance [D, D'] of all features of both draws."""
-  num_views, _, _ = _check_views(phi_a)
+  num_views, _ = check_views(phi_a)
   chex.assert_equal_shape_prefix([phi_a, phi_b], 2)
   a, b = (phi.reshape(-1, phi.shape[-1]).astype(jnp.float32) for phi in (phi_a, phi_b))
   count = _global_batch_size(phi_a, axis_name) * num_views
@@ -196,14 +275,35 @@ def _moments(
   return mean_a, mean_b, products / count - jnp.outer(mean_a, mean_b)
 
 
-def _check_views(views: chex.Array) -> tuple[int, int, int]:
-  chex.assert_rank(views, 3)
-  if views.shape[0] < 2:
+def check_views(views: Views) -> tuple[int, int]:
+  """M and b of features [M, b, d], or of a sequence of such arrays.
+
+  Raises:
+    AssertionError: the arrays have not three axes, or not the same b and d.
+    ValueError: there is only one view.
+  """
+  parts = _parts(views)
+  chex.assert_rank(parts, 3)
+  chex.assert_equal_shape_suffix(parts, 2)
+  num_views = sum(len(part) for part in parts)
+  if num_views < 2:
     raise ValueError(
-      f'features have shape {views.shape}, so {views.shape[0]} view of each image; '
+      f'features have shape {parts[0].shape}, so {num_views} view of each image; '
       'HSIC(Z,Y) compares views: give [M, B, D] with M of 2 or more'
     )
-  return views.shape
+  return num_views, parts[0].shape[1]
+
+
+def _parts(views: Views) -> list[chex.Array]:
+  return list(views) if isinstance(views, list | tuple) else [views]
+
+
+def _mean_with_first(views, kernel, axis_name):
+  """Mean of k between the first feature of the global batch and all others."""
+  parts = [_gather_images(part, axis_name) for part in _parts(views)]
+  first = parts[0][0, :1]
+  rows = [kernel(first, part.reshape(-1, part.shape[-1])) for part in parts]
+  return jnp.concatenate(rows, axis=1).mean()
 
 
 def _global_batch_size(views: chex.Array, axis_name: str | None) -> int:
@@ -214,8 +314,8 @@ def _global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
   return jax.lax.psum(tree, axis_name) if axis_name else tree
 
 
-def _global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
-  return jax.lax.pmean(x, axis_name) if axis_name else x
+def _global_mean(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  return jax.lax.pmean(tree, axis_name) if axis_name else tree
 
 
 def _gather_images(x: chex.Array, axis_name: str | None) -> chex.Array:

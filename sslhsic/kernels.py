@@ -1,8 +1,10 @@
 """Kernels on features, and the law of their random Fourier frequencies.
 
 A kernel is a small pytree that holds its scale. It can be evaluated,
-`kernel(x, y)`; a translation-invariant one also knows how the frequencies of its
-Fourier features are distributed (`amplitudes`) and how steep it is (`log_slope`).
+`kernel(x, y)`. The kernels that the SSL-HSIC loss takes are functions of the inner
+product of unit-norm features, `on_sphere(t)`. A translation-invariant kernel also knows
+how the frequencies of its Fourier features are distributed (`amplitudes`) and how steep
+it is (`log_slope`).
 """
 
 from typing import NamedTuple
@@ -40,6 +42,11 @@ def _distances(x: chex.Array, y: chex.Array) -> chex.Array:
   return jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)
 
 
+def _squared_distance_on_sphere(t: chex.Array) -> chex.Array:
+  """‖x − y‖² of unit-norm x and y with ⟨x, y⟩ = t, which rounding may put above 1."""
+  return jnp.maximum(2 - 2 * t, 0)
+
+
 class Linear(NamedTuple):
   """k(x, y) = ⟨x, y⟩ / c²; its feature map is x / c.
 
@@ -54,6 +61,10 @@ class Linear(NamedTuple):
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return jnp.matmul(x, y.T, precision='highest') / self.scale**2
 
+  def on_sphere(self, t: chex.Array) -> chex.Array:
+    """k(x, y) of unit-norm x and y with ⟨x, y⟩ = t."""
+    return t / self.scale**2
+
 
 class Gaussian(NamedTuple):
   """k(x, y) = exp(−‖x−y‖² / 2c²)."""
@@ -63,6 +74,10 @@ class Gaussian(NamedTuple):
   def __call__(self, x: chex.Array, y: chex.Array) -> chex.Array:
     """Gram matrix: [n, d], [m, d] -> [n, m], float32."""
     return jnp.exp(-squared_distances(x, y) / (2 * self.scale**2))
+
+  def on_sphere(self, t: chex.Array) -> chex.Array:
+    """k(x, y) of unit-norm x and y with ⟨x, y⟩ = t."""
+    return jnp.exp(-_squared_distance_on_sphere(t) / (2 * self.scale**2))
 
   def log_slope(self, s: chex.Array) -> chex.Array:
     """log|∂k/∂s| at squared distances s."""
@@ -81,6 +96,10 @@ class InverseMultiquadric(NamedTuple):
   def __call__(self, x: chex.Array, y: chex.Array) -> chex.Array:
     """Gram matrix: [n, d], [m, d] -> [n, m], float32."""
     return self.scale * jax.lax.rsqrt(self.scale**2 + squared_distances(x, y))
+
+  def on_sphere(self, t: chex.Array) -> chex.Array:
+    """k(x, y) of unit-norm x and y with ⟨x, y⟩ = t."""
+    return self.scale * jax.lax.rsqrt(self.scale**2 + _squared_distance_on_sphere(t))
 
   def log_slope(self, s: chex.Array) -> chex.Array:
     """log|∂k/∂s| = log c − log 2 − 3/2·log(s + c²) at squared distances s."""

@@ -104,9 +104,8 @@ def test_exact_kernel_variance_is_the_definition(kernel):
   rows = views.reshape(-1, views.shape[-1])
   gram = np.asarray(kernel(rows, rows), np.float64)
   expected = np.mean([np.mean(row**2) - np.mean(row) ** 2 for row in gram])
-  np.testing.assert_allclose(
-    hsic.exact_kernel_variance(views, kernel), expected, rtol=1e-4
-  )
+  variance = jax.jit(hsic.exact)(views, kernel).kernel_variance
+  np.testing.assert_allclose(variance, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize('sampler', fourier.SAMPLERS)
@@ -120,18 +119,10 @@ def test_feature_estimators_are_unbiased(kernel, sampler, dim):
       fourier.draw(kernel, key, dim=dim, num_features=16, sampler=sampler)(views)
       for key in jax.random.split(rng)
     )
-    return (
-      hsic.hsic_zy(phi_a),
-      hsic.hsic_zz(phi_a, phi_b),
-      hsic.kernel_variance(phi_a, phi_b),
-    )
+    return hsic.from_features(phi_a, phi_b)
 
   draws = jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(0), 1000))
-  exact = (
-    hsic.exact_hsic_zy(views, kernel),
-    hsic.exact_hsic_zz(views, kernel),
-    hsic.exact_kernel_variance(views, kernel),
-  )
+  exact = jax.jit(hsic.exact)(views, kernel)
   for estimates, value in zip(draws, exact, strict=True):
     standard_error = estimates.std() / np.sqrt(len(estimates))
     assert abs(estimates.mean() - value) <= 3 * standard_error
@@ -193,17 +184,9 @@ def test_few_stratified_features_are_no_noisier_than_many_independent_ones():
 
 def test_linear_features_are_exact():
   views = _views()
-  np.testing.assert_allclose(
-    hsic.hsic_zy(views), hsic.exact_hsic_zy(views, kernels.Linear()), rtol=1e-5
-  )
-  np.testing.assert_allclose(
-    hsic.hsic_zz(views, views), hsic.exact_hsic_zz(views, kernels.Linear()), rtol=1e-4
-  )
-  np.testing.assert_allclose(
-    hsic.kernel_variance(views, views),
-    hsic.exact_kernel_variance(views, kernels.Linear()),
-    rtol=1e-4,
-  )
+  estimates = hsic.from_features(views, views)
+  exact = jax.jit(hsic.exact)(views, kernels.Linear())
+  np.testing.assert_allclose(estimates, exact, rtol=1e-4)
 
 
 @pytest.mark.parametrize('num_devices', [1, 2, 4, 8])
@@ -233,22 +216,98 @@ def test_value_and_gradient_do_not_depend_on_the_number_of_devices(num_devices):
   np.testing.assert_allclose(gathered, gradient, rtol=1e-4, atol=1e-6)
 
 
+def _dense_terms(views, kernel):
+  """The terms from the whole Gram matrix, as they are defined."""
+  num_views, batch_size, dim = views.shape
+  rows = views.reshape(-1, dim)
+  gram = kernel(rows, rows)
+  image = jnp.tile(jnp.arange(batch_size), num_views)
+  within = jnp.where(image[:, None] == image[None], gram, 0).sum(axis=1).mean()
+  means = gram.mean(axis=1)
+  centred = gram - means[:, None] - means[None] + means.mean()
+  return hsic.Terms(
+    within / (num_views - 1) - gram.mean(),
+    jnp.mean(centred**2),
+    gram.var(axis=1).mean(),
+  )
+
+
+@pytest.mark.parametrize('num_views', [2, 3, 4, 8])
+@pytest.mark.parametrize('kernel', KERNELS, ids=KERNEL_IDS)
+def test_exact_in_blocks_is_exact_with_the_whole_matrix(kernel, num_views, monkeypatch):
+  """Values and gradients, where the blocks are few rows and do not divide them."""
+  views = _views(num_views, batch_size=6)
+  monkeypatch.setattr(hsic, '_BLOCK_ENTRIES', 5 * num_views * 6)
+
+  def measure(terms, views):
+    value, pullback = jax.vjp(lambda views: terms(views, kernel), views)
+    return value, [pullback(unit)[0] for unit in _units()]
+
+  value, gradients = jax.jit(functools.partial(measure, hsic.exact))(views)
+  expected, dense = jax.jit(functools.partial(measure, _dense_terms))(views)
+  np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-7)
+  for gradient, reference in zip(gradients, dense, strict=True):
+    scale = jnp.linalg.norm(reference)
+    assert jnp.linalg.norm(gradient - reference) <= 1e-5 * scale
+
+
+def _units():
+  """Cotangents that select one term."""
+  return [hsic.Terms(*map(jnp.float32, row)) for row in np.eye(3)]
+
+
+def test_exact_of_parts_has_the_same_value_and_the_gradient_of_each():
+  views, kernel = _views(4, 6), kernels.InverseMultiquadric()
+  total = lambda views: sum(hsic.exact(views, kernel))
+  value, gradient = jax.jit(jax.value_and_grad(total))(views)
+  of_parts = jax.jit(jax.value_and_grad(lambda x, y: total([x, y]), argnums=(0, 1)))
+  value_of_parts, gradients = of_parts(views[:3], views[3:])
+  np.testing.assert_allclose(value_of_parts, value, rtol=1e-6)
+  np.testing.assert_allclose(jnp.concatenate(gradients), gradient, 1e-4, 1e-6)
+
+
+def test_exact_needs_a_fraction_of_the_memory_of_the_matrix(monkeypatch):
+  monkeypatch.setattr(hsic, '_BLOCK_ENTRIES', 2**16)
+  views = jax.ShapeDtypeStruct([2, 1024, 4], jnp.float32)
+  total = lambda views: sum(hsic.exact(views, kernels.InverseMultiquadric()))
+  compiled = jax.jit(jax.grad(total)).lower(views).compile()
+  matrix_bytes = 4 * (2 * 1024) ** 2
+  assert compiled.memory_analysis().temp_size_in_bytes < matrix_bytes / 4
+
+
+def test_exact_of_nearly_equal_features_keeps_its_digits():
+  """HSIC(Z,Z) is here a millionth of the mean of k²."""
+  views = _views(batch_size=16)
+  views = views[:1, :1] + 0.02 * views
+  kernel = kernels.InverseMultiquadric()
+  rows = np.asarray(views, np.float64).reshape(-1, views.shape[-1])
+  squares = np.sum((rows[:, None] - rows[None]) ** 2, axis=-1)
+  gram = 1 / np.sqrt(1 + squares)
+  centring = np.eye(len(gram)) - 1 / len(gram)
+  expected = np.sum((centring @ gram @ centring) ** 2) / gram.size
+  np.testing.assert_allclose(jax.jit(hsic.exact)(views, kernel).hsic_zz, expected, 1e-3)
+
+
 @pytest.mark.parametrize('num_devices', [1, 4])
-def test_exact_values_do_not_depend_on_the_number_of_devices(num_devices):
+def test_exact_does_not_depend_on_the_number_of_devices(num_devices):
   views, kernel = _views(batch_size=8), kernels.InverseMultiquadric()
 
-  def exact(views, axis_name=None):
-    functions = (hsic.exact_hsic_zy, hsic.exact_hsic_zz, hsic.exact_kernel_variance)
-    return [function(views, kernel, axis_name) for function in functions]
+  def total(views, axis_name=None):
+    terms = hsic.exact([views[:2], views[2:]], kernel, axis_name)
+    return sum(terms), terms
 
+  (_, expected), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(views)
   spread = views.reshape(3, num_devices, -1, 5).swapaxes(0, 1)
   mapped = jax.pmap(
-    functools.partial(exact, axis_name='i'),
+    jax.value_and_grad(functools.partial(total, axis_name='i'), has_aux=True),
     axis_name='i',
     devices=jax.devices()[:num_devices],
   )
-  for values, expected in zip(mapped(spread), jax.jit(exact)(views), strict=True):
-    np.testing.assert_allclose(values, np.full(num_devices, expected), rtol=1e-5)
+  (_, terms), gradients = mapped(spread)
+  for values, value in zip(terms, expected, strict=True):
+    np.testing.assert_allclose(values, np.full(num_devices, value), rtol=1e-5)
+  gathered = gradients.swapaxes(0, 1).reshape(views.shape) / num_devices
+  np.testing.assert_allclose(gathered, gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ ABLATIONS = (
   'gamma',
   'kernel',
   'losses',
-  'num_features',
+  'estimator',
   'output_size',
   'regularizer',
   'target_ema',

@@ -4,6 +4,7 @@ python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -38,8 +39,11 @@ def get_config() -> ml_collections.ConfigDict:
     # At the published γ = 3, small networks without a target network collapse.
     'ssl_hsic': {
       'gamma': 1.0,
-      'num_features': 128,
-      'sampler': 'stratified',
+      'estimator': 'pairs',  # Or 'exact', or 'features', the published one.
+      # Of the estimator; None: its default, which for 'features' is the published one.
+      'block_size': config_dict.placeholder(int),
+      'num_features': config_dict.placeholder(int),
+      'sampler': config_dict.placeholder(str),
       'initial_scale': 1.0,
       'kernel': 'inverse_multiquadric',
       'regularizer': 'root_hsic_zz',

@@ -5,12 +5,13 @@ It shows of features that were trained with any loss how InfoNCE and BYOL relate
 
   −E_pos k + E_z log E_z' e^k  ≈  −(N/Δl)·HSIC(Z,Y) + ½·E_z Var_z' k
 
-The functions take views [M, b, d], unit-norm features of this device's images, and give
-a float32 scalar that is the same on every device. A device compares its own features
-with those of the global batch: work and memory, quadratic in the batch, fall with the
-number of devices. Pairs are all pairs of features z, z', as in the exact functions of
-`hsic`, unless stated otherwise. Jitted together, all share one Gram matrix.
+A device compares its own features with all features of the global batch, a block of
+rows of the Gram matrix at a time: work is quadratic in the batch and falls with the
+number of devices, memory is linear. Pairs are all pairs of features z, z', as in
+`hsic.exact`, unless stated otherwise.
 """
+
+from typing import NamedTuple
 
 import chex
 import jax
@@ -23,71 +24,93 @@ from sslhsic.losses import collectives
 def measure(
   views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
 ) -> dict[str, chex.Array]:
-  """HSIC and everything in this file, by the names under which it is logged."""
-  in_kernel = {
-    'exact_hsic_zy': hsic.exact_hsic_zy,
-    'exact_hsic_zz': hsic.exact_hsic_zz,
-    'exact_kernel_variance': hsic.exact_kernel_variance,
-    'view_mmd': view_mmd,
-    'kernel_info_nce': info_nce,
-    'kernel_info_nce_approximation': info_nce_approximation,
-  }
-  of_features = {
-    'view_scatter': view_scatter,
-    'alignment': alignment,
-    'uniformity': uniformity,
-  }
-  return {
-    name: function(views, kernel, axis_name) for name, function in in_kernel.items()
-  } | {name: function(views, axis_name) for name, function in of_features.items()}
+  """HSIC and everything in this file, by the names under which it is logged.
 
+  Args:
+    views: [M, b, d] unit-norm features of this device's images.
+    kernel: k.
+    axis_name: the mapped axis over which the batch is spread, if it is.
 
-def view_mmd(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """Mean squared MMD between the view distributions of two images, over all pairs.
-
-  The squared maximum mean discrepancy of images i, j is ‖μᵢ − μⱼ‖², μᵢ the mean of the
-  feature maps of the M views. Its mean is 2·N/Δl times HSIC(Z,Y), whose terms of a view
-  with itself are kept here and weighted like the others.
+  Returns:
+    Float32 scalars, the same on every device: `exact_hsic_zy`, `exact_hsic_zz`,
+    `exact_kernel_variance`, `view_mmd`, `kernel_info_nce`,
+    `kernel_info_nce_approximation`, `view_scatter`, `alignment`, `uniformity`.
   """
-  gram = hsic.gram_matrix(views, kernel, axis_name)
-  same_image = jnp.where(hsic.is_same_image(gram, axis_name), gram, 0).sum(axis=(2, 3))
-  return 2 * collectives.global_mean(
-    same_image / len(views) - gram.mean(axis=(2, 3)), axis_name
+  terms = hsic.exact(views, kernel, axis_name)
+  rows = hsic.map_rows(_row, views, kernel, axis_name)
+  mean = lambda x: collectives.global_mean(x, axis_name)
+  return {
+    'exact_hsic_zy': terms.hsic_zy,
+    'exact_hsic_zz': terms.hsic_zz,
+    'exact_kernel_variance': terms.kernel_variance,
+    'view_mmd': mean(view_mmd(rows)),
+    'kernel_info_nce': mean(info_nce(rows)),
+    'kernel_info_nce_approximation': mean(info_nce_approximation(rows)),
+    'view_scatter': view_scatter(views, axis_name),
+    'alignment': alignment(views, axis_name),
+    'uniformity': uniformity(views, axis_name),
+  }
+
+
+class Rows(NamedTuple):
+  """What a feature z finds in its row of the Gram matrix, [M, b] each.
+
+  Attributes:
+    mean: E_z' k(z, z'), z itself included.
+    same_image: mean of k(z, z') over the views z' of the image of z, z included.
+    positive: mean of k(z, z') over the other views z' of the image of z.
+    mean_of_others: E_z' k(z, z'), without z itself.
+    variance_of_others: Var_z' k(z, z'), without z itself.
+    log_mean_exp: log E_z' e^k(z, z'), without z itself.
+  """
+
+  mean: chex.Array
+  same_image: chex.Array
+  positive: chex.Array
+  mean_of_others: chex.Array
+  variance_of_others: chex.Array
+  log_mean_exp: chex.Array
+
+
+def _row(gram: chex.Array, is_same_image: chex.Array, is_itself: chex.Array) -> Rows:
+  is_other = ~is_itself
+  log_sum = jax.nn.logsumexp(jnp.where(is_other, gram, -jnp.inf))
+  return Rows(
+    mean=gram.mean(),
+    same_image=jnp.mean(gram, where=is_same_image),
+    positive=jnp.mean(gram, where=is_same_image & is_other),
+    mean_of_others=jnp.mean(gram, where=is_other),
+    variance_of_others=jnp.var(gram, where=is_other),
+    log_mean_exp=log_sum - jnp.log(float(len(gram) - 1)),
   )
 
 
-def info_nce(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """InfoNCE with k in its exponent: −E_pos k + E_z log E_z' e^k.
+def view_mmd(rows: Rows) -> chex.Array:
+  """Terms whose mean is the mean squared MMD between the views of two images.
+
+  The squared maximum mean discrepancy of images i, j is ‖μᵢ − μⱼ‖², μᵢ the mean of the
+  feature maps of the M views. Its mean over all pairs of images is 2·N/Δl times
+  HSIC(Z,Y), whose terms of a view with itself are kept here and weighted alike.
+  """
+  return 2 * (rows.same_image - rows.mean)
+
+
+def info_nce(rows: Rows) -> chex.Array:
+  """Terms of InfoNCE with k in its exponent: −E_pos k + log E_z' e^k.
 
   Positives are two different views of an image; z' runs over all features but z, as in
   the loss `info_nce`, which without a target network is this at the linear kernel
   ⟨z, z'⟩/τ, plus the log of the number of z'.
   """
-  gram = hsic.gram_matrix(views, kernel, axis_name)
-  log_sum = jax.nn.logsumexp(_without_itself(gram, -jnp.inf, axis_name), axis=(2, 3))
-  log_mean = log_sum - jnp.log(float(_num_others(gram)))
-  return collectives.global_mean(log_mean - _positive_mean(gram, axis_name), axis_name)
+  return rows.log_mean_exp - rows.positive
 
 
-def info_nce_approximation(
-  views: chex.Array, kernel: kernels.Kernel, axis_name: str | None = None
-) -> chex.Array:
-  """Second order of `info_nce` in k: −(N/Δl)·HSIC(Z,Y) + ½·E_z Var_z' k.
+def info_nce_approximation(rows: Rows) -> chex.Array:
+  """Second order of `info_nce` in k: its mean is −(N/Δl)·HSIC(Z,Y) + ½·E_z Var_z' k.
 
   As there, z' is never z itself: (N/Δl)·HSIC(Z,Y) = E_pos k − E k.
   """
-  gram = hsic.gram_matrix(views, kernel, axis_name)
-  count = _num_others(gram)
-  mean = _without_itself(gram, 0, axis_name).sum(axis=(2, 3)) / count
-  deviations = _without_itself(gram - mean[..., None, None], 0, axis_name)
-  variance = jnp.sum(deviations**2, axis=(2, 3)) / count
-  return collectives.global_mean(
-    mean + variance / 2 - _positive_mean(gram, axis_name), axis_name
-  )
+  return rows.mean_of_others + rows.variance_of_others / 2 - rows.positive
 
 
 def view_scatter(views: chex.Array, axis_name: str | None = None) -> chex.Array:
@@ -114,24 +137,10 @@ def uniformity(views: chex.Array, axis_name: str | None = None) -> chex.Array:
 
   Wang and Isola (2020), https://arxiv.org/abs/2005.10242, with t = 2.
   """
-  gram = hsic.gram_matrix(views, kernels.Gaussian(scale=0.5), axis_name)
-  sums = _without_itself(gram, 0, axis_name).sum(axis=(2, 3))
-  return jnp.log(collectives.global_mean(sums / _num_others(gram), axis_name))
-
-
-def _without_itself(gram, value, axis_name):
-  """The Gram matrix with `value` where a feature meets itself."""
-  is_same_view = jnp.eye(len(gram), dtype=bool)[:, None, :, None]
-  return jnp.where(is_same_view & hsic.is_same_image(gram, axis_name), value, gram)
-
-
-def _num_others(gram):
-  """How many features there are in the global batch besides one."""
-  return gram.shape[2] * gram.shape[3] - 1
-
-
-def _positive_mean(gram, axis_name):
-  """Mean of k(z, z⁺) over the other views z⁺ of the image of z: [M, b]."""
-  others = _without_itself(gram, 0, axis_name)
-  of_image = jnp.where(hsic.is_same_image(gram, axis_name), others, 0).sum(axis=(2, 3))
-  return of_image / (len(gram) - 1)
+  rows = hsic.map_rows(
+    lambda gram, _, is_itself: jnp.mean(gram, where=~is_itself),
+    views,
+    kernels.Gaussian(scale=0.5),
+    axis_name,
+  )
+  return jnp.log(collectives.global_mean(rows, axis_name))

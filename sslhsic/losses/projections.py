@@ -22,6 +22,11 @@ class Projections(NamedTuple):
   target: chex.Array | None = None
 
   @property
+  def parts(self) -> list[chex.Array]:
+    """All features of each image, those without gradient in an array of their own."""
+    return [self.online] if self.target is None else [self.online, self.target]
+
+  @property
   def views(self) -> chex.Array:
     """All features of each image, [M, b, d]: M is 4 with a target network, else 2."""
     if self.target is None:

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import fourier, hsic, kernels
+from sslhsic import fourier, hsic, kernels, pairs
 from sslhsic.losses import collectives
 from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
@@ -30,57 +30,96 @@ KERNELS = {
 }
 REGULARIZERS = {
   # The floor keeps the gradient of the root finite when all features are equal.
-  'root_hsic_zz': lambda terms: jnp.sqrt(jnp.maximum(terms['hsic_zz'], 1e-14)),
-  'hsic_zz': lambda terms: terms['hsic_zz'],
-  'kernel_variance': lambda terms: terms['kernel_variance'] / 2,
+  'root_hsic_zz': lambda terms: jnp.sqrt(jnp.maximum(terms.hsic_zz, 1e-14)),
+  'hsic_zz': lambda terms: terms.hsic_zz,
+  'kernel_variance': lambda terms: terms.kernel_variance / 2,
   'none': lambda terms: 0.0,
 }
-SAMPLERS = (*fourier.SAMPLERS, 'exact')
+ESTIMATORS = ('pairs', 'exact', 'features')
+
+# Settings of the estimators, with their defaults. Those of features are the published.
+_ESTIMATOR_SETTINGS = {
+  'pairs': {'block_size': 8},
+  'exact': {},
+  'features': {'num_features': 512, 'sampler': 'iid'},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class SSLHSIC(loss_lib.Loss):
   """−HSIC(Z,Y) + γ·√HSIC(Z,Z), as published in the inverse multiquadric kernel.
 
-  HSIC is estimated from random Fourier features: one draw for HSIC(Z,Y), that one
-  and an independent second for HSIC(Z,Z), shared by all views and all devices.
+  Both are estimated from pairs of features (`pairs.estimate`): linear in the batch,
+  without random numbers, and with a fraction of the published estimator's gradient
+  noise. `estimator` selects all pairs, or random Fourier features, instead.
 
   The kernel scale does not see this loss. It has an objective of its own, to
   maximise the mean of log|∂k/∂s| over pairs of features, s = ‖x−y‖²: the kernel is
   to be steep where the features are.
 
+  Where the estimate of HSIC(Z,Z) is not positive, its root is set to 1e-7 and has no
+  gradient; the metric `hsic_zz_not_positive` is then 1, else 0.
+
   Attributes:
     gamma: γ, weight of the regulariser.
-    num_features: D, number of random Fourier features.
-    sampler: how they are drawn, see `fourier.draw`; or 'exact', without any, from all
-      pairs of features: what the others estimate, at a cost quadratic in the batch.
+    estimator: 'pairs'; 'exact', from all pairs, at a cost quadratic in the batch; or
+      'features', random Fourier features: one draw for HSIC(Z,Y), that draw and an
+      independent second one for HSIC(Z,Z), shared by all views and all devices.
+    block_size: T of `pairs.estimate`, for 'pairs' only; None: 8. The images of the
+      batch on each device are a multiple of 2T.
+    num_features: D, number of random Fourier features, for 'features' only; None: 512.
+    sampler: how they are drawn, see `fourier.draw`, for 'features' only; None: 'iid'.
     initial_scale: c at the start.
-    kernel: 'inverse_multiquadric', 'gaussian', or 'linear', which has neither scale
-      nor random features: its HSIC is exact.
+    kernel: 'inverse_multiquadric', 'gaussian', or 'linear', which has no scale to learn
+      and is its own feature map.
     regularizer: what γ weighs: 'root_hsic_zz', √HSIC(Z,Z); 'hsic_zz', HSIC(Z,Z);
       'kernel_variance', ½·E_z Var_z' k, which InfoNCE implies; or 'none'.
 
   Raises:
-    ValueError: when made with settings that there are not.
+    ValueError: a setting has an unknown value, or the estimator does not have it.
   """
 
   gamma: float = 3.0
-  num_features: int = 512
-  sampler: str = 'stratified'
+  estimator: str = 'pairs'
+  block_size: int | None = None
+  num_features: int | None = None
+  sampler: str | None = None
   initial_scale: float = 1.0
   kernel: str = 'inverse_multiquadric'
   regularizer: str = 'root_hsic_zz'
 
   def __post_init__(self):
     for value, known in (
+      (self.estimator, ESTIMATORS),
       (self.kernel, KERNELS),
       (self.regularizer, REGULARIZERS),
-      (self.sampler, SAMPLERS),
     ):
       if value not in known:
         raise ValueError(f'ssl_hsic has no {value!r}; use one of {", ".join(known)}')
-    if self.sampler != 'exact':
-      fourier.check(self.num_features, self.sampler)
+    self._check_estimator_settings()
+
+  def _check_estimator_settings(self) -> None:
+    for estimator, settings in _ESTIMATOR_SETTINGS.items():
+      for name in settings:
+        value = getattr(self, name)
+        if estimator != self.estimator and value is not None:
+          raise ValueError(
+            f'ssl_hsic has {name} = {value!r}, a setting of the estimator '
+            f'{estimator!r}, but estimator = {self.estimator!r}; use {name} = None'
+          )
+    settings = self._estimator_settings
+    if self.estimator == 'features':
+      fourier.check(**settings)
+    if self.estimator == 'pairs' and settings['block_size'] < 1:
+      raise ValueError(f'block_size is {self.block_size}; use 1 or more images')
+
+  @property
+  def _estimator_settings(self) -> dict[str, int | str]:
+    """Settings of the estimator, with defaults in place of None."""
+    return {
+      name: default if getattr(self, name) is None else getattr(self, name)
+      for name, default in _ESTIMATOR_SETTINGS[self.estimator].items()
+    }
 
   def init(self, rng: chex.PRNGKey) -> Params | tuple[()]:
     """The initial kernel scale; nothing for the linear kernel."""
@@ -105,45 +144,48 @@ class SSLHSIC(loss_lib.Loss):
     Its gradient by `params` is that of the kernel scale's own objective.
     """
     projections_lib.check(projections)
-    views = projections.views
-    rng_a, rng_b, rng_rows = jax.random.split(rng, 3)
-    kernel = self.kernel_of(jax.lax.stop_gradient(params))
-    terms = self._terms(kernel, (rng_a, rng_b), views, axis_name)
-    loss = self.gamma * REGULARIZERS[self.regularizer](terms) - terms['hsic_zy']
-    metrics = {'loss': loss, **terms}
+    terms, log_slope = self._measure(params, rng, projections, axis_name)
+    loss = self.gamma * REGULARIZERS[self.regularizer](terms) - terms.hsic_zy
+    metrics = {
+      'loss': loss,
+      'hsic_zy': terms.hsic_zy,
+      'hsic_zz': terms.hsic_zz,
+      'hsic_zz_not_positive': jnp.float32(terms.hsic_zz <= 0),
+    }
+    if self.regularizer == 'kernel_variance':
+      metrics['kernel_variance'] = terms.kernel_variance
     if self.kernel == 'linear':
       return loss, metrics
-    log_slope = mean_log_slope(self.kernel_of(params), rng_rows, views, axis_name)
     metrics |= {'kernel_scale': params.kernel_scale, 'kernel_log_slope': log_slope}
     # The scale's objective adds its gradient to the loss, not its value.
     return loss + (jax.lax.stop_gradient(log_slope) - log_slope), metrics
 
-  def _terms(self, kernel, rngs, views, axis_name) -> dict[str, chex.Array]:
-    """What the loss is made of, exact or estimated from two draws of features."""
-    with_variance = self.regularizer == 'kernel_variance'
-    if self.sampler == 'exact':
-      terms = {
-        'hsic_zy': hsic.exact_hsic_zy(views, kernel, axis_name),
-        'hsic_zz': hsic.exact_hsic_zz(views, kernel, axis_name),
-      }
-      if with_variance:
-        terms['kernel_variance'] = hsic.exact_kernel_variance(views, kernel, axis_name)
-      return terms
-    draw = functools.partial(
-      fourier.draw,
-      kernel,
-      dim=views.shape[-1],
-      num_features=self.num_features,
-      sampler=self.sampler,
+  def _measure(self, params, rng, projections, axis_name):
+    """Terms of the loss, at a fixed scale, and the objective of the scale."""
+    kernel = self.kernel_of(jax.lax.stop_gradient(params))
+    learned = self.kernel_of(params)
+    has_scale = self.kernel != 'linear'
+    if self.estimator == 'pairs':
+      of_inner = lambda t: learned.log_slope(2 - 2 * jax.lax.stop_gradient(t))
+      return pairs.estimate(
+        projections.parts,
+        kernel,
+        **self._estimator_settings,
+        axis_name=axis_name,
+        extra=of_inner if has_scale else jnp.zeros_like,
+      )
+    views = projections.views
+    *draw_rngs, rows_rng = jax.random.split(rng, 3)
+    log_slope = (
+      mean_log_slope(learned, rows_rng, views, axis_name) if has_scale else None
     )
-    phi_a, phi_b = (draw(rng=rng)(views) for rng in rngs)
-    terms = {
-      'hsic_zy': hsic.hsic_zy(phi_a, axis_name),
-      'hsic_zz': hsic.hsic_zz(phi_a, phi_b, axis_name),
-    }
-    if with_variance:
-      terms['kernel_variance'] = hsic.kernel_variance(phi_a, phi_b, axis_name)
-    return terms
+    if self.estimator == 'exact':
+      return hsic.exact(projections.parts, kernel, axis_name), log_slope
+    draw = functools.partial(
+      fourier.draw, kernel, dim=views.shape[-1], **self._estimator_settings
+    )
+    phi_a, phi_b = (draw(rng=rng)(views) for rng in draw_rngs)
+    return hsic.from_features(phi_a, phi_b, axis_name), log_slope
 
 
 def mean_log_slope(

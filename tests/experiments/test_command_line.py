@@ -68,7 +68,7 @@ MISTAKES = [
     '--config.loss.name=byol --config.target_network=False',
     'byol needs a target network; use config.target_network = True',
   ),
-  ('--config.loss.ssl_hsic.num_features=7', 'num_features is 7'),
+  ('--config.loss.ssl_hsic.num_features=7', "a setting of the estimator 'features'"),
   ('--workdir=/proc/nowhere', '/proc/nowhere'),
   ('--config=configs/none.py', 'give --config=FILE.py'),
 ]

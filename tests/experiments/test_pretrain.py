@@ -15,6 +15,7 @@ from sslhsic.data import loader, sources
 def _tiny(channels=(4, 8), **changes):
   config = digits.get_config()
   config.training.batch_size = 16
+  config.loss.ssl_hsic.block_size = 2  # For four devices.
   config.network.head = {'hidden_size': 16, 'output_size': 8}
   config.network.encoder_options = {
     'blocks_per_group': (1,) * len(channels),

@@ -144,7 +144,7 @@ DIGITS = {
   'regularizer': '√HSIC(Z,Z)',
   'kernel': 'inverse multiquadric',
   'batch_size': '32',
-  'num_features': '128, stratified',
+  'estimator': 'pairs, T = 8',
   'output_size': '16',
   'gamma': 'γ = 1',
   'target_ema': '0.9',

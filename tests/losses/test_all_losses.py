@@ -17,12 +17,13 @@ from sslhsic.networks import heads
 EVERY_LOSS = [
   ('ssl_hsic', True, {}),
   ('ssl_hsic', False, {}),
-  ('ssl_hsic', True, {'sampler': 'iid', 'regularizer': 'hsic_zz'}),
-  ('ssl_hsic', False, {'sampler': 'orthogonal'}),
+  ('ssl_hsic', True, {'estimator': 'features', 'regularizer': 'hsic_zz'}),
+  ('ssl_hsic', False, {'estimator': 'features', 'sampler': 'orthogonal'}),
+  ('ssl_hsic', True, {'estimator': 'features', 'sampler': 'stratified'}),
   ('ssl_hsic', False, {'kernel': 'gaussian', 'regularizer': 'kernel_variance'}),
   ('ssl_hsic', True, {'kernel': 'linear', 'regularizer': 'none'}),
-  ('ssl_hsic', True, {'sampler': 'exact', 'regularizer': 'kernel_variance'}),
-  ('ssl_hsic', False, {'sampler': 'exact'}),
+  ('ssl_hsic', True, {'estimator': 'exact', 'regularizer': 'kernel_variance'}),
+  ('ssl_hsic', False, {'estimator': 'exact'}),
   ('info_nce', True, {}),
   ('info_nce', False, {}),
   ('byol', True, {}),
@@ -43,8 +44,10 @@ every_loss = pytest.mark.parametrize(
 
 
 def _create(name, settings):
-  if name == 'ssl_hsic':
+  if name == 'ssl_hsic' and settings.get('estimator') == 'features':
     settings = {'num_features': 32, **settings}
+  if name == 'ssl_hsic' and 'estimator' not in settings:
+    settings = {'block_size': 1, **settings}  # For two images on each of 8 devices.
   loss = losses.create(name, **settings)
   return loss, loss.init(jax.random.key(0))
 

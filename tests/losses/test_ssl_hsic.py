@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslhsic import hsic, kernels, losses
+from sslhsic import hsic, kernels, losses, pairs
 from sslhsic.losses import ssl_hsic
 
 
@@ -17,9 +17,10 @@ def _projections(batch_size=16, dim=8, with_target=True):
   return losses.Projections(x[:2], x[2:] if with_target else None)
 
 
+@pytest.mark.parametrize('estimator', ssl_hsic.ESTIMATORS)
 @pytest.mark.parametrize('with_target', [True, False])
-def test_loss_is_made_of_its_terms(with_target):
-  loss = losses.create('ssl_hsic', num_features=64)
+def test_loss_is_made_of_its_terms(with_target, estimator):
+  loss = losses.create('ssl_hsic', estimator=estimator)
   params = loss.init(jax.random.key(0))
   projections = _projections(with_target=with_target)
   value, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
@@ -27,15 +28,25 @@ def test_loss_is_made_of_its_terms(with_target):
     value, 3 * metrics['hsic_zz'] ** 0.5 - metrics['hsic_zy'], rtol=1e-6
   )
   np.testing.assert_array_equal(value, metrics['loss'])
+  assert metrics['hsic_zz_not_positive'] == 0
+
+
+FEATURES = {'estimator': 'features', 'num_features': 4096}
 
 
 @pytest.mark.parametrize(
-  ('sampler', 'tolerance'),
-  [('stratified', 0.02), ('orthogonal', 0.02), ('iid', 0.02), ('exact', 1e-5)],
+  ('settings', 'tolerance'),
+  [
+    ({**FEATURES, 'sampler': 'stratified'}, 0.02),
+    ({**FEATURES, 'sampler': 'orthogonal'}, 0.02),
+    ({**FEATURES, 'sampler': 'iid'}, 0.02),
+    ({'estimator': 'pairs'}, 0.02),
+    ({'estimator': 'exact'}, 1e-5),
+  ],
 )
-def test_loss_approaches_the_exact_one(sampler, tolerance):
+def test_loss_approaches_the_exact_one(settings, tolerance):
   projections = _projections()
-  loss = losses.create('ssl_hsic', num_features=4096, sampler=sampler)
+  loss = losses.create('ssl_hsic', **settings)
   kernel = kernels.InverseMultiquadric(1.0)
   zy = hsic.exact_hsic_zy(projections.views, kernel)
   zz = hsic.exact_hsic_zz(projections.views, kernel)
@@ -76,7 +87,7 @@ def test_drawn_pairs_estimate_the_mean_over_all_pairs():
 
 
 def test_kernel_scale_sees_its_own_objective_only():
-  loss = losses.create('ssl_hsic', num_features=64)
+  loss = losses.create('ssl_hsic', estimator='features', num_features=64)
   projections, rng = _projections(), jax.random.key(1)
 
   def total(params):
@@ -90,6 +101,61 @@ def test_kernel_scale_sees_its_own_objective_only():
   gradient = jax.jit(jax.grad(total))(loss.init(rng)).kernel_scale
   expected = jax.jit(jax.grad(own))(jnp.float32(1))
   np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+def test_objective_of_the_scale_is_a_mean_over_the_pairs_of_the_estimator():
+  """With T half the batch, over every pair of different images up to its order."""
+  projections = _projections(batch_size=2)
+  loss = losses.create('ssl_hsic', block_size=1)
+  params = loss.init(jax.random.key(0))
+  _, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
+  rows = projections.views.reshape(-1, 8)
+  kernel = kernels.InverseMultiquadric(1.0)
+  expected = kernel.log_slope(kernels.squared_distances(rows, rows)).mean()
+  np.testing.assert_allclose(metrics['kernel_log_slope'], expected, rtol=1e-5)
+
+
+def test_features_of_pairs_do_not_see_the_objective_of_the_kernel_scale():
+  """The gradient by the features is that of the terms alone."""
+  loss = losses.create('ssl_hsic', block_size=2, gamma=2.0)
+  params = loss.init(jax.random.key(0))
+
+  def of_loss(online):
+    return loss(params, jax.random.key(1), losses.Projections(online))[0]
+
+  def of_terms(online):
+    kernel = kernels.InverseMultiquadric(1.0)
+    terms, _ = pairs.estimate(online, kernel, block_size=2)
+    return 2 * terms.hsic_zz**0.5 - terms.hsic_zy
+
+  online = _projections(with_target=False).online
+  gradient, expected = (jax.jit(jax.grad(f))(online) for f in (of_loss, of_terms))
+  np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('hsic_zz', 'count', 'root'), [(4.0, 0, 2.0), (0.0, 1, 1e-7), (-1.0, 1, 1e-7)]
+)
+def test_root_of_an_estimate_that_is_not_positive(monkeypatch, hsic_zz, count, root):
+  """It is a small constant without gradient, and counted."""
+
+  def estimate(views, kernel, **_):
+    scale = jnp.mean(views[0] ** 2)  # For a gradient to be seen.
+    value = hsic_zz * scale / jax.lax.stop_gradient(scale)
+    return hsic.Terms(jnp.float32(0), value, value), jnp.float32(0)
+
+  monkeypatch.setattr(pairs, 'estimate', estimate)
+  loss = losses.create('ssl_hsic', gamma=1.0)
+  params = loss.init(jax.random.key(0))
+
+  def total(online):
+    return loss(params, jax.random.key(1), losses.Projections(online))
+
+  online = _projections(with_target=False).online
+  (value, metrics), gradient = jax.value_and_grad(total, has_aux=True)(online)
+  np.testing.assert_allclose(value, root, rtol=1e-5)
+  assert metrics['hsic_zz_not_positive'] == count
+  assert (jnp.linalg.norm(gradient) > 0) == (hsic_zz > 0)
 
 
 def test_features_do_not_see_the_objective_of_the_kernel_scale():
@@ -111,7 +177,7 @@ REGULARIZERS = {
 @pytest.mark.parametrize('kernel', ssl_hsic.KERNELS)
 def test_regularizer_is_what_gamma_weighs(kernel):
   create = functools.partial(
-    losses.create, 'ssl_hsic', gamma=2.0, num_features=64, kernel=kernel
+    losses.create, 'ssl_hsic', gamma=2.0, block_size=2, kernel=kernel
   )
   by_name = {name: create(regularizer=name) for name in REGULARIZERS}
 
@@ -129,21 +195,19 @@ def test_regularizer_is_what_gamma_weighs(kernel):
     )
 
 
+@pytest.mark.parametrize('settings', [FEATURES, {'estimator': 'exact'}])
 @pytest.mark.parametrize('name', ssl_hsic.KERNELS)
-def test_terms_approach_the_exact_ones_of_the_kernel(name):
+def test_terms_approach_the_exact_ones_of_the_kernel(name, settings):
   projections = _projections()
   loss = losses.create(
-    'ssl_hsic', num_features=4096, kernel=name, regularizer='kernel_variance'
+    'ssl_hsic', kernel=name, regularizer='kernel_variance', **settings
   )
   params = loss.init(jax.random.key(0))
   kernel = loss.kernel_of(params)
   _, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
-  for term, exact in (
-    ('hsic_zy', hsic.exact_hsic_zy),
-    ('hsic_zz', hsic.exact_hsic_zz),
-    ('kernel_variance', hsic.exact_kernel_variance),
-  ):
-    np.testing.assert_allclose(metrics[term], exact(projections.views, kernel), 0.05)
+  exact = hsic.exact(projections.views, kernel)
+  for term in exact._fields:
+    np.testing.assert_allclose(metrics[term], getattr(exact, term), 0.05)
 
 
 def test_linear_kernel_learns_nothing():
@@ -157,8 +221,23 @@ def test_linear_kernel_learns_nothing():
   [
     ({'kernel': 'laplace'}, "has no 'laplace'; use one of inverse_multiquadric, gauss"),
     ({'regularizer': 'l2'}, "has no 'l2'; use one of root_hsic_zz, hsic_zz, kernel_v"),
-    ({'sampler': 'sobol'}, "has no 'sobol'; use one of stratified, orthogonal, iid"),
-    ({'num_features': 7}, 'num_features is 7'),
+    ({'estimator': 'all'}, "has no 'all'; use one of pairs, exact, features"),
+    (
+      {'estimator': 'features', 'sampler': 'sobol'},
+      "unknown sampler 'sobol'; use one of stratified, orthogonal, iid",
+    ),
+    (
+      {'estimator': 'features', 'num_features': 7, 'sampler': 'stratified'},
+      'num_features is 7',
+    ),
+    ({'block_size': 0}, 'block_size is 0; use 1 or more'),
+    (
+      {'num_features': 512},
+      "num_features = 512, a setting of the estimator 'features', but estimator = "
+      "'pairs'; use num_features = None",
+    ),
+    ({'estimator': 'exact', 'block_size': 4}, 'block_size = 4, a setting of the est'),
+    ({'estimator': 'exact', 'sampler': 'iid'}, "sampler = 'iid', a setting of the est"),
   ],
 )
 def test_settings_that_there_are_not_are_refused_at_once(settings, message):

@@ -1,0 +1,305 @@
+"""HSIC from pairs of features: linear in the batch, without random numbers.
+
+A kernel of unit-norm features is a function f of their inner product t = ⟨x, y⟩. Around
+t₀ = ‖z̄‖², the mean of t over all pairs (z̄ the mean feature), it is
+
+  f(t) = f(t₀) + a·(t − t₀) + r(t),   a = f′(t₀)
+
+The mean of the linear part over all pairs is known from z̄ alone. What is left, r, is
+small unless x and y have much in common. There are three kinds of pairs:
+
+  1. views of one image: B·M² pairs, all of them computed;
+  2. different images, linear part: exact, from z̄;
+  3. different images, the rest: a sample. The order of a batch is random, so fixed
+     pairs do: cut the batch into blocks of T images, and compare every image of block
+     2k with every image of block 2k+1, all M² pairs of views.
+
+With q(x, y) = a·⟨x − z̄, y − z̄⟩ + r(x, y), of which only r has a mean ρ(x) over y,
+
+  HSIC(Z,Y) = Σᵢ Σₚₗ k(zᵢᵖ, zᵢˡ) / (B·M·(M−1)) − f(t₀) − E r
+  HSIC(Z,Z) = E q² − 2·E ρ² + (E ρ)²
+  E_z Var_z' k = HSIC(Z,Z) + Var (a·⟨x, z̄⟩ + ρ(x))
+
+ρ(x)² is the square of a sample mean less its sampling variance. docs/estimator.md
+derives this, and says what is unbiased.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from sslhsic import hsic, kernels
+
+# Images that are compared at once, if a pair of blocks has not more: few enough for a
+# CPU's cache, many enough for a GPU.
+_IMAGES_AT_ONCE = 256
+
+
+class _Sums(NamedTuple):
+  """Sums over pairs and features, all that a device tells the others of them.
+
+  Attributes:
+    same_kernel: k, over the pairs of views of one image.
+    same_square: q², over these pairs.
+    same_extra: the extra function, over these pairs.
+    other_square: q², over the pairs of different images that are compared.
+    other_extra: the extra function, over these pairs.
+    mean: ρ, over features.
+    mean_square: ρ², over features.
+    linear_square: λ², over features, λ(x) = a·⟨x − z̄, z̄⟩.
+    product: λ·ρ, over features.
+  """
+
+  same_kernel: chex.Array
+  same_square: chex.Array
+  same_extra: chex.Array
+  other_square: chex.Array
+  other_extra: chex.Array
+  mean: chex.Array
+  mean_square: chex.Array
+  linear_square: chex.Array
+  product: chex.Array
+
+
+class _Tangent(NamedTuple):
+  """f and its tangent at t₀, on which all pairs agree.
+
+  Attributes:
+    at: t₀.
+    value: f(t₀).
+    slope: a = f′(t₀).
+    centre: z̄, [d].
+    centre_square: ‖z̄‖².
+  """
+
+  at: chex.Array
+  value: chex.Array
+  slope: chex.Array
+  centre: chex.Array
+  centre_square: chex.Array
+
+
+def estimate(
+  views: hsic.Views,
+  kernel: kernels.Kernel,
+  *,
+  block_size: int,
+  axis_name: str | None = None,
+  extra: Callable[[chex.Array], chex.Array] = jnp.zeros_like,
+) -> tuple[hsic.Terms, chex.Array]:
+  """HSIC(Z,Y), HSIC(Z,Z) and E_z Var_z' k, and the mean of one more function of pairs.
+
+  Over random orders of the batch, HSIC(Z,Y), its gradient, and the mean of the extra
+  function are unbiased. So are HSIC(Z,Z) and E_z Var_z' k, up to the variance of the
+  estimate of E ρ, which falls as 1/(B·T). With T = 1, E ρ² is replaced by (E ρ)²,
+  which raises HSIC(Z,Z) by 2·Var ρ. The estimate of HSIC(Z,Z) can be negative where T
+  is small and the kernel far from linear on the features.
+
+  Args:
+    views: [M, b, d] unit-norm features of this device's images, or a sequence of such
+      arrays with M views together; those that need no gradient cost no backward pass.
+    kernel: k, with a method `on_sphere`.
+    block_size: T; each feature is compared with all views of T other images.
+    axis_name: the mapped axis over which the batch is spread, if it is. The blocks are
+      those of the global batch: the number of devices does not change the result.
+    extra: a function of inner products, of any shape, entry by entry.
+
+  Returns:
+    The terms, and the mean of `extra` over all pairs; the same on every device.
+
+  Raises:
+    AssertionError: the arrays have not three axes, or not the same b and d.
+    ValueError: there is only one view, or pairs of blocks do not divide the images of
+      this device.
+  """
+  parts = list(views) if isinstance(views, list | tuple) else [views]
+  parts = [part.astype(jnp.float32) for part in parts]
+  num_views, local_batch = hsic.check_views(parts)
+  check_block_size(block_size, local_batch)
+  devices = jax.lax.axis_size(axis_name) if axis_name else 1
+  batch_size = local_batch * devices
+
+  total = sum(part.sum(axis=(0, 1)) for part in parts)
+  centre = _global_sum(total, axis_name) / (num_views * batch_size)
+  tangent = _tangent(kernel, centre)
+
+  # The blocks come in groups, one after another; what a group needs for its backward
+  # pass is computed again, so that memory is that of the features.
+  @jax.checkpoint
+  def of_group(group):
+    return _sums(group, kernel, tangent, batch_size, extra)
+
+  sums = jax.lax.map(of_group, [_groups(part, block_size) for part in parts])
+  sums = _global_sum(jax.tree.map(lambda x: x.sum(axis=0), sums), axis_name)
+
+  return _combine(sums, tangent, num_views, batch_size, block_size)
+
+
+def check_block_size(block_size: int, local_batch: int) -> None:
+  """Checks that pairs of blocks divide a device's images.
+
+  Args:
+    block_size: T.
+    local_batch: b, images of the batch on a device.
+
+  Raises:
+    ValueError: they do not.
+  """
+  if block_size < 1 or local_batch % (2 * block_size):
+    possible = [t for t in range(1, local_batch // 2 + 1) if local_batch % (2 * t) == 0]
+    advice = (
+      f'use a block size of {", ".join(map(str, possible))}, or another batch size'
+      if possible
+      else 'use an even number of images on each device'
+    )
+    raise ValueError(
+      f'pairs of blocks of {block_size} images do not divide the {local_batch} images '
+      f'of the batch on each device; {advice}'
+    )
+
+
+def _groups(part: chex.Array, block_size: int) -> chex.Array:
+  """Groups of pairs of blocks: [V, b, d] -> [groups, V, pairs, 2, T, d]."""
+  num_views, local_batch, dim = part.shape
+  num_pairs = local_batch // (2 * block_size)
+  at_once = math.gcd(num_pairs, max(1, _IMAGES_AT_ONCE // (2 * block_size)))
+  groups = part.reshape(num_views, -1, at_once, 2, block_size, dim)
+  return groups.swapaxes(0, 1)
+
+
+def _tangent(kernel: kernels.Kernel, centre: chex.Array) -> _Tangent:
+  centre_square = jnp.sum(centre**2)
+  # Any t₀ is right, so its gradient is zero; the mean of t leaves the smallest rest.
+  at = jax.lax.stop_gradient(centre_square)
+  value, slope = jax.jvp(kernel.on_sphere, (at,), (jnp.ones_like(at),))
+  return _Tangent(at, value, slope, centre, centre_square)
+
+
+def _sums(
+  group: list[chex.Array],
+  kernel: kernels.Kernel,
+  tangent: _Tangent,
+  batch_size: int,
+  extra: Callable[[chex.Array], chex.Array],
+) -> _Sums:
+  """Sums over a group of pairs of blocks.
+
+  Args:
+    group: arrays [V, pairs, 2, T, d], together of M views.
+    kernel: k.
+    tangent: of the kernel at t₀.
+    batch_size: B.
+    extra: see `estimate`.
+  """
+  parts = [part.transpose(2, 1, 0, 3, 4) for part in group]  # [2, pairs, V, T, d]
+  _, num_pairs, _, block_size, dim = parts[0].shape
+  flat = [part.reshape(2, num_pairs, -1, dim) for part in parts]
+
+  # ⟨x, z̄⟩ of all features [2, pairs, M, T]; ⟨x, y⟩ of different images
+  # [pairs, M, T, M, T], and of the views of one image [2, pairs, T, M, M].
+  along = jnp.concatenate(
+    [jnp.matmul(part, tangent.centre, precision='highest') for part in parts], axis=2
+  )
+  first, second = ([part[side] for part in flat] for side in (0, 1))
+  blocks = [jnp.concatenate([_inner(x, y) for y in second], axis=2) for x in first]
+  num_views = along.shape[2]
+  other = jnp.concatenate(blocks, axis=1).reshape(
+    num_pairs, num_views, block_size, num_views, block_size
+  )
+  together = jnp.concatenate(parts, axis=2).swapaxes(2, 3)
+  same = _inner(together, together)
+
+  along_first, along_second = along
+  other_rest, other_square = _rest_and_square(
+    kernel,
+    tangent,
+    other,
+    along_first[:, :, :, None, None],
+    along_second[:, None, None, :, :],
+  )
+  along_same = along.swapaxes(2, 3)
+  same_rest, same_square = _rest_and_square(
+    kernel, tangent, same, along_same[..., :, None], along_same[..., None, :]
+  )
+
+  # r of each feature with each image it is compared with: [2, pairs, M, T, T].
+  by_image = jnp.stack(
+    [other_rest.mean(axis=3), other_rest.mean(axis=1).transpose(0, 2, 3, 1)]
+  )
+  own = same_rest.sum(axis=4).swapaxes(2, 3) / (num_views * batch_size)
+  others_share = 1 - 1 / batch_size
+  mean = own + others_share * by_image.mean(axis=4)
+  mean_square = mean**2 - others_share**2 * _sampling_variance(by_image, batch_size)
+  linear = tangent.slope * (along - tangent.centre_square)
+  return _Sums(
+    same_kernel=kernel.on_sphere(same).sum(),
+    same_square=same_square.sum(),
+    same_extra=extra(same).sum(),
+    other_square=other_square.sum(),
+    other_extra=extra(other).sum(),
+    mean=mean.sum(),
+    mean_square=mean_square.sum(),
+    linear_square=jnp.sum(linear**2),
+    product=jnp.sum(linear * mean),
+  )
+
+
+def _inner(x: chex.Array, y: chex.Array) -> chex.Array:
+  """Inner products of the rows of x and y: [..., n, d], [..., m, d] -> [..., n, m]."""
+  return jnp.einsum('...nd,...md->...nm', x, y, precision='highest')
+
+
+def _rest_and_square(kernel, tangent, t, along_x, along_y):
+  """r and q² of pairs with inner products t, ⟨x, z̄⟩ and ⟨y, z̄⟩."""
+  rest = kernel.on_sphere(t) - tangent.value - tangent.slope * (t - tangent.at)
+  centred = t - along_x - along_y + tangent.centre_square
+  return rest, (rest + tangent.slope * centred) ** 2
+
+
+def _sampling_variance(by_image: chex.Array, batch_size: int) -> chex.Array:
+  """Variance of the mean over the last axis, T of the B − 1 other images of the batch.
+
+  Estimated without bias, with the correction for a finite population; 0 where T is 1,
+  which says nothing of it.
+  """
+  count = by_image.shape[-1]
+  if count == 1:
+    return jnp.zeros_like(by_image[..., 0])
+  correction = 1 - count / (batch_size - 1)
+  return by_image.var(axis=-1, ddof=1) / count * correction
+
+
+def _combine(
+  sums: _Sums, tangent: _Tangent, num_views: int, batch_size: int, block_size: int
+) -> tuple[hsic.Terms, chex.Array]:
+  count = num_views * batch_size  # N features, of which N/2 compared with T·M others.
+  num_compared = count * num_views * block_size / 2
+  others_share = 1 - 1 / batch_size
+
+  def mean_over_pairs(same, other):
+    return same / count**2 + others_share * other / num_compared
+
+  square = mean_over_pairs(sums.same_square, sums.other_square)
+  mean = sums.mean / count
+  mean_square = sums.mean_square / count if block_size > 1 else mean**2
+  hsic_zz = square - 2 * mean_square + mean**2
+  # f(t₀) + E a·(t − t₀) + E r: the middle term is zero, but has a gradient.
+  kernel_mean = (
+    tangent.value + tangent.slope * (tangent.centre_square - tangent.at) + mean
+  )
+  return hsic.Terms(
+    hsic_zy=sums.same_kernel / (count * (num_views - 1)) - kernel_mean,
+    hsic_zz=hsic_zz,
+    kernel_variance=hsic_zz
+    + (sums.linear_square + 2 * sums.product) / count
+    + mean_square
+    - mean**2,
+  ), mean_over_pairs(sums.same_extra, sums.other_extra)
+
+
+def _global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  return jax.lax.psum(tree, axis_name) if axis_name else tree
