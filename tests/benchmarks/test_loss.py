@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import loss
-from sslhsic import fourier, hsic, kernels
+from sslhsic import fourier
 
 
 @pytest.mark.parametrize('case', range(4))
@@ -23,17 +23,42 @@ def test_baseline_is_the_published_estimator(golden_values, case):
   np.testing.assert_allclose(zz, golden('hsic_zz'), rtol=1e-4)
 
 
-def test_exact_values_in_blocks_are_those_of_the_exact_estimators():
-  views, kernel = loss.unit_features(32, dim=8), kernels.InverseMultiquadric()
-  zy, zz = loss._exact(views, kernel, block=16)
-  np.testing.assert_allclose(zy, hsic.exact_hsic_zy(views, kernel), rtol=1e-4)
-  np.testing.assert_allclose(zz, hsic.exact_hsic_zz(views, kernel), rtol=1e-3)
+def test_features_have_the_inner_products_that_are_stated():
+  views = loss.clustered_features(100)
+  gram = np.einsum('pid,qjd->pqij', views, views)
+  image = np.eye(100, dtype=bool)
+  class_ = np.arange(100) % 10
+  same_class = (class_[:, None] == class_[None]) & ~image
+  off_diagonal = ~np.eye(4, dtype=bool)
+  mean = lambda mask: gram[off_diagonal][:, mask].mean()
+  np.testing.assert_allclose(mean(image), 0.87, atol=0.01)
+  np.testing.assert_allclose(mean(same_class), 0.54, atol=0.01)
+  np.testing.assert_allclose(mean(~same_class & ~image), 0, atol=0.02)
 
 
-def test_gradient_noise_falls_with_the_number_of_features(monkeypatch):
-  monkeypatch.setattr(loss, 'SAMPLERS', (('stratified', 16), ('stratified', 1024)))
-  few, many = loss.gradient_noise(32, dim=8, draws=8).values()
-  assert few / many == pytest.approx(8, rel=0.5)
+def test_gradient_noise_falls_with_features_and_with_partners(monkeypatch):
+  estimators = {
+    'few features': loss._of_features(16, 'stratified'),
+    'many features': loss._of_features(1024, 'stratified'),
+    'few partners': loss._of_pairs(1),
+    'many partners': loss._of_pairs(16),
+  }
+  monkeypatch.setattr(loss, 'ESTIMATORS', estimators)
+  for rows in loss.noise(32, dim=8, draws=8).values():
+    error = {name: row['gradient_loss'] for name, row in rows.items()}
+    assert error['few features'] / error['many features'] == pytest.approx(8, rel=0.5)
+    # Half the batch is compared, so that little is left to chance.
+    assert error['few partners'] / error['many partners'] > 4
+    assert all(row['bias_hsic_zy'] < 2.5 for row in rows.values())
+
+
+def test_flops_count_products_in_loops():
+  def function(x):
+    body = lambda carry, _: (jnp.matmul(carry, carry) + 1, None)
+    return jax.lax.scan(body, x, length=5)[0]
+
+  jaxpr = jax.make_jaxpr(jax.jit(function))(jnp.ones([4, 4])).jaxpr
+  assert loss.flops(jaxpr) == 5 * (2 * 4**3 + 4**2)
 
 
 def test_exchanged_bytes_are_the_results_of_collectives():
@@ -48,15 +73,22 @@ def test_exchanged_bytes_are_the_results_of_collectives():
 
 
 def test_everything_is_measured_and_shown(monkeypatch, tmp_path):
-  names = (loss.BASELINE, 'ssl_hsic, 64 stratified')
+  names = (loss.BASELINE, 'ssl_hsic, pairs, T = 4', loss.EXACT)
   monkeypatch.setattr(loss, 'METHODS', {name: loss.METHODS[name] for name in names})
+  estimators = ('64 stratified', 'pairs, T = 4')
+  monkeypatch.setattr(
+    loss, 'ESTIMATORS', {name: loss.ESTIMATORS[name] for name in estimators}
+  )
   monkeypatch.setattr(loss, 'DEVICE_COUNTS', (1, 2))
-  measured = loss.measure(batch_sizes=(128, 256), dim=8, rounds=1, draws=2)
+  monkeypatch.setattr(loss, 'LARGEST_EXACT_BATCH', 128)
+  measured = loss.measure(batch_sizes=(64, 128, 256), dim=8, rounds=1, draws={64: 2})
   costs = measured['cost_per_device']
-  published, ours = ([costs[name][n]['flops'] for n in (1, 2)] for name in names)
-  assert published[1] > 0.95 * published[0]
-  assert ours[1] < 0.8 * ours[0]
+  for name, fall in ((loss.BASELINE, 1), (names[1], 2), (loss.EXACT, 2)):
+    one, two = (costs[name][count]['flops'] for count in (1, 2))
+    assert one / two == pytest.approx(fall, rel=0.05), name
+  # The mean feature, and a few numbers; and their gradients.
+  assert costs[names[1]][2]['exchanged_bytes'] < 4 * (8 + 16) * 2
   shown = loss.tables(measured)
-  assert all(name in shown for name in names)
+  assert all(name in shown for name in (*names, *estimators))
   loss.plot(measured, tmp_path / 'loss.png')
   assert (tmp_path / 'loss.png').read_bytes()[:4] == b'\x89PNG'
