@@ -152,7 +152,7 @@ def check_block_size(block_size: int, local_batch: int) -> None:
   if block_size < 1 or local_batch % (2 * block_size):
     possible = [t for t in range(1, local_batch // 2 + 1) if local_batch % (2 * t) == 0]
     advice = (
-      f'use a block size of {", ".join(map(str, possible))}, or another batch size'
+      f'use block_size = {" or ".join(map(str, possible))}, or another batch size'
       if possible
       else 'use an even number of images on each device'
     )

@@ -271,7 +271,7 @@ def test_bfloat16_features_are_compared_in_float32():
 @pytest.mark.parametrize(
   ('local_batch', 'block_size', 'message'),
   [
-    (12, 4, 'blocks of 4 images do not divide the 12 .*use a block size of 1, 2, 3, 6'),
+    (12, 4, 'blocks of 4 images do not divide the 12 .*block_size = 1 or 2 or 3 or 6'),
     (7, 1, 'use an even number of images on each device'),
     (8, 0, 'blocks of 0 images'),
   ],

@@ -16,6 +16,7 @@ TINY = (
   '--config=configs/pretrain/imagenette.py',
   '--config.data.crop_size=32',
   '--config.training.batch_size=8',
+  '--config.loss.ssl_hsic.block_size=2',
   '--config.training.epochs=1',
   '--config.training.warmup_epochs=0',
   '--config.network.head.hidden_size=16',

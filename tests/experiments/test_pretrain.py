@@ -180,6 +180,7 @@ def test_published_configuration_takes_two_steps():
   config.data.crop_size = 32
   config.data.num_workers = 0
   config.training.batch_size = 4
+  config.loss.ssl_hsic.block_size = 2
   config.network.encoder_options = {
     'blocks_per_group': (1, 1),
     'channels_per_group': (8, 16),

@@ -35,6 +35,7 @@ def plain():
 def _experiment(mode='eval', **changes):
   config = digits.get_config()
   config.training.batch_size = BATCH_SIZE
+  config.loss.ssl_hsic.block_size = 1
   config.augment.views = ('none', 'none')
   config.network.head = {'hidden_size': 16, 'output_size': 8}
   config.network.encoder_options = {
