@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from sslhsic.data import idx_source, loader, sources
-from tests import tfds_data_sets
+from tests import idx_files, tfds_data_sets
 
 COUNTS = {'train': 12, 't10k': 5}
 IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
@@ -24,12 +24,6 @@ def _labels(count, num_classes=4, smallest=0):
   return (np.arange(count) % num_classes + smallest).astype(np.uint8)
 
 
-def _idx(array, type_code=0x08):
-  """An array in IDX format."""
-  header = bytes([0, 0, type_code, array.ndim]) + np.array(array.shape, '>u4').tobytes()
-  return header + array.astype(array.dtype.newbyteorder('>')).tobytes()
-
-
 def _write(folder, name='{}-{}-idx{}-ubyte', smallest=0):
   """A data set of two splits, gzipped if its names say so."""
   folder.mkdir(exist_ok=True)
@@ -38,7 +32,7 @@ def _write(folder, name='{}-{}-idx{}-ubyte', smallest=0):
       ('images', _images(count, number)),
       ('labels', _labels(count, smallest=smallest)),
     ):
-      content = _idx(array)
+      content = idx_files.encode(array)
       file = folder / name.format(split, kind, array.ndim)
       file.write_bytes(gzip.compress(content) if file.suffix == '.gz' else content)
   return folder
@@ -74,8 +68,8 @@ def test_splits_are_the_files_of_their_names(tmp_path, name):
 
 def test_test_split_may_be_called_test(tmp_path):
   for split in ('train', 'test'):
-    (tmp_path / f'{split}-images-idx3-ubyte').write_bytes(_idx(_images(4)))
-    (tmp_path / f'{split}-labels-idx1-ubyte').write_bytes(_idx(_labels(4)))
+    (tmp_path / f'{split}-images-idx3-ubyte').write_bytes(idx_files.encode(_images(4)))
+    (tmp_path / f'{split}-labels-idx1-ubyte').write_bytes(idx_files.encode(_labels(4)))
   assert len(sources.create(f'idx:{tmp_path}', 'test')) == 4
 
 
@@ -129,8 +123,12 @@ def test_class_of_qmnist_is_the_first_of_its_numbers(tmp_path):
   numbers = np.zeros((12, 8), np.int32)
   numbers[:] = 300_000
   numbers[:, 0] = _labels(12)
-  (tmp_path / 'qmnist-train-images-idx3-ubyte').write_bytes(_idx(_images(12)))
-  (tmp_path / 'qmnist-train-labels-idx2-int').write_bytes(_idx(numbers, 0x0C))
+  (tmp_path / 'qmnist-train-images-idx3-ubyte').write_bytes(
+    idx_files.encode(_images(12))
+  )
+  (tmp_path / 'qmnist-train-labels-idx2-int').write_bytes(
+    idx_files.encode(numbers, 0x0C)
+  )
   source = sources.create(f'idx:{tmp_path}', 'train')
   np.testing.assert_array_equal(source.labels, _labels(12))
 
@@ -167,9 +165,8 @@ def test_workers_read_the_same_images(tmp_path):
 
 def test_tfds_gives_the_same_images(tmp_path, monkeypatch):
   images, labels = _images(12, side=(28, 28)), _labels(12, num_classes=10)
-  labels = np.maximum(labels, 0)
-  (tmp_path / IMAGES).write_bytes(_idx(images))
-  (tmp_path / LABELS).write_bytes(_idx(labels))
+  (tmp_path / IMAGES).write_bytes(idx_files.encode(images))
+  (tmp_path / LABELS).write_bytes(idx_files.encode(labels))
   tfds_data_sets.prepare(
     tmp_path / 'tfds',
     'toy_fashion',
@@ -233,12 +230,18 @@ def _message(folder, split='train'):
       r'does not hold images: .* 00 00 0d 03 \(type 0x0D, 3 dimensions\), images with '
       '00 00 08 03; see that the files have their original names',
     ),
-    (lambda content: _idx(_labels(12)), r'does not hold images: .* 1 dimensions\)'),
+    (
+      lambda content: idx_files.encode(_labels(12)),
+      r'does not hold images: .* 1 dimensions\)',
+    ),
     (
       lambda content: b'\0\0\x08\x03' + b'\xff' * 12,
       'is truncated: its header says 4294967295×4294967295×4294967295 values',
     ),
-    (lambda content: _idx(_images(0)), r'holds no images: its header says 0×6×4 val'),
+    (
+      lambda content: idx_files.encode(_images(0)),
+      r'holds no images: its header says 0×6×4 val',
+    ),
     (lambda content: gzip.compress(content)[:-20], 'is truncated: the gzip stream of'),
     (lambda content: gzip.compress(content)[:1], 'is truncated: it holds 1 bytes'),
     (
@@ -291,11 +294,11 @@ def _with(content, place, label):
     (lambda content: content[:-1], f'{LABELS} is truncated: its header says 12 values'),
     (lambda content: content + b'\0', f'{LABELS} has trailing bytes'),
     (
-      lambda content: _idx(_images(12)),
+      lambda content: idx_files.encode(_images(12)),
       rf'{LABELS} does not hold labels: .*, labels wi',
     ),
     (
-      lambda content: _idx(_labels(11)),
+      lambda content: idx_files.encode(_labels(11)),
       rf'{IMAGES} holds 12 images, but \S+{LABELS} 11 labels; use two files of the sa',
     ),
     (
@@ -303,15 +306,15 @@ def _with(content, place, label):
       f'labels in .*{LABELS} go from 0 to 200, but no example has label 4; labels must',
     ),
     (
-      lambda content: _idx(_labels(12, smallest=2)),
+      lambda content: idx_files.encode(_labels(12, smallest=2)),
       f'labels in .*{LABELS} go from 2 to 5, but none is 0 or 1; labels must be 0 to',
     ),
     (
-      lambda content: _idx(_labels(12, num_classes=3)),
+      lambda content: idx_files.encode(_labels(12, num_classes=3)),
       't10k-labels-idx1-ubyte has the label 3, but the training labels go from 0 to 2',
     ),
     (
-      lambda content: _idx(-np.ones((12, 8), np.int32), 0x0C),
+      lambda content: idx_files.encode(-np.ones((12, 8), np.int32), 0x0C),
       'go from -1 to -1, but none is 0 or 1',
     ),
   ],
@@ -347,7 +350,7 @@ def test_unknown_split_is_refused(tmp_path):
 
 def test_two_files_of_the_same_kind_are_refused(tmp_path):
   _write(tmp_path)
-  (tmp_path / f'{IMAGES}.gz').write_bytes(gzip.compress(_idx(_images(12))))
+  (tmp_path / f'{IMAGES}.gz').write_bytes(gzip.compress(idx_files.encode(_images(12))))
   message = _message(tmp_path)
   assert f'{IMAGES}.gz and' in message
   assert 'hold the same images; remove one' in message
