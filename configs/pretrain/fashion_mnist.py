@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 0,  # Pixels; 0: whole images, the accelerator crops.
     'mean': (0.2860,),  # Of the training images, as is usual.
     'std': (0.3530,),
-    'num_workers': 2,  # Processes, on each host.
+    'num_workers': 0,  # Processes; 0: a thread, fast enough for whole small images.
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment.views = ('gray', 'gray')  # Policies of view 1 and view 2.

@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.optimizer.base_learning_rate = 4e-3  # Times batch_size / 256.
   config.training.batch_size = 256
-  config.training.epochs = 8
+  config.training.epochs = 6
   config.training.warmup_epochs = 1
   config.evaluation.batch_size = 1000
   config.runner.log_every = 50
