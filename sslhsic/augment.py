@@ -25,6 +25,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DIGITS_MEAN = (0.3053,)  # of scikit-learn's digits, scaled to [0, 1]
 DIGITS_STD = (0.3760,)
+FASHION_MNIST_MEAN = (0.2860,)  # Of the training images, as is usual.
+FASHION_MNIST_STD = (0.3530,)
 
 # Accelerators round float32 products to fewer bits unless told not to.
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -77,7 +79,7 @@ def saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
   With V = max, S = (V - min) / V, and H and V fixed, every channel x moves on a line,
   V - (V - x)·S'/S, so the hue is never computed.
   """
-  chex.assert_shape(image, (None, None, 3))
+  _check_rgb(image)
   value, chroma = _value_and_chroma(image)
   ratio = jnp.minimum(factor, value / jnp.where(chroma > 0, chroma, 1.0))
   return value - (value - image) * ratio
@@ -89,7 +91,7 @@ def hue(image: jax.Array, delta: jax.Array) -> jax.Array:
   With h the hue in sixths of a turn, V = max and C = max - min, channels are
   V - C·clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6, n = 5, 3, 1 for red, green, blue.
   """
-  chex.assert_shape(image, (None, None, 3))
+  _check_rgb(image)
   value, chroma = _value_and_chroma(image)
   red, green, blue = jnp.split(image, 3, axis=-1)
   divisor = jnp.where(chroma > 0, chroma, 1.0)
@@ -100,6 +102,14 @@ def hue(image: jax.Array, delta: jax.Array) -> jax.Array:
   )
   k = (jnp.array([[[5.0, 3.0, 1.0]]]) + sixths + 6 * delta) % 6
   return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+
+def _check_rgb(image: jax.Array) -> None:
+  if image.ndim != 3 or image.shape[-1] != 3:
+    raise ValueError(
+      f'saturation, hue and grayscale need RGB images [H, W, 3], not {image.shape}; '
+      "for images of one channel use a policy such as 'gray'"
+    )
 
 
 def _value_and_chroma(image: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -132,7 +142,7 @@ def color_jitter(rng: jax.Array, image: jax.Array) -> jax.Array:
 
 def grayscale(image: jax.Array) -> jax.Array:
   """Replaces the channels of [H, W, 3] by their luma, 0.2989 R + 0.587 G + 0.114 B."""
-  chex.assert_shape(image, (None, None, 3))
+  _check_rgb(image)
   weights = jnp.array([[[0.2989, 0.5870, 0.1140]]])
   luma = (weights * image).sum(axis=-1, keepdims=True)
   return jnp.broadcast_to(luma, image.shape)
@@ -237,6 +247,103 @@ def random_affine(
   centre = (jnp.array(image.shape[:2], jnp.float32) - 1) / 2
   offset = centre - jnp.dot(matrix, centre + draws[4:], precision=_HIGHEST)
   return affine(image, matrix, offset)
+
+
+def crop_and_resize(
+  image: jax.Array,
+  top: jax.Array,
+  left: jax.Array,
+  height: jax.Array,
+  width: jax.Array,
+) -> jax.Array:
+  """Resizes a window of an image [H, W, C] to the size of the image.
+
+  Bilinear, with half-pixel centres and the border repeated. Both passes are products
+  with a matrix, as in `blur`.
+
+  Args:
+    image: [H, W, C].
+    top: upper border of the window, in pixels; a fraction is possible.
+    left: left border.
+    height: of the window.
+    width: of the window.
+
+  Returns:
+    [H, W, C].
+  """
+  rows = _resampling(image.shape[0], top, height)
+  columns = _resampling(image.shape[1], left, width)
+  return jnp.einsum('ih,jw,hwc->ijc', rows, columns, image, precision=_HIGHEST)
+
+
+def _resampling(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
+  """[size, size] matrix that interpolates `size` values from `start` on."""
+  pixels = jnp.arange(size, dtype=jnp.float32)
+  position = jnp.clip(start + (pixels + 0.5) * length / size - 0.5, 0, size - 1)
+  return jnp.maximum(1 - jnp.abs(position[:, None] - pixels[None, :]), 0)
+
+
+def random_resized_crop(
+  rng: jax.Array, image: jax.Array, *, area: float, aspect: float
+) -> jax.Array:
+  """Crops a random window of [H, W, C] and resizes it to the size of the image.
+
+  Args:
+    rng: key.
+    image: [H, W, C].
+    area: the window covers U(area, 1) of the image; each side is clipped to it.
+    aspect: largest ratio of the sides, of either orientation, log-uniform.
+
+  Returns:
+    [H, W, C].
+  """
+  return crop_and_resize(image, *_random_window(rng, image, (area, 1.0), aspect))
+
+
+def _random_window(
+  rng: jax.Array, image: jax.Array, area: tuple[float, float], aspect: float
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Top, left, height and width of a window inside an image, in pixels."""
+  area_rng, aspect_rng, top_rng, left_rng = jax.random.split(rng, 4)
+  smallest, largest = area
+  side = jnp.sqrt(jax.random.uniform(area_rng, minval=smallest, maxval=largest))
+  log_aspect = math.log(aspect)
+  log_ratio = jax.random.uniform(aspect_rng, minval=-log_aspect, maxval=log_aspect)
+  ratio = jnp.exp(log_ratio / 2)
+  height = jnp.minimum(side / ratio, 1) * image.shape[0]
+  width = jnp.minimum(side * ratio, 1) * image.shape[1]
+  top = jax.random.uniform(top_rng) * (image.shape[0] - height)
+  left = jax.random.uniform(left_rng) * (image.shape[1] - width)
+  return top, left, height, width
+
+
+def random_erase(
+  rng: jax.Array, image: jax.Array, *, area: float, aspect: float
+) -> jax.Array:
+  """Blackens a random rectangle inside [H, W, C] (Zhong et al., arXiv:1708.04896).
+
+  Args:
+    rng: key.
+    image: [H, W, C].
+    area: the rectangle covers U(0, area) of the image.
+    aspect: largest ratio of the sides, of either orientation, log-uniform.
+
+  Returns:
+    [H, W, C].
+  """
+  top, left, height, width = _random_window(rng, image, (0.0, area), aspect)
+  # A pixel belongs to the rectangle if its centre does.
+  rows, columns = jnp.indices(image.shape[:2], dtype=jnp.float32) + 0.5
+  is_inside = (rows > top) & (rows < top + height)
+  is_inside &= (columns > left) & (columns < left + width)
+  return jnp.where(is_inside[..., None], 0.0, image)
+
+
+def random_contrast(rng: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
+  """Scales an image about its mean by U(1 - strength, 1 + strength)."""
+  return contrast(
+    image, jax.random.uniform(rng, minval=1 - strength, maxval=1 + strength)
+  )
 
 
 def random_gain(rng: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
@@ -354,12 +461,39 @@ def _digits(
   return _policy(steps, mean, std)
 
 
+def _gray(
+  *,
+  area: float = 0.3,
+  aspect: float = 4 / 3,
+  flips: float = 0.5,
+  gain: float = 0.4,
+  contrast: float = 0.4,
+  blur: float = 0.5,
+  erase: float = 0.25,
+  mean: Sequence[float] = FASHION_MNIST_MEAN,
+  std: Sequence[float] = FASHION_MNIST_STD,
+) -> Policy:
+  """Crops, mirrors, changes brightness and contrast, blurs, erases."""
+  crop = functools.partial(random_resized_crop, area=area, aspect=aspect)
+  steps = (
+    (crop, 1.0),
+    (_keyless(flip), flips),
+    (functools.partial(random_gain, strength=gain), 1.0),
+    (functools.partial(random_contrast, strength=contrast), 1.0),
+    (_keyless(_clip), 1.0),
+    (gaussian_blur, blur),
+    (functools.partial(random_erase, area=0.2, aspect=3.0), erase),
+  )
+  return _policy(steps, mean, std)
+
+
 _POLICIES = {
   'byol_view1': functools.partial(_policy, [(step, p) for step, p, _ in _BYOL]),
   'byol_view2': functools.partial(_policy, [(step, p) for step, _, p in _BYOL]),
   'depth': functools.partial(_policy, _DEPTH),
   'digits': _digits,
   'flip': functools.partial(_policy, [(_keyless(flip), 0.5)]),
+  'gray': _gray,
   'none': functools.partial(_policy, []),
 }
 
@@ -368,16 +502,21 @@ def create(name: str, **settings) -> Policy:
   """A policy by name: keys [b] and uint8 images [b, H, W, C] to float32 [b, H, W, C].
 
   'byol_view1' and 'byol_view2' are the two views of BYOL, for RGB; 'digits' moves,
-  scales and disturbs small images on a black ground; 'flip' (training a linear
-  classifier) mirrors half of the images; 'depth' changes the colours of RGB; 'none'
-  (evaluation) only normalises.
+  scales and disturbs small images on a black ground; 'gray' crops, mirrors and
+  disturbs small images of any number of channels, such as the clothing of
+  Fashion-MNIST; 'flip' (training a linear classifier) mirrors half of the images;
+  'depth' changes the colours of RGB; 'none' (evaluation) only normalises.
 
   Args:
     name: one of the above.
     **settings: `mean` and `std`, one number a channel, of values in [0, 1]; by
-      default those of ImageNet, or of 'digits'. For 'digits' also the strengths
-      `scale`, `stretch`, `rotation`, `shear`, `translation` (see `random_affine`),
-      `gain` and `noise` (see `random_gain` and `gaussian_noise`).
+      default those of ImageNet, for 'digits' and 'gray' those of the digits and of
+      Fashion-MNIST. For 'digits' also the strengths `scale`, `stretch`, `rotation`,
+      `shear`, `translation` (see `random_affine`), `gain` and `noise` (see
+      `random_gain` and `gaussian_noise`). For 'gray' also `area` and `aspect` of the
+      crop (see `random_resized_crop`), the strengths `gain` and `contrast` (see
+      `random_gain` and `random_contrast`), and the probabilities `flips`, `blur` (see
+      `gaussian_blur`) and `erase` (of a black rectangle, up to a fifth of the area).
 
   Returns:
     The policy, jitted.

@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,15 @@ NO_STRENGTH = {
   'translation': 0.0,
   'gain': 0.0,
   'noise': 0.0,
+}
+GRAY_UNCHANGED = {
+  'area': 1.0,
+  'aspect': 1.0,
+  'flips': 0.0,
+  'gain': 0.0,
+  'contrast': 0.0,
+  'blur': 0.0,
+  'erase': 0.0,
 }
 
 # Few different values, so that grey pixels, ties and the ends of the range occur.
@@ -138,7 +148,7 @@ def test_saturation_and_hue_match_scikit_image(operation, reference, strengths):
   'operation', [augment.saturation, augment.hue, lambda x, _: augment.grayscale(x)]
 )
 def test_colour_operations_refuse_one_channel(operation):
-  with pytest.raises(AssertionError, match='shape'):
+  with pytest.raises(ValueError, match=r"not \(4, 4, 1\); .* use a policy .*'gray'"):
     operation(jnp.zeros((4, 4, 1)), 0.5)
 
 
@@ -229,6 +239,67 @@ def test_random_affine_draws_every_strength_uniformly():
   assert_uniform(sheared[:, 1, 0] / height, -0.1, 0.1)
   assert_uniform(shift[:, 0], -1, 1)
   assert_uniform(shift[:, 1], -1, 1)
+
+
+@pytest.mark.parametrize('shape', [(28, 28, 1), (9, 14, 3)])
+def test_crop_and_resize_matches_opencv(shape):
+  image = unit_image(*shape)
+  top, left, height, width = 2, 5, 6, 8
+  window = image[top : top + height, left : left + width]
+  expected = cv2.resize(window, shape[1::-1], interpolation=cv2.INTER_LINEAR)
+  actual = jax.jit(augment.crop_and_resize)(
+    image, *(np.float32(x) for x in (top, left, height, width))
+  )
+  # Beyond the centres of its outer pixels, a window of an image has neighbours.
+  inner = (slice(shape[0] // 6 + 1, -shape[0] // 6 - 1), slice(2, -3))
+  np.testing.assert_allclose(
+    np.asarray(actual)[inner], expected.reshape(shape)[inner], atol=1e-5
+  )
+  whole = augment.crop_and_resize(image, 0.0, 0.0, *map(float, shape[:2]))
+  np.testing.assert_allclose(whole, image, atol=1e-5)
+
+
+def test_crop_draws_area_aspect_and_position_uniformly():
+  # A ramp stays a ramp in a crop, so its slopes and its start give the window away.
+  ramps = np.moveaxis(np.indices((30, 30)), 0, -1).astype(np.float32)
+  crop = lambda rng: augment.random_resized_crop(
+    rng, jnp.array(ramps), area=0.3, aspect=1.2
+  )
+  out = np.asarray(jax.jit(jax.vmap(crop))(many_keys(800)), np.float64)
+  slope = np.stack([out[:, 20, 15, 0] - out[:, 10, 15, 0], out[:, 15, 20, 1]], axis=1)
+  slope[:, 1] -= out[:, 15, 10, 1]
+  sides = slope / 10 * 30  # [n, (height, width)] in pixels.
+  centre = np.stack([out[:, 14:16, 15, 0], out[:, 15, 14:16, 1]], 1).mean(axis=2) + 0.5
+  start = centre - sides / 2
+  unclipped = (sides < 29.99).all(axis=1)
+  assert unclipped.mean() > 0.8
+  area, ratio = sides.prod(axis=1)[unclipped] / 900, np.log(sides[:, 1] / sides[:, 0])
+  small = area < 1 / 1.2  # Below that, no side is clipped.
+  assert_uniform(area[small], 0.3, 1 / 1.2)
+  assert_uniform(ratio[unclipped][small], -np.log(1.2), np.log(1.2))
+  position = (start / (30 - sides))[unclipped][small]
+  assert_uniform(position[:, 0], 0, 1)
+  assert_uniform(position[:, 1], 0, 1)
+  assert (start > -1e-3).all()
+  assert (start + sides < 30 + 1e-3).all()
+
+
+def test_erasing_blackens_a_rectangle_inside_the_image():
+  erase = lambda rng: augment.random_erase(
+    rng, jnp.ones((40, 50, 2)), area=0.2, aspect=3.0
+  )
+  out = np.asarray(jax.jit(jax.vmap(erase))(many_keys(800)))
+  black = (out == 0).all(axis=3)
+  assert ((out == 1).all(axis=3) | black).all()
+  rows, columns = black.any(axis=2), black.any(axis=1)
+  np.testing.assert_array_equal(black, rows[:, :, None] & columns[:, None, :])
+  for lines in (rows, columns):  # Without gaps.
+    assert (np.abs(np.diff(lines.astype(int), axis=1)).sum(axis=1) <= 2).all()
+  area = black.mean(axis=(1, 2))
+  np.testing.assert_allclose([area.mean(), area.std()], [0.1, 0.2 / 12**0.5], rtol=0.06)
+  large = area > 0.01
+  ratio = (rows.mean(axis=1) / np.maximum(columns.mean(axis=1), 0.01))[large]
+  assert 1 / 3.6 < ratio.min() < ratio.max() < 3.6
 
 
 def test_normalize_refuses_a_wrong_number_of_channels():
@@ -344,13 +415,14 @@ def test_flip_policy_mirrors_half_of_the_images():
   assert_frequency(mirrored, 0.5)
 
 
-def test_none_and_digits_without_strength_only_normalise():
+def test_policies_without_strength_only_normalise():
   images = random_images(3, 7, 6, 3)
   mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
   expected = (images / 255.0 - np.array(mean)) / np.array(std)
   for policy in (
     augment.create('none', mean=mean, std=std),
     augment.create('digits', mean=mean, std=std, **NO_STRENGTH),
+    augment.create('gray', mean=mean, std=std, **GRAY_UNCHANGED),
   ):
     np.testing.assert_allclose(policy(many_keys(3), images), expected, atol=1e-5)
   imagenet = augment.create('none')(many_keys(3), images)
@@ -376,6 +448,48 @@ def test_gain_and_noise_of_digits():
   # On flat images the mean of an image is its gain and almost no noise.
   flat = np.asarray(policy(many_keys(1000), images + np.uint8(51))) / 0.2
   np.testing.assert_allclose(flat.mean(axis=(1, 2, 3)).std(), 0.3 / 3**0.5, rtol=0.06)
+
+
+def test_strengths_and_probabilities_of_gray():
+  # Flat but for a step between its halves, bright enough for a gain of 0.3.
+  images = np.full((2000, 20, 28, 1), 102, np.uint8)
+  images[:, :, 14:] = 153
+  unscaled = {'mean': (0.0,), 'std': (1.0,)}
+  create = lambda **settings: augment.create(
+    'gray', **GRAY_UNCHANGED | unscaled | settings
+  )
+  look = lambda **settings: np.asarray(create(**settings)(many_keys(2000), images))
+  left, right = (look(gain=0.3)[:, 10, column, 0] for column in (5, 22))
+  np.testing.assert_allclose(right, 1.5 * left, rtol=1e-5)
+  assert_uniform(left / 0.4, 0.7, 1.3)
+  left, right = (look(contrast=0.5)[:, 10, column, 0] for column in (5, 22))
+  np.testing.assert_allclose(left + right, 1.0, rtol=1e-5)
+  assert_uniform((right - left) / 0.2, 0.5, 1.5)
+  flipped = look(flips=0.3)
+  assert_frequency(flipped[:, 10, 5, 0] > 0.5, 0.3)
+  assert_frequency((look(erase=0.4) == 0).any(axis=(1, 2, 3)), 0.4 * _seen_share())
+  blurred = look(blur=0.6)[:, 10, 13, 0] > 0.4001
+  assert_frequency(blurred, 0.6 * (2.0 - 0.25) / (2.0 - 0.1))
+
+
+def _seen_share():
+  """Share of the rectangles of `random_erase` that cover the centre of a pixel."""
+  erase = lambda rng: augment.random_erase(
+    rng, jnp.ones((20, 28, 1)), area=0.2, aspect=3.0
+  )
+  return (
+    (np.asarray(jax.vmap(erase)(many_keys(4000, view=1))) == 0).any((1, 2, 3)).mean()
+  )
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_gray_view_is_in_range(channels):
+  mean, std = (0.0,) * channels, (1.0,) * channels
+  images = random_images(64, 28, 28, channels)
+  out = augment.create('gray', mean=mean, std=std)(many_keys(64), images)
+  assert (out.shape, out.dtype) == (images.shape, jnp.float32)
+  assert np.all((np.asarray(out) >= 0) & (np.asarray(out) <= 1 + 1e-6))
+  assert np.abs(np.asarray(out) - images / 255).max(axis=(1, 2, 3)).min() > 0.1
 
 
 @pytest.fixture(scope='module')

@@ -62,7 +62,8 @@ def test_data_are_described_completely(name):
   data = _config(name).data
   assert data.keys() == _config('imagenet').data.keys()
   assert data.source.partition(':')[0] in sources.SOURCES
-  assert len(data.mean) == len(data.std) == (1 if data.source == 'digits' else 3)
+  is_gray = data.source.startswith(('digits', 'idx:'))
+  assert len(data.mean) == len(data.std) == (1 if is_gray else 3)
   assert all(0 < value < 1 for value in data.mean + data.std)
 
 

@@ -43,6 +43,15 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
   return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
+def decode_gray(image: bytes) -> np.ndarray:
+  """The pixels [H, W, 1] of a JPEG, PNG or WebP; RGB becomes its luma.
+
+  Raises:
+    DecodeError: as by `decode`.
+  """
+  return _imdecode(image, cv2.IMREAD_GRAYSCALE)[..., None]
+
+
 def decode_classes(segmentation: bytes | np.ndarray) -> np.ndarray:
   """The class of each pixel, uint8 [H, W], of a PNG; an array is taken as it is.
 

@@ -19,6 +19,7 @@ import numpy as np
 from sslhsic.data import (
   coco_source,
   folder_source,
+  idx_source,
   shapes_source,
   splits,
   tfds_source,
@@ -225,6 +226,7 @@ SOURCES = {
   'digits': digits,
   'tfds': tfds_source.create,
   'folder': folder_source.create,
+  'idx': idx_source.create,
   'shapes': shapes_source.create,
   'voc': voc_source.create,
   'coco': coco_source.create,
@@ -235,8 +237,8 @@ def create(name: str, split: str) -> Source:
   """The examples of a split of a data set.
 
   Args:
-    name: 'digits', 'shapes', 'tfds:NAME', 'folder:PATH', 'voc:PATH' or 'coco:PATH'; see
-      `tfds_source` and the others.
+    name: 'digits', 'shapes', 'tfds:NAME', 'folder:PATH', 'idx:PATH', 'voc:PATH' or
+      'coco:PATH'; see `tfds_source` and the others.
     split: parts and, after a comma, which subset of them: 'train[:-10009]',
       'train+validation', 'train, balanced 1%, seed 0' (see `splits`).
 

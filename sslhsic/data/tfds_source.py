@@ -1,8 +1,9 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow.
 
 They must be prepared in ArrayRecord format, which gives access to any example. Records
-are read as bytes and the image in them stays encoded: the loader decodes it. Objects
-('objects', with 'bbox' and 'label') and depth are read, too: see `tfds_annotations`.
+are read as bytes and the image in them stays encoded: the loader decodes it, to RGB. An
+image whose feature has one channel is decoded here, to one channel. Objects ('objects',
+with 'bbox' and 'label') and depth are read, too: see `tfds_annotations`.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from etils import epath
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
-from sslhsic.data import splits, tfds_annotations
+from sslhsic.data import images, splits, tfds_annotations
 from sslhsic.data.annotations import Annotations
 
 # Labels of objects that are not marked difficult, in PASCAL VOC.
@@ -36,6 +37,7 @@ class TfdsSource:
     multi_label: whether it holds any number of them.
     num_classes: C; 0 without labels.
     annotations: what else the examples hold.
+    is_gray: whether images have one channel.
   """
 
   title: str
@@ -44,6 +46,7 @@ class TfdsSource:
   multi_label: bool
   num_classes: int
   annotations: Annotations
+  is_gray: bool
 
   def __len__(self) -> int:
     return len(self.records)
@@ -52,6 +55,8 @@ class TfdsSource:
     feature = self._features(index)
     image = feature['image'].bytes_list.value[0]
     more = tfds_annotations.read(feature, self.annotations, image)
+    if self.is_gray:
+      image = images.decode_gray(image)
     return {'image': image, 'label': self._label(feature)} | more
 
   def name(self, index: int) -> str:
@@ -111,7 +116,8 @@ def create(name: str, split: str) -> TfdsSource:
   records = data_source.data_source  # Without what TFDS wraps around, which is slow.
   labelling = _labelling(builder.info.features, source)
   annotations = tfds_annotations.describe(builder.info.features)
-  made = TfdsSource(f'{source}, {split}', records, *labelling, annotations)
+  is_gray = builder.info.features['image'].shape[-1] == 1
+  made = TfdsSource(f'{source}, {split}', records, *labelling, annotations, is_gray)
   if not made.multi_label and made[0]['label'] < 0:  # Such as STL-10's 'unlabelled'.
     return dataclasses.replace(made, num_classes=0)
   return made

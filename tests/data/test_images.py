@@ -49,6 +49,14 @@ def test_sixteen_bits_become_eight():
   np.testing.assert_array_equal(images.decode(encoded), np.stack([gray] * 3, axis=-1))
 
 
+def test_gray_images_may_keep_their_one_channel():
+  gray = _photo()[..., :1]
+  encoded = _encode(Image.fromarray(gray[..., 0]), 'PNG')
+  np.testing.assert_array_equal(images.decode_gray(encoded), gray)
+  with pytest.raises(DecodeError):
+    images.decode_gray(encoded[:20])
+
+
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_jpeg_is_turned_as_its_exif_says(orientation):
   exif = Image.Exif()

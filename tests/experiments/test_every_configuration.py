@@ -58,6 +58,7 @@ class _Blank:
   image_size: tuple[int, int]
   num_classes: int
   label: np.ndarray
+  channels: int = 3
 
   annotations: ClassVar = Annotations(
     kinds=frozenset({'segmentation', 'depth', 'boxes', 'masks'}),
@@ -71,7 +72,7 @@ class _Blank:
   def __getitem__(self, index):
     size = self.image_size
     return {
-      'image': np.zeros((*size, 3), np.uint8),
+      'image': np.zeros((*size, self.channels), np.uint8),
       'label': self.label,
       'segmentation': np.zeros(size, np.uint8),
       'depth': np.ones(size, np.float32),
@@ -101,6 +102,8 @@ def _create(name, split):
   """The source itself, if it needs no files, or a blank one in its place."""
   if name.partition(':')[0] in ('digits', 'shapes'):
     return create(name, split)
+  if name.startswith('idx:'):
+    return _Blank((28, 28), 10, np.int32(0), channels=1)
   size = SIZES.get(name, (375, 500))
   if split == 'unlabelled':
     return _Blank(size, 0, np.int32(-1))

@@ -10,11 +10,10 @@ import pytest
 
 from benchmarks import tiny_runs
 from experiments import pretrain
+from tests import idx_files
 
 # A run of 5 steps of a small network.
 TINY = (
-  '--config=configs/pretrain/imagenette.py',
-  '--config.data.crop_size=32',
   '--config.training.batch_size=8',
   '--config.loss.ssl_hsic.block_size=2',
   '--config.training.epochs=1',
@@ -35,10 +34,12 @@ def pretrain_on(tmp_path):
   It returns the exit code, standard output and standard error.
   """
 
-  def run(source, *arguments, **environment):
+  def run(source, *arguments, config='imagenette', crop_size=32, **environment):
     program = tiny_runs.Program(
       '-m',
       'experiments.pretrain',
+      f'--config=configs/pretrain/{config}.py',
+      f'--config.data.crop_size={crop_size}',
       *TINY,
       f'--workdir={tmp_path / "run"}',
       f'--config.data.source={source}',
@@ -89,6 +90,33 @@ def test_folder_with_classes_is_trained_on_and_evaluated(
   assert f'skipped {split_folder}/train/cat/7.jpg' in err
   assert 'leaked' not in err  # Memory shared with the workers.
   assert not trace.exists()  # TensorFlow was not imported.
+
+
+def test_grey_images_in_idx_files_are_trained_on_and_evaluated(tmp_path, pretrain_on):
+  rng = np.random.default_rng(0)
+  folder = tmp_path / 'clothing'
+  folder.mkdir()
+  for split, count in (('train', 60), ('t10k', 20)):
+    images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+    labels = np.arange(count, dtype=np.uint8) % 2
+    for kind, array in (('images', images), ('labels', labels)):
+      name = f'{split}-{kind}-idx{array.ndim}-ubyte'
+      (folder / name).write_bytes(idx_files.encode(array))
+  code, out, err = pretrain_on(
+    f'idx:{folder}',
+    '--config.data.train_split=train[:40]',
+    '--config.evaluation.train_split=train[:40]',
+    '--config.evaluation.test_split=train[40:]',
+    '--config.data.num_workers=1',
+    config='fashion_mnist_small',
+    crop_size=0,
+  )
+  assert code == 0, err
+  assert '40 images, 5 steps' in out
+  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert results['representations'].keys() == {'pixels', 'untrained', 'trained'}
+  assert 'train is train[:40], test is train[40:]' in results['protocol']['data']
+  assert 'leaked' not in err  # Memory shared with the workers.
 
 
 def test_folder_without_labels_is_trained_on(tmp_path, write_images, pretrain_on):

@@ -1,0 +1,55 @@
+"""SSL-HSIC on Fashion-MNIST: a ResNet-18 with a 3×3 stem, for one GPU.
+
+60,000 images of clothing, 28×28 pixels, grey, ten classes, and 10,000 to test
+(Xiao et al., arXiv:1708.07747). Get them with `apt-get install dataset-fashion-mnist`,
+or name another source, idx:PATH or tfds:fashion_mnist.
+
+No result of SSL-HSIC is published for it, and the settings are untuned: target decay,
+learning rate and weight decay are those of BYOL for 300 epochs (LARS). To choose
+settings, measure on training images that are held out, never on the test images:
+  --config.data.train_split='train[:55000]'
+  --config.evaluation.train_split='train[:55000]'
+  --config.evaluation.test_split='train[55000:]'
+
+python -m experiments.pretrain --config=configs/pretrain/fashion_mnist.py --workdir=DIR
+"""
+
+import ml_collections
+
+from configs.pretrain import imagenet
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The configuration: that of ImageNet, but for what follows."""
+  config = imagenet.get_config()
+  config.data = {
+    'source': 'idx:/usr/share/datasets/fashion-mnist',
+    'train_split': 'train',
+    'crop_size': 0,  # Pixels; 0: whole images, the accelerator crops.
+    'mean': (0.2860,),  # Of the training images, as is usual.
+    'std': (0.3530,),
+    'num_workers': 0,  # Processes; 0: a thread, fast enough for whole small images.
+    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+  }
+  config.augment.views = ('gray', 'gray')  # Policies of view 1 and view 2.
+  config.network = {
+    'encoder': 'resnet18',
+    'encoder_options': {'stem': 'small'},
+    'head': {'hidden_size': 2048, 'output_size': 256},
+  }
+  config.optimizer.base_learning_rate = 0.3  # Times batch_size / 256.
+  config.training = {
+    'batch_size': 512,  # Over all devices.
+    'epochs': 200,
+    'warmup_epochs': 10,
+    'precision': 'bfloat16',  # Of the networks; or 'float32'.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
+  }
+  config.evaluation.train_split = 'train'
+  config.evaluation.test_split = 'test'
+  config.evaluation.batch_size = 1000
+  config.evaluation.compare_representations = True
+  config.runner.log_every = 100
+  config.runner.evaluate_every = 2340  # 20 epochs.
+  config.runner.checkpoint_every = 1170
+  return config
