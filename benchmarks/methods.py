@@ -1,0 +1,63 @@
+"""The losses that are measured, by the names that tables give them."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import chex
+
+from benchmarks import loss
+from sslhsic import losses
+
+# Name -> name and settings of the loss.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+  'ssl_hsic, pairs': ('ssl_hsic', {'estimator': 'pairs', 'block_size': 16}),
+  'ssl_hsic, exact': ('ssl_hsic', {'estimator': 'exact'}),
+  'ssl_hsic, 512 iid': (
+    'ssl_hsic',
+    {'estimator': 'features', 'num_features': 512, 'sampler': 'iid'},
+  ),
+  'ssl_hsic, 512 stratified': (
+    'ssl_hsic',
+    {'estimator': 'features', 'num_features': 512, 'sampler': 'stratified'},
+  ),
+  'ssl_hsic, 64 stratified': (
+    'ssl_hsic',
+    {'estimator': 'features', 'num_features': 64, 'sampler': 'stratified'},
+  ),
+  'info_nce': ('info_nce', {}),
+  'byol': ('byol', {}),
+  'barlow_twins': ('barlow_twins', {}),
+  'vicreg': ('vicreg', {}),
+}
+
+
+def settings(method: str) -> tuple[str, dict[str, Any]]:
+  """Name and settings of a method's loss."""
+  name, chosen = METHODS[method]
+  known = {field.name for field in dataclasses.fields(losses.LOSSES[name])}
+  if name == 'ssl_hsic' and 'estimator' not in known:
+    if chosen['estimator'] == 'exact':
+      chosen = {'sampler': 'exact'}
+    chosen = {key: value for key, value in chosen.items() if key in known}
+  return name, chosen
+
+
+def function(method: str):
+  """A function (projections, rng, axis_name=None) -> loss.
+
+  Besides the names in `METHODS` there is `loss.BASELINE`.
+  """
+  if method == loss.BASELINE:
+    return loss.published
+  name, chosen = settings(method)
+  return functools.partial(_value, losses.create(name, **chosen))
+
+
+def _value(
+  objective: losses.SSLHSIC,
+  projections: losses.Projections,
+  rng: chex.PRNGKey,
+  axis_name: str | None = None,
+) -> chex.Array:
+  return objective(objective.init(rng), rng, projections, axis_name)[0]
