@@ -259,12 +259,20 @@ class Accelerator:
       if 'error' in compiled:
         self._run.skip(f'compiling {_name(settings, flags_of_xla)}', compiled['error'])
 
-  def _fits(self, settings: Settings, flags_of_xla: str = '') -> bool:
-    """Whether a step was compiled and, as far as is known, has the memory it needs."""
+  def _fits(
+    self, settings: Settings, flags_of_xla: str = '', spare: int = 4 * _GIB
+  ) -> bool:
+    """Whether a step was compiled and, as far as is known, has the memory it needs.
+
+    Args:
+      settings: of the step.
+      flags_of_xla: of its process.
+      spare: bytes that are to be left for others.
+    """
     compiled = self._compiled.get(_key(settings, flags_of_xla), {'error': ''})
     limit = self._run.result['device']['bytes']
     needed = compiled.get('device_bytes')
-    return 'error' not in compiled and not (limit and needed and needed > limit)
+    return 'error' not in compiled and not (limit and needed and needed > limit - spare)
 
   # JAX and PyTorch in turns
 
@@ -305,22 +313,31 @@ class Accelerator:
   # The step that matters most, its profile
 
   def main_step(self) -> None:
-    """Measures the largest batch that fits, with a loader and without, and profiles."""
+    """Measures the largest batch that fits, with a loader and without, and profiles.
+
+    The baseline of what comes later is at a batch that leaves memory for the processes
+    that start meanwhile.
+    """
     run = self._run
     for batch_size in self._plan.batch_sizes:
-      settings = self._main(batch_size, with_loader=True)
+      is_first = not run.result.get('steps')
+      settings = self._main(batch_size, with_loader=is_first)
       if not self._fits(settings):
         why = self._compiled.get(_key(settings), {}).get('error', 'needs more memory')
-        run.skip(f'{settings.case} at batch {batch_size}', why)
+        run.skip(f'{_name(settings)}', why)
         continue
       try:
         with run.start(settings) as process:
-          self._baseline = self._measure(process, with_loader=True)
-          run.section('profile', 5, lambda p=process: self._profile(p))
-        return
+          self._baseline = self._measure(process, with_loader=is_first)
+          if is_first:
+            run.section('profile', 5, lambda p=process: self._profile(p))
       except StepError as error:
-        run.skip(f'{settings.case} at batch {batch_size}', str(error))
-    raise StepError('no batch size fits')
+        run.skip(_name(settings), str(error))
+        continue
+      if run.is_cpu or self._fits(settings, spare=24 * _GIB):
+        return
+    if not self._baseline:
+      raise StepError('no batch size fits')
 
   def _measure(
     self, process: StepProcess, flags_of_xla: str = '', *, with_loader: bool = False
@@ -392,7 +409,7 @@ class Accelerator:
       f'--batch_sizes={",".join(map(str, plan.loss_batch_sizes))}',
       f'--dim={plan.dim}',
       f'--rounds={plan.rounds}',
-      f'--seconds={plan.seconds / 100}',
+      f'--round_seconds={plan.seconds / 100}',
       f'--threads={plan.parallel}',
       seconds=min(100, run.left),
       each_line=add,

@@ -19,8 +19,7 @@ from typing import Any
 from benchmarks import accelerator_tables, step_process
 
 ROOT = step_process.ROOT
-# XLA's default miscompiles some dot products. A reference need not be fast, but compiled
-# soon.
+# XLA's default miscompiles some dot products. A reference is compiled soon, if slow.
 _CPU_FLAGS = '--xla_cpu_experimental_ynn_fusion_type='
 _REFERENCE_FLAGS = '--xla_backend_optimization_level=0'
 

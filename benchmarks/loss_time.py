@@ -26,9 +26,8 @@ from benchmarks import loss, methods
 _BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['512', '2048', '8192', '32768'], 'B.')
 _DIM = flags.DEFINE_integer('dim', 256, 'Of the features.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Of each.')
-_SECONDS = flags.DEFINE_float('seconds', 0.05, 'Of a round, at least one call.')
+_SECONDS = flags.DEFINE_float('round_seconds', 0.05, 'At least one call.')
 _THREADS = flags.DEFINE_integer('threads', 4, 'That compile at the same time.')
-_COMPILE_ONLY = flags.DEFINE_bool('compile_only', False, 'For the compilation cache.')
 
 METHODS = (loss.BASELINE, *methods.METHODS)
 
@@ -40,7 +39,6 @@ def measure(
   rounds: int,
   seconds: float,
   threads: int = 4,
-  compile_only: bool = False,
 ) -> Iterator[dict]:
   """Measures every method at every batch size, the smallest first.
 
@@ -52,8 +50,6 @@ def measure(
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     compiled = {key: pool.submit(_compile, *key, dim) for key in keys}
     concurrent.futures.wait(compiled.values())
-  if compile_only:
-    return
   for size in sorted(batch_sizes):
     views = loss.unit_features(size, dim)
     for method in METHODS:
@@ -105,7 +101,6 @@ def main(argv: list[str]) -> None:
     rounds=_ROUNDS.value,
     seconds=_SECONDS.value,
     threads=_THREADS.value,
-    compile_only=_COMPILE_ONLY.value,
   )
   for row in rows:
     print(json.dumps(row), flush=True)

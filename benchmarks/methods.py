@@ -9,22 +9,20 @@ import chex
 from benchmarks import loss
 from sslhsic import losses
 
+
+def _hsic(estimator: str, **settings: Any) -> tuple[str, dict[str, Any]]:
+  """SSL-HSIC by an estimator, with no setting of another one."""
+  others = dict.fromkeys(('block_size', 'num_features', 'sampler'))
+  return 'ssl_hsic', {'estimator': estimator, **others, **settings}
+
+
 # Name -> name and settings of the loss.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-  'ssl_hsic, pairs': ('ssl_hsic', {'estimator': 'pairs', 'block_size': 16}),
-  'ssl_hsic, exact': ('ssl_hsic', {'estimator': 'exact'}),
-  'ssl_hsic, 512 iid': (
-    'ssl_hsic',
-    {'estimator': 'features', 'num_features': 512, 'sampler': 'iid'},
-  ),
-  'ssl_hsic, 512 stratified': (
-    'ssl_hsic',
-    {'estimator': 'features', 'num_features': 512, 'sampler': 'stratified'},
-  ),
-  'ssl_hsic, 64 stratified': (
-    'ssl_hsic',
-    {'estimator': 'features', 'num_features': 64, 'sampler': 'stratified'},
-  ),
+  'ssl_hsic, pairs': _hsic('pairs', block_size=16),
+  'ssl_hsic, exact': _hsic('exact'),
+  'ssl_hsic, 512 iid': _hsic('features', num_features=512, sampler='iid'),
+  'ssl_hsic, 512 stratified': _hsic('features', num_features=512, sampler='stratified'),
+  'ssl_hsic, 64 stratified': _hsic('features', num_features=64, sampler='stratified'),
   'info_nce': ('info_nce', {}),
   'byol': ('byol', {}),
   'barlow_twins': ('barlow_twins', {}),
@@ -39,7 +37,7 @@ def settings(method: str) -> tuple[str, dict[str, Any]]:
   if name == 'ssl_hsic' and 'estimator' not in known:
     if chosen['estimator'] == 'exact':
       chosen = {'sampler': 'exact'}
-    chosen = {key: value for key, value in chosen.items() if key in known}
+    chosen = {x: chosen[x] for x in chosen if x in known and chosen[x] is not None}
   return name, chosen
 
 
