@@ -86,9 +86,10 @@ def plan(device: dict[str, Any], *, small: bool) -> Plan:
     checks=CHECKS,
     checked_methods=(),
     seconds=4.0,
+    first_wave_s=170.0,
     rounds=3,
     num_workers=cores - 1,
-    parallel=max(1, cores // 2),
+    parallel=max(1, cores * 3 // 4),
     network={},
     variants=True,
   )
@@ -109,6 +110,7 @@ def small_plan() -> Plan:
     checks=('golden', 'gradients'),
     checked_methods=(MAIN, BYOL),
     seconds=0.2,
+    first_wave_s=300.0,
     rounds=2,
     num_workers=0,
     parallel=2,
@@ -162,10 +164,10 @@ class Accelerator:
 
   # Checks, while the first steps are compiled
 
-  def start_checks(self, seconds: float = 170.0) -> None:
+  def start_checks(self) -> None:
     """Compiles what is measured first; checks meanwhile."""
-    run = self._run
-    end = time.monotonic() + min(seconds, run.left)
+    run, limit = self._run, self._plan.first_wave_s
+    end = time.monotonic() + min(limit, run.left)
     if run.with_torch and importlib.util.find_spec('torch'):
       self._torch = run.start(self._plain('torch', with_loader=True))
     checks = {'golden': self._golden, 'gradients': self._gradients}
@@ -178,7 +180,9 @@ class Accelerator:
         name: pool.submit(checks[name], name, end - time.monotonic())
         for name in self._plan.checks
       }
-      self._compile([(settings, '') for settings in wanted], end - time.monotonic())
+      # Nothing can be measured without these; larger batches are given up earlier.
+      limits = [limit if x in wanted[1:-1] else limit + 110 for x in wanted]
+      self._compile([(settings, '') for settings in wanted], limits)
       for name, future in futures.items():
         run.section(f'check: {name}', 0, future.result)
 
@@ -251,7 +255,9 @@ class Accelerator:
       **settings,
     )
 
-  def _compile(self, wanted: Sequence[tuple[Settings, str]], seconds: float) -> None:
+  def _compile(
+    self, wanted: Sequence[tuple[Settings, str]], seconds: Sequence[float]
+  ) -> None:
     """Compiles steps into the cache and keeps what that said."""
     done = compile_all(self._run, wanted, seconds)
     for (settings, flags_of_xla), compiled in zip(wanted, done, strict=True):
@@ -427,7 +433,7 @@ class Accelerator:
       self._torch = run.start(self._plain('torch', small=True, with_loader=True))
     plain = [(self._plain('jax', small=True), '')] if self._plan.small_case else []
     to_compile = [(settings, xla) for _, settings, xla in wanted] + plain
-    self._compile(to_compile, min(120, run.left / 2))
+    self._compile(to_compile, [min(120, run.left / 2)] * len(to_compile))
     ready = [x for x in wanted if self._fits(*x[1:])]
     for (name, settings, xla), process in self._started(ready):
       measure = lambda n=name, s=settings, f=xla, p=process: self._other(n, s, f, p)

@@ -38,6 +38,7 @@ class Plan:
     checks: of `accelerator.CHECKS`.
     checked_methods: for the gradients; empty: one of every loss and estimator.
     seconds: of a measurement.
+    first_wave_s: seconds for the checks and the first compilations.
     rounds: of measurements that take turns.
     num_workers: processes of a loader.
     parallel: processes that compile at the same time.
@@ -57,6 +58,7 @@ class Plan:
   checks: tuple[str, ...]
   checked_methods: tuple[str, ...]
   seconds: float
+  first_wave_s: float
   rounds: int
   num_workers: int
   parallel: int
@@ -232,21 +234,24 @@ def _kill(child: subprocess.Popen, number: signal.Signals = signal.SIGKILL) -> N
 def compile_all(
   run: Run,
   wanted: Sequence[tuple[step_process.Settings, str]],
-  seconds: float,
+  seconds: Sequence[float],
 ) -> list[dict[str, Any]]:
   """Compiles steps into the compilation cache, several at a time.
 
   Args:
     run: whose time it takes.
     wanted: settings and flags of XLA.
-    seconds: that all together may take.
+    seconds: after which each is given up.
 
   Returns:
     What `step.Subject.compile` returned for each, or {'error': why}.
   """
-  end = time.monotonic() + min(seconds, run.left)
+  start = time.monotonic()
 
-  def compile_one(settings: step_process.Settings, flags: str) -> dict[str, Any]:
+  def compile_one(
+    settings: step_process.Settings, flags: str, seconds: float
+  ) -> dict[str, Any]:
+    end = start + min(seconds, run.left)
     settings = dataclasses.replace(settings, on_device=True)
     # Memory that is tried out while compiling is given back, for the others.
     allocator = {} if run.is_cpu else {'XLA_PYTHON_CLIENT_ALLOCATOR': 'platform'}
@@ -261,4 +266,8 @@ def compile_all(
     return compiled
 
   with concurrent.futures.ThreadPoolExecutor(run.result['plan']['parallel']) as pool:
-    return list(pool.map(compile_one, *zip(*wanted, strict=True))) if wanted else []
+    futures = [
+      pool.submit(compile_one, settings, flags, limit)
+      for (settings, flags), limit in zip(wanted, seconds, strict=True)
+    ]
+    return [future.result() for future in futures]

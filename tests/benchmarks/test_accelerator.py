@@ -89,6 +89,7 @@ def _fake(run, monkeypatch):
   monkeypatch.setattr(run, 'start', start)
   monkeypatch.setattr(run, 'program', program)
   monkeypatch.setattr(accelerator.step, 'write_images', lambda *_: None)
+  monkeypatch.setattr(accelerator.step, 'flops_per_image', lambda _: 64e9)
   monkeypatch.setattr(accelerator.importlib.util, 'find_spec', lambda _: True)
   return started
 
