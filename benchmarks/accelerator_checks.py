@@ -157,7 +157,7 @@ def resume(flags: str = '') -> dict:
 
   Returns:
     'differences': names of what is not the same, bit for bit; 'killed_after', the last
-    checkpoint when the run was killed.
+    checkpoint when the run was killed; 'exit_code', other than -9 if it was not.
   """
   variables = {
     'JAX_PLATFORMS': os.environ.get('JAX_PLATFORMS', ''),
@@ -167,7 +167,7 @@ def resume(flags: str = '') -> dict:
     variables['JAX_COMPILATION_CACHE_DIR'] = os.environ['JAX_COMPILATION_CACHE_DIR']
   with tempfile.TemporaryDirectory() as directory:
     reference, workdir = (pathlib.Path(directory) / x for x in ('reference', 'run'))
-    arguments = ('--mode=train', *tiny_runs.TINY)
+    arguments = ('--mode=train', *tiny_runs.LONG)
     undisturbed = tiny_runs.start(reference, *arguments, devices=1, **variables)
     program = tiny_runs.start(workdir, *arguments, devices=1, **variables)
     program.wait_until(lambda: bool(tiny_runs.steps(workdir)))

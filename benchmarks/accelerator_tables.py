@@ -1,5 +1,6 @@
 """The results of `benchmarks.accelerator` as Markdown."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,8 @@ def _resume(name: str, check: dict[str, Any]) -> str:
     if differing
     else 'the same bits as an undisturbed run'
   )
+  if check['exit_code'] != -9:
+    return f'A run{flags} ended with code {check["exit_code"]} before it was killed.'
   return (
     f'Killed after checkpoint {check["killed_after"]} and started again{flags}: ends '
     f'with {ends}.'
@@ -249,7 +252,7 @@ def _facts(facts: dict[str, Any]) -> str:
 
 
 def _median(values: Sequence[float]) -> float | None:
-  return sorted(values)[len(values) // 2] if values else None
+  return statistics.median(values) if values else None
 
 
 def _range(values: Sequence[float]) -> str:

@@ -278,12 +278,13 @@ def _on_device(
     with torch.cuda.stream(copies):  # Does nothing for None.
       put = functools.partial(_put, device=device)
       views = [put(batch[name]).permute(0, 3, 1, 2) for name in ('view1', 'view2')]
-      queue.append((views, put(batch['label']).long()))
+      labels = put(batch['label']).long()
+      queue.append((views, labels, copies and copies.record_event()))
     if len(queue) < prefetch:
       continue
-    views, labels = queue.popleft()
+    views, labels, is_there = queue.popleft()
     if copies:
-      torch.cuda.current_stream().wait_stream(copies)
+      torch.cuda.current_stream().wait_event(is_there)
       for array in (*views, labels):
         array.record_stream(torch.cuda.current_stream())
     yield views, labels
