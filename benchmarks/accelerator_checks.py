@@ -93,7 +93,7 @@ def gradients(path: pathlib.Path, *chosen: str) -> dict:
 
 def _gradient(method: str) -> dict[str, np.ndarray]:
   config = digits.get_config()
-  name, settings = methods.settings(method)
+  name, settings = methods.METHODS[method]
   config.network.encoder_options = {
     'blocks_per_group': (1, 1),
     'channels_per_group': (8, 16),

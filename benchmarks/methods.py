@@ -1,6 +1,5 @@
 """The losses that are measured, by the names that tables give them."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -30,17 +29,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def settings(method: str) -> tuple[str, dict[str, Any]]:
-  """Name and settings of a method's loss."""
-  name, chosen = METHODS[method]
-  known = {field.name for field in dataclasses.fields(losses.LOSSES[name])}
-  if name == 'ssl_hsic' and 'estimator' not in known:
-    if chosen['estimator'] == 'exact':
-      chosen = {'sampler': 'exact'}
-    chosen = {x: chosen[x] for x in chosen if x in known and chosen[x] is not None}
-  return name, chosen
-
-
 def function(method: str):
   """A function (projections, rng, axis_name=None) -> loss.
 
@@ -48,7 +36,7 @@ def function(method: str):
   """
   if method == loss.BASELINE:
     return loss.published
-  name, chosen = settings(method)
+  name, chosen = METHODS[method]
   return functools.partial(_value, losses.create(name, **chosen))
 
 

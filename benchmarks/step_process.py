@@ -159,7 +159,7 @@ def config_of(settings: Settings) -> ml_collections.ConfigDict:
   """The configuration of a measurement."""
   from benchmarks import methods, step
 
-  name, chosen = methods.settings(settings.method)
+  name, chosen = methods.METHODS[settings.method]
   config = step.config_of(
     step.CASES[settings.case],
     pathlib.Path(settings.folder),
