@@ -169,10 +169,13 @@ class Accelerator:
     run, limit = self._run, self._plan.first_wave_s
     end = time.monotonic() + min(limit, run.left)
     if run.with_torch and importlib.util.find_spec('torch'):
-      self._torch = run.start(self._plain('torch', with_loader=True))
+      self._torch = run.start(self._plain('torch'))
     checks = {'golden': self._golden, 'gradients': self._gradients}
     checks |= {name: self._resume for name in CHECKS if 'resume' in name}
-    wanted = [self._plain('jax'), *(self._main(x) for x in self._plan.batch_sizes)]
+    wanted = [
+      self._plain('jax'),
+      *(self._settings(x, self._plan.methods[0]) for x in self._plan.batch_sizes),
+    ]
     run.result['checks'] = {}
     step.flops_per_image(step.CASES[self._plan.case])  # For later; it takes a moment.
     with concurrent.futures.ThreadPoolExecutor(len(CHECKS)) as pool:
@@ -225,35 +228,24 @@ class Accelerator:
 
   # Settings of steps
 
-  def _plain(self, framework: str, *, small: bool = False, with_loader: bool = False):
+  def _plain(self, framework: str, *, small: bool = False) -> Settings:
     """The step that PyTorch has too."""
     plan = self._plan
-    return Settings(
-      case=plan.small_case if small else plan.case,
-      method=BYOL,
-      batch_size=plan.small_batch_size // 4 if small else plan.compare_batch_size,
-      framework=framework,
-      is_plain=True,
-      on_device=not with_loader,
-      folder=str(self._run.scratch),
-      num_workers=plan.num_workers if with_loader else 0,
-      network=plan.network,
+    batch_size = plan.small_batch_size // 4 if small else plan.compare_batch_size
+    case = plan.small_case if small else plan.case
+    return self._settings(
+      batch_size, BYOL, case=case, framework=framework, is_plain=True
     )
 
-  def _main(
-    self, batch_size: int, method: str = '', *, with_loader: bool = False, **settings
-  ) -> Settings:
+  def _settings(self, batch_size: int, method: str, **others) -> Settings:
     plan = self._plan
-    return Settings(
-      case=settings.pop('case', plan.case),
-      method=method or plan.methods[0],
-      batch_size=batch_size,
-      on_device=not with_loader,
-      folder=str(self._run.scratch),
-      num_workers=plan.num_workers if with_loader else 0,
-      network=plan.network,
-      **settings,
-    )
+    shared = {
+      'case': plan.case,
+      'folder': str(self._run.scratch),
+      'num_workers': plan.num_workers,
+      'network': plan.network,
+    }
+    return Settings(method=method, batch_size=batch_size, **(shared | others))
 
   def _compile(
     self, wanted: Sequence[tuple[Settings, str]], seconds: Sequence[float]
@@ -285,7 +277,7 @@ class Accelerator:
   def compare(self, *, small: bool = False) -> None:
     """Rounds of JAX and PyTorch, each with a loader and without."""
     run = self._run
-    ours = run.start(self._plain('jax', small=small, with_loader=True))
+    ours = run.start(self._plain('jax', small=small))
     theirs, self._torch = self._torch, None
     row = {'case': ours.settings.case, 'batch_size': ours.settings.batch_size}
     run.result.setdefault('comparison', []).append(row)
@@ -319,24 +311,25 @@ class Accelerator:
   # The step that matters most, its profile
 
   def main_step(self) -> None:
-    """Measures the largest batch that fits, with a loader and without, and profiles.
+    """Measures and profiles the largest batch that fits, also with a loader.
 
     The baseline of what comes later is at a batch that leaves memory for the processes
     that start meanwhile.
     """
     run = self._run
     for batch_size in self._plan.batch_sizes:
-      is_first = not run.result.get('steps')
-      settings = self._main(batch_size, with_loader=is_first)
+      settings = self._settings(batch_size, self._plan.methods[0])
       if not self._fits(settings):
         why = self._compiled.get(_key(settings), {}).get('error', 'needs more memory')
-        run.skip(f'{_name(settings)}', why)
+        run.skip(_name(settings), why)
         continue
       try:
         with run.start(settings) as process:
-          self._baseline = self._measure(process, with_loader=is_first)
+          is_first = not self._baseline
+          self._baseline = self._measure(process)
           if is_first:
             run.section('profile', 5, lambda p=process: self._profile(p))
+            run.section('loader', 15, lambda p=process: self._with_loader(p))
       except StepError as error:
         run.skip(_name(settings), str(error))
         continue
@@ -345,32 +338,37 @@ class Accelerator:
     if not self._baseline:
       raise StepError('no batch size fits')
 
-  def _measure(
-    self, process: StepProcess, flags_of_xla: str = '', *, with_loader: bool = False
-  ) -> dict[str, Any]:
+  def _measure(self, process: StepProcess, flags_of_xla: str = '') -> dict[str, Any]:
     """Measures a step that was started; adds a row to the table of steps."""
     run, settings = self._run, process.settings
     compiled = process.reply(min(120, run.left))
     compiled |= self._compiled.get(_key(settings, flags_of_xla), {})
+    found = process.run(self._plan.seconds, on_device=True, timeout=min(120, run.left))
     row = {
       'case': settings.case,
       'method': settings.method,
       'batch_size': settings.batch_size,
       **compiled,
+      'on_device': found['images_per_second'],
+      'peak_bytes': found['peak_bytes'],
     }
-    timeout = min(120, run.left)
-    if with_loader:
-      fed = process.run(2 * self._plan.seconds, on_device=False, timeout=timeout)
-      row |= fed | {'with_loader': fed['images_per_second']}
-    held = process.run(self._plan.seconds, on_device=True, timeout=timeout)
-    row |= {'on_device': held['images_per_second'], 'peak_bytes': held['peak_bytes']}
-    row.pop('images_per_second', None)
     row |= self._utilisation(settings, row['on_device'])
     if settings.variant == 'none' and not flags_of_xla:
       run.result.setdefault('steps', []).append(row)
     run.log(json.dumps(row))
     run.write()
     return row
+
+  def _with_loader(self, process: StepProcess) -> None:
+    found = process.run(
+      2 * self._plan.seconds, on_device=False, timeout=min(120, self._run.left)
+    )
+    self._baseline |= {
+      'with_loader': found['images_per_second'],
+      'data_wait_share': found['data_wait_share'],
+      'peak_bytes': found['peak_bytes'],
+    }
+    self._run.log(json.dumps(found))
 
   def _utilisation(
     self, settings: Settings, images_per_second: float
@@ -430,7 +428,7 @@ class Accelerator:
     if not wanted:
       return
     if self._plan.small_case and run.with_torch and importlib.util.find_spec('torch'):
-      self._torch = run.start(self._plain('torch', small=True, with_loader=True))
+      self._torch = run.start(self._plain('torch', small=True))
     plain = [(self._plain('jax', small=True), '')] if self._plan.small_case else []
     to_compile = [(settings, xla) for _, settings, xla in wanted] + plain
     self._compile(to_compile, [min(120, run.left / 2)] * len(to_compile))
@@ -447,15 +445,15 @@ class Accelerator:
     plan, wanted = self._plan, []
     if self._baseline:
       size = self._baseline['batch_size']
-      losses = [('', self._main(size, method), '') for method in plan.methods[1:]]
+      losses = [('', self._settings(size, method), '') for method in plan.methods[1:]]
       variants = [
-        (name, self._main(size, variant=variant), xla)
+        (name, self._settings(size, plan.methods[0], variant=variant), xla)
         for name, (variant, xla) in VARIANTS.items()
         if plan.variants
       ]
       wanted += losses[:1] + variants[:1] + losses[1:3] + variants[1:] + losses[3:]
     small = [
-      ('', self._main(plan.small_batch_size, method, case=plan.small_case), '')
+      ('', self._settings(plan.small_batch_size, method, case=plan.small_case), '')
       for method in plan.small_methods
     ]
     return wanted[:3] + small[:2] + wanted[3:] + small[2:]
@@ -518,7 +516,7 @@ class Accelerator:
 def _key(settings: Settings, flags_of_xla: str = '') -> tuple:
   """What distinguishes compiled programs."""
   shown = dataclasses.asdict(settings)
-  ignored = ('on_device', 'folder', 'num_workers', 'network')
+  ignored = ('folder', 'num_workers', 'network')
   return (
     *(value for name, value in shown.items() if name not in ignored),
     flags_of_xla,
@@ -535,8 +533,8 @@ def _name(settings: Settings, flags_of_xla: str = '') -> str:
 def _take_turn(
   process: StepProcess, row: dict[str, Any], seconds: float, left: float
 ) -> None:
-  """Steps with a loader, then on one batch; adds to the lists of a row."""
-  for name, on_device in (('with_loader', False), ('on_device', True)):
+  """Steps on one batch, then with a loader; adds to the lists of a row."""
+  for name, on_device in (('on_device', True), ('with_loader', False)):
     found = process.run(seconds, on_device=on_device, timeout=min(120, left))
     row[name].append(found['images_per_second'])
     if not on_device:

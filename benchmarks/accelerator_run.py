@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -110,17 +111,27 @@ class Run:
     print(f'{time.monotonic() - self._start:6.1f} s  {text}', flush=True)
 
   def write(self) -> None:
-    """Writes `accelerator.json` and `accelerator.md`, each whole or not at all."""
+    """Writes `accelerator.json`, `.md` and `.log`, each whole or not at all.
+
+    The log holds the end of what every process wrote to standard error.
+    """
     with self._lock:
       self.result['elapsed_s'] = time.monotonic() - self._start
       files = {
         'accelerator.json': json.dumps(self.result, indent=1) + '\n',
         'accelerator.md': accelerator_tables.markdown(self.result),
+        'accelerator.log': self._logs(),
       }
       for name, content in files.items():
         partial = self._output / f'{name}.tmp'
         partial.write_text(content)
         partial.replace(self._output / name)
+
+  def _logs(self, characters: int = 6000) -> str:
+    logs = sorted(self.scratch.glob('*.log'))
+    return '\n'.join(
+      f'== {log.stem}\n{log.read_text(errors="replace")[-characters:]}' for log in logs
+    )
 
   def skip(self, name: str, why: str) -> None:
     """Says that something was not measured."""
@@ -200,7 +211,9 @@ class Run:
     Raises:
       StepError: it has failed, or was killed.
     """
-    errors = self.scratch / f'{abs(hash(arguments))}.log'
+    name = '_'.join(x.rpartition('.')[2][:20] for x in arguments[1:3])
+    number = len(self._children)
+    errors = self.scratch / f'{number}_{re.sub(r"[^a-z_]", "", name)}.log'
     with errors.open('w') as stderr:
       child = subprocess.Popen(
         [sys.executable, *arguments],
@@ -252,7 +265,6 @@ def compile_all(
     settings: step_process.Settings, flags: str, seconds: float
   ) -> dict[str, Any]:
     end = start + min(seconds, run.left)
-    settings = dataclasses.replace(settings, on_device=True)
     # Memory that is tried out while compiling is given back, for the others.
     allocator = {} if run.is_cpu else {'XLA_PYTHON_CLIENT_ALLOCATOR': 'platform'}
     name = f'{settings.case}, {settings.method}, {settings.batch_size} {flags}'

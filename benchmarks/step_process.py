@@ -42,7 +42,6 @@ class Settings:
     framework: 'jax' or 'torch'.
     is_plain: whether augmentation and optimiser are those that the step in PyTorch has:
       none but the crop, and SGD.
-    on_device: whether there is no loader, only a batch that is on the device already.
     variant: in `step_variants.VARIANTS`, a change of the networks.
     folder: where synthetic images are.
     num_workers: processes of the loader.
@@ -55,7 +54,6 @@ class Settings:
   precision: str = 'bfloat16'
   framework: str = 'jax'
   is_plain: bool = False
-  on_device: bool = False
   variant: str = 'none'
   folder: str = '/tmp'
   num_workers: int = 0
@@ -187,7 +185,7 @@ def serve(
     from benchmarks import step
   # The step is traced while the networks are changed.
   with step_variants.VARIANTS[settings.variant]():
-    subject = step.Subject(config_of(settings), settings.on_device)
+    subject = step.Subject(config_of(settings))
     answer(subject.compile())
   for number, line in enumerate(requests):
     if not number:

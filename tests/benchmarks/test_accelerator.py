@@ -139,15 +139,14 @@ def test_what_does_not_fit_into_the_time_is_named(run, monkeypatch, tmp_path):
 
 
 def test_a_step_is_measured_in_a_process(tmp_path):
-  settings = step_process.Settings(
-    'digits', 'byol', batch_size=8, network=_NETWORK, on_device=True
-  )
+  settings = step_process.Settings('digits', 'byol', batch_size=8, network=_NETWORK)
   with accelerator_run.Run(tmp_path, minutes=5) as run:
     run.result['device'] = {'platform': 'cpu'}
     with run.start(settings) as process:
       assert process.reply(120)['device_bytes'] > 0
-      found = process.run(0.1, on_device=True, timeout=60)
-      assert found['images_per_second'] > 0
+      for on_device in (True, False):
+        found = process.run(0.1, on_device=on_device, timeout=60)
+        assert found['images_per_second'] > 0
       process.profile(tmp_path / 'profile', timeout=60)
       process._ask({'nonsense': 0})
       with pytest.raises(step_process.StepError, match='KeyError'):
