@@ -3,11 +3,15 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 WORKDIR ?= runs/digits
+OUTPUT ?= runs/accelerator
 
 # Which Python makes the environment: 3.11 or 3.12.
 SYSTEM_PYTHON ?= python3
 
-.PHONY: pretrain test clean
+# Which Python measures the accelerator; one that has the packages needs no .venv.
+ACCELERATOR_PYTHON ?= $(PYTHON)
+
+.PHONY: pretrain test accelerator clean
 
 # Pre-trains on real images (scikit-learn's digits) and shows what was learned.
 pretrain: $(VENV)/installed
@@ -18,6 +22,10 @@ test: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Checks and measures on the accelerator of this machine, in nine minutes at most.
+accelerator: $(if $(filter $(PYTHON),$(ACCELERATOR_PYTHON)),$(VENV)/installed)
+	$(ACCELERATOR_PYTHON) -m benchmarks.accelerator --output=$(OUTPUT) $(ACCELERATOR_ARGS)
 
 $(VENV)/installed: requirements.txt setup.py
 	$(SYSTEM_PYTHON) -m venv $(VENV)

@@ -27,18 +27,22 @@ import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from absl import app, flags
 
 from benchmarks import loader as loader_benchmark
 from configs.pretrain import cifar10, digits, imagenet, imagenette
 from experiments import pretrain
 from sslhsic import parallel
+from sslhsic.data import loader
 from sslhsic.networks import branches
 
 LOSSES = ('ssl_hsic', 'info_nce', 'byol', 'barlow_twins', 'vicreg')
@@ -107,7 +111,7 @@ def config_of(
   """
   config = case.config.get_config()
   if case.image:
-    config.data.source = f'folder:{_made_up_images(folder, case.image)}'
+    config.data.source = f'folder:{write_images(case, folder)}'
     config.data.train_split = 'train'
     config.evaluation.train_split = config.evaluation.test_split = 'train'
   on_cpu = parallel.devices()[0].platform == 'cpu'
@@ -124,47 +128,159 @@ def config_of(
   return config
 
 
-def _made_up_images(
-  folder: pathlib.Path, shape: tuple[int, int], num_classes: int = 10, count: int = 16
-) -> pathlib.Path:
-  """A folder with JPEG files in folders of classes."""
-  root = folder / 'x'.join(map(str, shape))
+def write_images(
+  case: Case, folder: pathlib.Path, num_classes: int = 10, count: int = 16
+) -> pathlib.Path | None:
+  """Writes a folder with JPEG files in folders of classes, if there is none yet.
+
+  Returns:
+    The folder; None for a case that has images of its own.
+  """
+  if not case.image:
+    return None
+  root = folder / 'x'.join(map(str, case.image))
   for number in range(num_classes):
     of_class = root / str(number)
     if not of_class.exists():
       of_class.mkdir(parents=True)
-      loader_benchmark.write_jpegs(of_class, count, shape)
+      loader_benchmark.write_jpegs(of_class, count, case.image)
   return root
+
+
+class _Input:
+  """The input of an experiment, which can be replaced by one batch on the devices.
+
+  Attributes:
+    on_device: whether every batch is the same random one, which is there already. It is
+      until it is set to false: only then the loader starts.
+  """
+
+  def __init__(
+    self, make_input: Callable[[], loader.DeviceIterator], shape, batch_size
+  ):
+    self._make_input, self._input = make_input, None
+    self._shape = (batch_size, *shape)
+    self.on_device = True
+
+  def __next__(self) -> chex.ArrayTree:
+    if self.on_device:
+      return self._resident
+    if self._input is None:
+      self._input = self._make_input()
+    return next(self._input)
+
+  @functools.cached_property
+  def _resident(self) -> chex.ArrayTree:
+    rng = np.random.default_rng(0)
+    view = lambda: rng.integers(0, 256, self._shape, np.uint8)
+    return parallel.shard(
+      {
+        'view1': view(),
+        'view2': view(),
+        'label': np.zeros(self._shape[0], np.int32),
+        'index': np.arange(self._shape[0], dtype=np.uint32),
+      }
+    )
+
+  @property
+  def wait_s(self) -> float:
+    return self._input.wait_s if self._input else 0.0
+
+  def close(self) -> None:
+    if self._input:
+      self._input.close()
+
+
+class Experiment(pretrain.Pretrain):
+  """Pre-training whose input can be left out."""
+
+  def _build_input(self) -> _Input:
+    shape = loader.image_shape(self._train_source, self._evaluation_crop)
+    return _Input(super()._build_input, shape, self.batch_size)
+
+  @property
+  def input(self) -> _Input:
+    """Where the batches of `step` come from."""
+    return self._input
+
+
+class Subject:
+  """A training step to be measured; the loader starts when it is first needed.
+
+  Args:
+    config: the configuration.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict):
+    self._experiment = Experiment('train', jax.random.key(0), config)
+    self._batch_size = config.training.batch_size
+    self._rng = jax.random.key(1)
+    self._steps = 0
+
+  def compile(self) -> dict:
+    """Compiles the step; returns 'compile_s' and 'device_bytes'."""
+    start = time.perf_counter()
+    compiled = self._experiment.compile(self._rng)
+    return {
+      'compile_s': time.perf_counter() - start,
+      'device_bytes': device_bytes(compiled),
+    }
+
+  def warm_up(self) -> None:
+    """Takes the first steps."""
+    for _ in range(WARM_UP_STEPS):
+      jax.block_until_ready(self._step())
+
+  def run(self, seconds: float, on_device: bool = False) -> dict:
+    """Takes steps for some time, at least one.
+
+    Args:
+      seconds: how long.
+      on_device: whether all of them get one batch that is on the devices already.
+
+    Returns:
+      images_per_second, data_wait_share, peak_bytes (allocated on a device so far, or
+      None where that is not known).
+    """
+    self._experiment.input.on_device = on_device
+    for _ in range(1 if on_device else 3):  # Not measured: workers may have to start.
+      jax.block_until_ready(self._step())
+    start, waited = time.perf_counter(), self._experiment.data_wait_s
+    steps, before = 0, None
+    while not steps or time.perf_counter() - start < seconds:
+      scalars = self._step()
+      jax.block_until_ready(before)  # One step ahead, as the runner is.
+      before, steps = scalars, steps + 1
+    jax.block_until_ready(before)
+    elapsed = time.perf_counter() - start
+    memory = parallel.devices()[0].memory_stats() or {}
+    return {
+      'images_per_second': steps * self._batch_size / elapsed,
+      'data_wait_share': min((self._experiment.data_wait_s - waited) / elapsed, 1.0),
+      'peak_bytes': memory.get('peak_bytes_in_use'),
+    }
+
+  def close(self) -> None:
+    """Stops the loader."""
+    self._experiment.input.close()
+
+  def _step(self) -> dict[str, chex.Array]:
+    self._steps += 1
+    return self._experiment.step(self._steps, self._rng)
 
 
 def measure_step(config: ml_collections.ConfigDict, seconds: float) -> dict:
   """Takes steps for some time, after those that compile and warm up.
 
   Returns:
-    images_per_second, data_wait_share, compile_s, device_bytes.
+    What `Subject.compile` and `Subject.run` return.
   """
-  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
-  rng = jax.random.key(1)
-  start = time.perf_counter()
-  waited = experiment.data_wait_s
-  compiled = experiment.compile(rng)
-  compile_s = time.perf_counter() - start - (experiment.data_wait_s - waited)
-  for step in range(WARM_UP_STEPS):
-    jax.block_until_ready(experiment.step(step, rng))
-  start, waited = time.perf_counter(), experiment.data_wait_s
-  steps, before = 0, None
-  while not steps or time.perf_counter() - start < seconds:
-    scalars = experiment.step(WARM_UP_STEPS + steps, rng)
-    jax.block_until_ready(before)  # One step ahead, as the runner is.
-    before, steps = scalars, steps + 1
-  jax.block_until_ready(before)
-  elapsed = time.perf_counter() - start
-  return {
-    'images_per_second': steps * config.training.batch_size / elapsed,
-    'data_wait_share': min((experiment.data_wait_s - waited) / elapsed, 1.0),
-    'compile_s': compile_s,
-    'device_bytes': device_bytes(compiled),
-  }
+  subject = Subject(config)
+  compiled = subject.compile()
+  subject.warm_up()
+  measured = subject.run(seconds)
+  subject.close()
+  return measured | compiled
 
 
 def device_bytes(compiled: jax.stages.Compiled) -> int | None:
@@ -289,15 +405,20 @@ def _row(
   }
 
 
+def make_plain(config: ml_collections.ConfigDict) -> None:
+  """No augmentation but the crop, and SGD: what the step in PyTorch has."""
+  config.augment.views = ('none', 'none')
+  config.optimizer.name = 'sgd'
+  config.optimizer.base_learning_rate = 1e-3
+
+
 def compare_with_torch(
   name: str, config: ml_collections.ConfigDict, seconds: float
 ) -> list[dict]:
   """The same step in JAX and PyTorch: BYOL, no augmentation but the crop, and SGD."""
   from benchmarks import step_torch  # PyTorch is no dependency of the project.
 
-  config.augment.views = ('none', 'none')
-  config.optimizer.name = 'sgd'
-  config.optimizer.base_learning_rate = 1e-3
+  make_plain(config)
   ours = measure_step(config, seconds)
   theirs = step_torch.measure_step(config, seconds, WARM_UP_STEPS)
   shared = {

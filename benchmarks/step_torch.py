@@ -6,11 +6,14 @@ channels_last, autocast to bfloat16, TF32 for float32, and torch.compile where t
 works. PyTorch is no dependency of the project.
 """
 
+import collections
+import functools
 import sys
 import time
 from collections.abc import Iterator
 
 import ml_collections
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -151,48 +154,102 @@ class Step:
     return loss.detach()
 
 
+class Subject:
+  """As `benchmarks.step.Subject`, in PyTorch."""
+
+  def __init__(self, config: ml_collections.ConfigDict):
+    torch.set_float32_matmul_precision('high')
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    source = sources.create(config.data.source, config.data.train_split)
+    self._stream = loader.two_views(
+      source,
+      batch_size=config.training.batch_size,
+      seed=0,
+      crop=loader.random_crop(config.data.crop_size)
+      if config.data.crop_size
+      else loader.whole_image,
+      num_workers=config.data.num_workers,
+    )
+    self._batch_size = config.training.batch_size
+    size = config.data.crop_size
+    self._shape = (size, size, len(config.data.mean)) if size else (8, 8, 1)
+    self._step = Step(config, source.num_classes)
+    self._on_device = True
+    self._batches = _on_device(self._stream, self._step.device)
+    self._wait_s = 0.0
+    if self._is_cuda:
+      torch.cuda.reset_peak_memory_stats()
+
+  @property
+  def _is_cuda(self) -> bool:
+    return self._step.device == 'cuda'
+
+  def compile(self) -> dict:
+    """Compiles the step, if it can be: 'compile_s', 'is_compiled' and 'version'."""
+    compile_s, is_compiled = _compile(self._step, self._next())
+    return {
+      'compile_s': compile_s,
+      'is_compiled': is_compiled,
+      'version': torch.__version__,
+    }
+
+  def warm_up(self, steps: int = 2) -> None:
+    """Takes the first steps."""
+    for _ in range(steps):
+      self._step(*self._next()).item()
+
+  def run(self, seconds: float, on_device: bool = False) -> dict:
+    """As `benchmarks.step.Subject.run`."""
+    self._on_device = on_device
+    for _ in range(1 if on_device else 3):  # Not measured: workers may have to start.
+      self._step(*self._next()).item()
+    start, waited, steps, before = time.perf_counter(), self._wait_s, 0, None
+    while not steps or time.perf_counter() - start < seconds:
+      loss = self._step(*self._next())
+      if before is not None:
+        before.item()  # One step ahead, as in JAX.
+      before, steps = loss, steps + 1
+    before.item()
+    elapsed = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() if self._is_cuda else None
+    return {
+      'images_per_second': steps * self._batch_size / elapsed,
+      'data_wait_share': min((self._wait_s - waited) / elapsed, 1.0),
+      'peak_bytes': peak,
+    }
+
+  def close(self) -> None:
+    """Stops the loader."""
+    self._stream.close()
+
+  def _next(self) -> tuple:
+    if self._on_device:
+      return self._resident
+    start = time.perf_counter()
+    batch = next(self._batches)
+    self._wait_s += time.perf_counter() - start
+    return batch
+
+  @functools.cached_property
+  def _resident(self) -> tuple:
+    shape = (self._batch_size, *self._shape)
+    view = lambda: torch.randint(0, 256, shape, dtype=torch.uint8)
+    views = [view().to(self._step.device).permute(0, 3, 1, 2) for _ in range(2)]
+    labels = torch.zeros(self._batch_size, dtype=torch.long, device=self._step.device)
+    return views, labels
+
+
 def measure_step(
   config: ml_collections.ConfigDict, seconds: float, warm_up_steps: int
 ) -> dict:
   """As `benchmarks.step.measure_step`; 'is_compiled' says whether it could be."""
-  torch.set_float32_matmul_precision('high')
-  torch.backends.cudnn.allow_tf32 = True
-  torch.backends.cudnn.benchmark = True
-  source = sources.create(config.data.source, config.data.train_split)
-  stream = loader.two_views(
-    source,
-    batch_size=config.training.batch_size,
-    seed=0,
-    crop=loader.random_crop(config.data.crop_size)
-    if config.data.crop_size
-    else loader.whole_image,
-    num_workers=config.data.num_workers,
-  )
-  step = Step(config, source.num_classes)
-  batches = _on_device(stream, step.device)
-  if step.device == 'cuda':
-    torch.cuda.reset_peak_memory_stats()
-  compile_s, is_compiled = _compile(step, next(batches))
-  for _ in range(warm_up_steps):
-    step(*next(batches)).item()
-  start, steps, before = time.perf_counter(), 0, None
-  while not steps or time.perf_counter() - start < seconds:
-    loss = step(*next(batches))
-    if before is not None:
-      before.item()  # One step ahead, as in JAX.
-    before, steps = loss, steps + 1
-  before.item()
-  elapsed = time.perf_counter() - start
-  stream.close()
-  return {
-    'images_per_second': steps * config.training.batch_size / elapsed,
-    'compile_s': compile_s,
-    'is_compiled': is_compiled,
-    'device_bytes': torch.cuda.max_memory_allocated()
-    if step.device == 'cuda'
-    else None,
-    'version': torch.__version__,
-  }
+  subject = Subject(config)
+  compiled = subject.compile()
+  subject.warm_up(warm_up_steps)
+  measured = subject.run(seconds)
+  subject.close()
+  return measured | compiled | {'device_bytes': measured['peak_bytes']}
 
 
 def _compile(step: Step, batch: tuple) -> tuple[float, bool]:
@@ -212,11 +269,31 @@ def _compile(step: Step, batch: tuple) -> tuple[float, bool]:
   return time.perf_counter() - start, is_compiled
 
 
-def _on_device(stream: Iterator[dict], device: str) -> Iterator[tuple]:
-  """Views [n, c, h, w], channels last in memory, and labels."""
+def _on_device(
+  stream: Iterator[dict], device: str, prefetch: int = 2
+) -> Iterator[tuple]:
+  """Views [n, c, h, w], channels last in memory, and labels; copied ahead of time."""
+  copies = torch.cuda.Stream() if device == 'cuda' else None
+  queue = collections.deque()
   for batch in stream:
-    views = [
-      torch.from_numpy(batch[name]).to(device).permute(0, 3, 1, 2)
-      for name in ('view1', 'view2')
-    ]
-    yield views, torch.from_numpy(batch['label']).long().to(device)
+    with torch.cuda.stream(copies):  # Does nothing for None.
+      put = functools.partial(_put, device=device)
+      views = [put(batch[name]).permute(0, 3, 1, 2) for name in ('view1', 'view2')]
+      labels = put(batch['label']).long()
+      queue.append((views, labels, copies and copies.record_event()))
+    if len(queue) < prefetch:
+      continue
+    views, labels, is_there = queue.popleft()
+    if copies:
+      torch.cuda.current_stream().wait_event(is_there)
+      for array in (*views, labels):
+        array.record_stream(torch.cuda.current_stream())
+    yield views, labels
+
+
+def _put(array: np.ndarray, device: str) -> torch.Tensor:
+  """Copies to the device, without waiting for it if that is a GPU."""
+  tensor = torch.from_numpy(array)
+  return (
+    tensor.pin_memory().to(device, non_blocking=True) if device == 'cuda' else tensor
+  )

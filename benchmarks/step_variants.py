@@ -1,0 +1,55 @@
+"""Changes of the networks whose effect on the speed of a step is measured.
+
+They compute the same up to rounding. Each is a context in which the step is traced.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import haiku as hk
+import jax
+
+from sslhsic.networks import mixed_precision, resnet
+
+
+@contextlib.contextmanager
+def recomputed_batch_norm() -> Iterator[None]:
+  """Batch norm is computed again in the backward pass, from what it was given.
+
+  What is kept for the backward pass is then what the convolutions gave, in their type,
+  and not the intermediate results of batch norm in float32.
+  """
+  plain = resnet.batch_norm
+
+  def batch_norm(x: jax.Array, **options) -> jax.Array:
+    if hk.running_init():
+      return plain(x, **options)
+    return hk.remat(functools.partial(plain, **options))(x)
+
+  with mock.patch.object(resnet, 'batch_norm', batch_norm):
+    yield
+
+
+@contextlib.contextmanager
+def low_precision_batch_norm() -> Iterator[None]:
+  """Batch norm computes in the type of the activations, statistics included."""
+  plain = hk.mixed_precision.push_policy
+
+  def push_policy(module, policy):
+    if module is hk.BatchNorm:
+      policy = dataclasses.replace(policy, compute_dtype=policy.output_dtype)
+    return plain(module, policy)
+
+  of_networks = mixed_precision.hk.mixed_precision
+  with mock.patch.object(of_networks, 'push_policy', push_policy):
+    yield
+
+
+VARIANTS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+  'none': contextlib.nullcontext,
+  'batch norm recomputed': recomputed_batch_norm,
+  'batch norm in bfloat16': low_precision_batch_norm,
+}
