@@ -212,8 +212,8 @@ class Run:
       StepError: it has failed, or was killed.
     """
     name = '_'.join(x.rpartition('.')[2][:20] for x in arguments[1:3])
-    number = len(self._children)
-    errors = self.scratch / f'{number}_{re.sub(r"[^a-z_]", "", name)}.log'
+    index = len(self._children)
+    errors = self.scratch / f'{index}_{re.sub(r"[^a-z_]", "", name)}.log'
     with errors.open('w') as stderr:
       child = subprocess.Popen(
         [sys.executable, *arguments],
