@@ -19,8 +19,9 @@ from sslhsic import kernels
 # [M, b, d], or several such arrays that together hold the M views.
 Views = chex.Array | Sequence[chex.Array]
 
-# Entries of the Gram matrix that are computed at once: 16 MiB for each array of them.
-_BLOCK_ENTRIES = 2**22
+# Entries of the Gram matrix that are computed at once, 4 bytes for each array of them.
+# An accelerator is idle between blocks, so its blocks are larger.
+_BLOCK_ENTRIES = {'cpu': 2**22, 'accelerator': 2**24}
 
 
 def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
@@ -211,7 +212,7 @@ def map_rows(
     is_same_image = column_index % batch_size == index % batch_size
     return function(gram, is_same_image, column_index == index)
 
-  rows_at_once = max(1, _BLOCK_ENTRIES // len(column_index))
+  rows_at_once = max(1, _BLOCK_ENTRIES[backend()] // len(column_index))
   results, first_view = [], 0
   for part in parts:
     view = first_view + jnp.arange(len(part))
@@ -273,6 +274,11 @@ def _moments(
   )
   mean_a, mean_b = sum_a / count, sum_b / count
   return mean_a, mean_b, products / count - jnp.outer(mean_a, mean_b)
+
+
+def backend() -> str:
+  """'cpu' or 'accelerator': where programs run that name no device."""
+  return 'cpu' if jax.default_backend() == 'cpu' else 'accelerator'
 
 
 def check_views(views: Views) -> tuple[int, int]:

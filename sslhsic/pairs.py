@@ -34,9 +34,9 @@ import jax.numpy as jnp
 
 from sslhsic import hsic, kernels
 
-# Images that are compared at once, if a pair of blocks has not more: few enough for a
-# CPU's cache, many enough for a GPU.
-_IMAGES_AT_ONCE = 256
+# Images that are compared at once, if a pair of blocks has not more. Few fit into the
+# cache of a CPU; on an accelerator a group takes longer to start than to compute.
+_IMAGES_AT_ONCE = {'cpu': 256, 'accelerator': 8192}
 
 
 class _Sums(NamedTuple):
@@ -166,7 +166,9 @@ def _groups(part: chex.Array, block_size: int) -> chex.Array:
   """Groups of pairs of blocks: [V, b, d] -> [groups, V, pairs, 2, T, d]."""
   num_views, local_batch, dim = part.shape
   num_pairs = local_batch // (2 * block_size)
-  at_once = math.gcd(num_pairs, max(1, _IMAGES_AT_ONCE // (2 * block_size)))
+  at_once = math.gcd(
+    num_pairs, max(1, _IMAGES_AT_ONCE[hsic.backend()] // (2 * block_size))
+  )
   groups = part.reshape(num_views, -1, at_once, 2, block_size, dim)
   return groups.swapaxes(0, 1)
 

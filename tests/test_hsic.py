@@ -237,7 +237,7 @@ def _dense_terms(views, kernel):
 def test_exact_in_blocks_is_exact_with_the_whole_matrix(kernel, num_views, monkeypatch):
   """Values and gradients, where the blocks are few rows and do not divide them."""
   views = _views(num_views, batch_size=6)
-  monkeypatch.setattr(hsic, '_BLOCK_ENTRIES', 5 * num_views * 6)
+  monkeypatch.setitem(hsic._BLOCK_ENTRIES, 'cpu', 5 * num_views * 6)
 
   def measure(terms, views):
     value, pullback = jax.vjp(lambda views: terms(views, kernel), views)
@@ -267,7 +267,7 @@ def test_exact_of_parts_has_the_same_value_and_the_gradient_of_each():
 
 
 def test_exact_needs_a_fraction_of_the_memory_of_the_matrix(monkeypatch):
-  monkeypatch.setattr(hsic, '_BLOCK_ENTRIES', 2**16)
+  monkeypatch.setitem(hsic._BLOCK_ENTRIES, 'cpu', 2**16)
   views = jax.ShapeDtypeStruct([2, 1024, 4], jnp.float32)
   total = lambda views: sum(hsic.exact(views, kernels.InverseMultiquadric()))
   compiled = jax.jit(jax.grad(total)).lower(views).compile()

@@ -205,7 +205,7 @@ def test_groups_of_blocks_do_not_change_the_result(monkeypatch):
   views = _views(batch_size=32)
   grad_fn = jax.value_and_grad(lambda views: sum(_terms(views, KERNELS[0], 2)))
   whole = jax.jit(grad_fn)(views)
-  monkeypatch.setattr(pairs, '_IMAGES_AT_ONCE', 8)
+  monkeypatch.setitem(pairs._IMAGES_AT_ONCE, 'cpu', 8)
   in_groups = jax.jit(lambda views: grad_fn(views))(views)
   np.testing.assert_allclose(in_groups[0], whole[0], rtol=1e-6)
   np.testing.assert_allclose(in_groups[1], whole[1], rtol=1e-4, atol=1e-7)
