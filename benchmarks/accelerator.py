@@ -397,9 +397,9 @@ class Accelerator:
     """Measures every loss at every batch size."""
     run, plan = self._run, self._plan
     rows = []
-    run.result['loss'] = {'rows': rows}
 
     def add(line: str) -> None:
+      run.result['loss'] = {'rows': rows}
       row = json.loads(line)
       if self._baseline and 'milliseconds' in row:
         step_ms = 1e3 * row['batch_size'] / self._baseline['on_device']
@@ -415,7 +415,7 @@ class Accelerator:
       f'--rounds={plan.rounds}',
       f'--round_seconds={plan.seconds / 100}',
       f'--threads={plan.parallel}',
-      seconds=min(100, run.left),
+      seconds=min(150, run.left),
       each_line=add,
     )
 

@@ -53,16 +53,17 @@ def measure(
     'method', 'batch_size' and 'milliseconds', 'from', 'to', 'temporary_bytes', or
     'error'.
   """
-  keys = [(size, method) for size in sorted(batch_sizes) for method in METHODS]
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    compiled = {key: pool.submit(_compile, *key, dim) for key in keys}
-    concurrent.futures.wait(compiled.values())
   for size in sorted(batch_sizes):
+    # A size is measured before the next one is compiled: a run that ends early has it.
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+      compiled = {
+        method: pool.submit(_compile, size, method, dim) for method in METHODS
+      }
     views = loss.unit_features(size, dim)
     for method in METHODS:
       row = {'method': method, 'batch_size': size}
       try:
-        function = compiled[size, method].result()
+        function = compiled[method].result()
         yield row | _time(function, views, rounds, seconds)
       except Exception as error:
         yield row | {'error': ' '.join(str(error).split())[:120]}

@@ -24,6 +24,7 @@ With q(x, y) = a·⟨x − z̄, y − z̄⟩ + r(x, y), of which only r has a me
 derives this, and says what is unbiased.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -127,9 +128,9 @@ def estimate(
   centre = _global_sum(total, axis_name) / (num_views * batch_size)
   tangent = _tangent(kernel, centre)
 
-  # The blocks come in groups, one after another; what a group needs for its backward
-  # pass is computed again, so that memory is that of the features.
-  @jax.checkpoint
+  # The blocks come in groups, one after another. For the backward pass only the inner
+  # products are kept, so that memory is that of the features.
+  @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable)
   def of_group(group):
     return _sums(group, kernel, tangent, batch_size, extra)
 
