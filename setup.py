@@ -22,9 +22,8 @@ setuptools.setup(
   long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
-  packages=setuptools.find_namespace_packages(
-    include=['sslhsic*', 'experiments*', 'configs*', 'benchmarks*']
-  ),
+  # Programs and configurations are run from a checkout.
+  packages=setuptools.find_namespace_packages(include=['sslhsic*']),
   python_requires='>=3.11,<3.13',
   install_requires=[
     'absl-py>=2.1',

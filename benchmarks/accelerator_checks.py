@@ -11,6 +11,7 @@ line that each prints is JSON.
 """
 
 import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ import numpy as np
 from benchmarks import faults, methods, step, tiny_runs
 from configs.pretrain import digits
 from sslhsic import fourier, hsic, parallel
+from sslhsic.pretraining import step as step_lib
 from sslhsic.training import checkpoint
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / (
@@ -104,12 +106,13 @@ def _gradient(method: str) -> dict[str, np.ndarray]:
   config.loss[name].update(settings)
   experiment = step.Experiment('train', jax.random.key(0), config)
   batch = next(experiment.input)
-  computed = parallel.pmap(experiment.gradients, in_axes=(0, 0, None, None))(
+  gradients = functools.partial(step_lib.gradients, experiment.training)
+  computed = parallel.pmap(gradients, in_axes=(0, 0, None, None))(
     experiment.state, batch, jax.random.key(1), jax.random.key(2)
   )
-  (by_params, _), _, _, scalars = parallel.first(computed)
-  flat = checkpoint.flatten(jax.tree.map(np.asarray, by_params))
-  return {'loss': np.asarray(scalars['loss'])} | {
+  found = parallel.first(computed)
+  flat = checkpoint.flatten(jax.tree.map(np.asarray, found.params))
+  return {'loss': np.asarray(found.scalars['loss'])} | {
     f'gradient/{name}': value for name, value in flat.items()
   }
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from benchmarks.tiny_runs import (
+  BATCH_SIZE,
   LONG,
   TINY,
   Program,
@@ -39,16 +40,18 @@ from benchmarks.tiny_runs import (
 _POISONED = """
 import jax.numpy as jnp
 from experiments import pretrain
+from sslhsic.pretraining import step
 from sslhsic.training import runner
 
-class Poisoned(pretrain.Pretrain):
-  def _augment(self, seed_key, batch):
-    is_bad = batch['index'] // self.batch_size == POISONED_STEP - 1
-    is_bad = is_bad[:, None, None, None]
-    views = super()._augment(seed_key, batch)
-    return [jnp.where(is_bad, jnp.nan, view) for view in views]
+plain = step.augment_views
 
-runner.main(Poisoned)
+def poisoned(training, seed_key, batch):
+  is_bad = batch['index'] // BATCH_SIZE == POISONED_STEP - 1
+  is_bad = is_bad[:, None, None, None]
+  return [jnp.where(is_bad, jnp.nan, view) for view in plain(training, seed_key, batch)]
+
+step.augment_views = poisoned
+runner.main(pretrain.Pretrain)
 """
 
 
@@ -264,7 +267,7 @@ def poisoned_batch(
 ) -> dict:
   """Puts NaN into the images of one step."""
   workdir = directory / 'poisoned'
-  program = ('-c', f'POISONED_STEP = {step}\n{_POISONED}')
+  program = ('-c', f'POISONED_STEP = {step}\nBATCH_SIZE = {BATCH_SIZE}\n{_POISONED}')
   poisoned = start(workdir, '--mode=train', *LONG, program=program)
   line = poisoned.finish(code=1).err.strip().splitlines()[-1]
   batch = json.loads((workdir / 'bad_batch.json').read_text())

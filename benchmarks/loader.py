@@ -64,11 +64,11 @@ def bare_loop(source: sources.Source) -> Iterator[int]:
 
 def loader_batches(source: sources.Source, num_workers: int) -> Iterator[int]:
   """The loader's batches; gives how many images were in each."""
-  stream = loader.two_views(
+  stream = loader.views(
     source,
     batch_size=BATCH_SIZE,
     seed=0,
-    crop=loader.random_crop(SIZE),
+    crops=(loader.random_crop(SIZE),) * 2,
     num_workers=num_workers,
   )
   try:

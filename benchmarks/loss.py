@@ -95,7 +95,7 @@ def _ours(name, **settings):
   loss = losses.create(name, **settings)
 
   def value(projections, rng, axis_name=None):
-    params = loss.init(rng)
+    params = loss.init(rng, projections.online.shape[-1])
     return loss(params, rng, projections, axis_name)[0]
 
   return value
@@ -193,17 +193,21 @@ def clustered_features(
   return losses.l2_normalize(of_image[None] + 0.13**0.5 * of_view)
 
 
+def _two_and_two(views: chex.Array) -> tuple[chex.Array, chex.Array]:
+  """Features of the online and of the target network, arrays of their own."""
+  return jnp.array(views[:2]), jnp.array(views[2:])
+
+
 FEATURES = {'random': unit_features, 'clustered': clustered_features}
 
 
 def value_and_gradient(method, axis_name=None):
-  """A function (views, rng) -> (loss, its gradient by the online features)."""
+  """A function (online, target, rng) -> (loss, its gradient by the online features)."""
 
   def of_online(online, target, rng):
     return method(losses.Projections(online, target), rng, axis_name)
 
-  grad_fn = jax.value_and_grad(of_online)
-  return lambda views, rng: grad_fn(views[:2], views[2:], rng)
+  return jax.value_and_grad(of_online)
 
 
 # Time and memory.
@@ -220,10 +224,10 @@ def time_and_memory(
   Returns:
     batch size -> method -> 'seconds', 'temporary_bytes'.
   """
-  inputs = {size: unit_features(size, dim) for size in batch_sizes}
+  inputs = {size: _two_and_two(unit_features(size, dim)) for size in batch_sizes}
   compiled = {
     (size, name): jax.jit(value_and_gradient(method))
-    .lower(views, jax.random.key(0))
+    .lower(*views, jax.random.key(0))
     .compile()
     for size, views in inputs.items()
     for name, method in METHODS.items()
@@ -233,7 +237,7 @@ def time_and_memory(
   for step in range(rounds):
     for (size, name), function in compiled.items():
       start = time.perf_counter()
-      jax.block_until_ready(function(inputs[size], jax.random.key(step)))
+      jax.block_until_ready(function(*inputs[size], jax.random.key(step)))
       elapsed = time.perf_counter() - start
       seconds[size, name] = min(seconds[size, name], elapsed)
   return {
@@ -331,18 +335,18 @@ def cost_per_device(batch_size: int, dim: int = 256) -> dict:
   FLOPs are counted by `flops`; bytes are the sizes of what the collectives of the
   compiled program (all-reduce, all-gather and so on) return.
   """
-  views = unit_features(batch_size, dim)
+  views = _two_and_two(unit_features(batch_size, dim))
   result = {name: {} for name in METHODS}
   for name, method in METHODS.items():
     for count in DEVICE_COUNTS:
-      spread = views.reshape(4, count, -1, dim).swapaxes(0, 1)
+      spread = [x.reshape(2, count, -1, dim).swapaxes(0, 1) for x in views]
       mapped = jax.pmap(
         value_and_gradient(method, 'i'),
         axis_name='i',
-        in_axes=(0, None),
+        in_axes=(0, 0, None),
         devices=jax.devices()[:count],
       )
-      arguments = spread, jax.random.key(0)
+      arguments = *spread, jax.random.key(0)
       program = mapped.lower(*arguments).compile().as_text()
       result[name][count] = {
         'flops': flops(jax.make_jaxpr(mapped)(*arguments).jaxpr),

@@ -46,4 +46,6 @@ def _value(
   rng: chex.PRNGKey,
   axis_name: str | None = None,
 ) -> chex.Array:
-  return objective(objective.init(rng), rng, projections, axis_name)[0]
+  return objective(
+    objective.init(rng, projections.online.shape[-1]), rng, projections, axis_name
+  )[0]

@@ -43,7 +43,7 @@ from configs.pretrain import cifar10, digits, imagenet, imagenette
 from experiments import pretrain
 from sslhsic import parallel
 from sslhsic.data import loader
-from sslhsic.networks import branches
+from sslhsic.pretraining import evaluation, model
 
 LOSSES = ('ssl_hsic', 'info_nce', 'byol', 'barlow_twins', 'vicreg')
 PRECISIONS = ('float32', 'bfloat16')
@@ -194,14 +194,15 @@ class _Input:
 class Experiment(pretrain.Pretrain):
   """Pre-training whose input can be left out."""
 
-  def _build_input(self) -> _Input:
-    shape = loader.image_shape(self._train_source, self._evaluation_crop)
-    return _Input(super()._build_input, shape, self.batch_size)
+  def __init__(self, mode: str, init_rng: chex.PRNGKey, config):
+    """As of `Pretrain`; the views have the size of images in evaluations."""
+    self._crop = evaluation.centre_crop(config.data.crop_size)
+    super().__init__(mode, init_rng, config)
 
-  @property
-  def input(self) -> _Input:
-    """Where the batches of `step` come from."""
-    return self._input
+  def make_input(self) -> _Input:
+    """The input, or a batch in its place."""
+    shape = loader.image_shape(self.source, self._crop)
+    return _Input(super().make_input, shape, self.batch_size)
 
 
 class Subject:
@@ -300,17 +301,17 @@ def device_bytes(compiled: jax.stages.Compiled) -> int | None:
 def flops_per_image(case: Case) -> float:
   """Of the networks in a training step, as the top of this file says."""
   config = case.config.get_config()
-  shared = {
-    'encoder': config.network.encoder,
-    'encoder_options': config.network.encoder_options,
-    'head': config.network.head,
-  }
-  online = branches.online(**shared, with_predictor=True, num_classes=0)
-  target = branches.target(**shared)
+  networks = model.create(
+    encoder=config.network.encoder,
+    encoder_options=config.network.encoder_options,
+    head=config.network.head,
+    with_target=True,
+    num_classes=0,
+  )
   side, channels = config.data.crop_size or 8, len(config.data.mean)
   images = jax.ShapeDtypeStruct((4, side, side, channels), jnp.float32)
   online_flops, target_flops = (
-    _forward_flops(network, images) / images.shape[0] for network in (online, target)
+    _forward_flops(network, images) / images.shape[0] for network in networks
   )
   return 2 * (3 * online_flops + target_flops)
 
@@ -407,7 +408,7 @@ def _row(
 
 def make_plain(config: ml_collections.ConfigDict) -> None:
   """No augmentation but the crop, and SGD: what the step in PyTorch has."""
-  config.augment.views = ('none', 'none')
+  config.augment.views = ({'policy': 'none'},) * 2
   config.optimizer.name = 'sgd'
   config.optimizer.base_learning_rate = 1e-3
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from sslhsic.data import loader, sources
 from sslhsic.networks import resnet
+from sslhsic.pretraining import views as views_lib
 
 
 class Block(nn.Module):
@@ -162,13 +163,12 @@ class Subject:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     source = sources.create(config.data.source, config.data.train_split)
-    self._stream = loader.two_views(
+    of_views = views_lib.parse(config.augment.views)
+    self._stream = loader.views(
       source,
       batch_size=config.training.batch_size,
       seed=0,
-      crop=loader.random_crop(config.data.crop_size)
-      if config.data.crop_size
-      else loader.whole_image,
+      crops=[view.crop(config.data.crop_size) for view in of_views],
       num_workers=config.data.num_workers,
     )
     self._batch_size = config.training.batch_size

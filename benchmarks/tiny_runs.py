@@ -19,10 +19,11 @@ from sslhsic.training import checkpoint, writers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
+BATCH_SIZE = 32
 # A run of 20 steps of a small network, a checkpoint every 4.
 TINY = (
   '--config.data.train_split=train[:320]',
-  '--config.training.batch_size=32',
+  f'--config.training.batch_size={BATCH_SIZE}',
   '--config.loss.ssl_hsic.block_size=4',  # For four devices.
   '--config.training.epochs=2',
   '--config.training.warmup_epochs=0',

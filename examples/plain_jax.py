@@ -81,7 +81,10 @@ def make_step(devices):
 def main(num_steps: int = 300, seed: int = 0, devices=None) -> digits.Result:
   """Trains, by default on all devices."""
   network_rng, loss_rng, step_rng = jax.random.split(jax.random.key(seed), 3)
-  trained = {'network': init_network(network_rng), 'loss': LOSS.init(loss_rng)}
+  trained = {
+    'network': init_network(network_rng),
+    'loss': LOSS.init(loss_rng, SIZES[-1]),
+  }
   opt_state, step = OPTIMIZER.init(trained), make_step(devices or jax.devices())
   score = lambda: digits.knn_accuracy(functools.partial(embed, trained['network']))
   before, history = score(), []

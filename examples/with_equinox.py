@@ -65,7 +65,7 @@ def step(trained, opt_state, rng, images):
 def main(num_steps: int = 300, seed: int = 0) -> digits.Result:
   """Trains the network."""
   network_rng, loss_rng, step_rng = jax.random.split(jax.random.key(seed), 3)
-  trained = Network(network_rng), LOSS.init(loss_rng)
+  trained = Network(network_rng), LOSS.init(loss_rng, 64)
   opt_state = optimizer().init(eqx.filter(trained, eqx.is_inexact_array))
   score = lambda: digits.knn_accuracy(jax.vmap(trained[0].embed))
   before, history = score(), []

@@ -38,7 +38,8 @@ class Objective(nnx.Module):
 
   def __init__(self, rngs: nnx.Rngs):
     self.loss = losses.create('ssl_hsic', gamma=0.5)
-    self.params = nnx.data(jax.tree.map(nnx.Param, self.loss.init(rngs.params())))
+    params = self.loss.init(rngs.params(), 64)
+    self.params = nnx.data(jax.tree.map(nnx.Param, params))
 
   def __call__(self, rng: jax.Array, projections: losses.Projections) -> jax.Array:
     """The loss alone, without its terms."""

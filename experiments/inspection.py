@@ -10,6 +10,7 @@ import numpy as np
 from experiments import shared
 from sslhsic import augment
 from sslhsic.data import loader, sources
+from sslhsic.pretraining import views as views_lib
 from sslhsic.report import geometry, page, runs, sheets, svg
 from sslhsic.training import pretrained
 from sslhsic.weights import settings as settings_lib
@@ -106,30 +107,45 @@ def _encoder_config(
 
 
 def view_sheet(config: dict[str, Any]) -> str:
-  """Both views of some training images, as the network has seen them."""
+  """All views of some training images, as the network has seen them."""
   data = config['data']
   source = sources.create(data['source'], data['train_split'])
-  size = data['crop_size']
-  batches = loader.two_views(
+  views = views_lib.parse(config['augment']['views'])
+  batches = loader.views(
     source,
     batch_size=_NUM_AUGMENTED,
     seed=config['seed'],
-    crop=loader.random_crop(size) if size else loader.whole_image,
+    crops=[view.crop(data['crop_size']) for view in views],
     num_workers=0,
     max_bad_fraction=data['max_bad_fraction'],
   )
   batch = next(iter(batches))
   rows = []
-  for view, name in enumerate(config['augment']['views']):
-    policy = augment.create(
-      name, mean=data['mean'], std=data['std'], **config['augment']['options']
-    )
+  policies = views_lib.policies(
+    views, mean=data['mean'], std=data['std'], **config['augment']['options']
+  )
+  for view, policy in enumerate(policies):
     keys = augment.keys(jax.random.key(config['seed']), batch['index'], view)
     normalised = jax.jit(policy)(keys, batch[f'view{view + 1}'])
     images = np.asarray(normalised) * data['std'] + data['mean']
     rows.append(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8))
-  caption = 'View 1 above view 2 of the same image: the first batch of the training.'
-  return page.picture(sheets.sheet(rows), caption)
+  caption = (
+    'The views of an image one above the other: the first batch of the training.'
+  )
+  return page.picture(sheets.sheet(_padded(rows)), caption)
+
+
+def _padded(rows: list[np.ndarray]) -> list[np.ndarray]:
+  """Images [n, H, W, C] of one size, the largest, with white where there is none."""
+  height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
+  return [
+    np.pad(
+      row,
+      ((0, 0), (0, height - row.shape[1]), (0, width - row.shape[2]), (0, 0)),
+      constant_values=255,
+    )
+    for row in rows
+  ]
 
 
 # Embeddings

@@ -218,7 +218,7 @@ def test_gradient_noise_is_a_fraction_of_the_noise_of_features():
   def gradient(loss, views, rng):
     def total(views):
       projections = losses.Projections(losses.l2_normalize(views))
-      return loss(loss.init(rng), rng, projections)[0]
+      return loss(loss.init(rng, 64), rng, projections)[0]
 
     return jax.grad(total)(views)
 

@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {
-    'views': ('digits', 'digits'),  # Policies of view 1 and view 2.
+    'views': ({'policy': 'digits'}, {'policy': 'digits'}),
     'options': {},
   }
   config.network = {
@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
       'kernel': 'inverse_multiquadric',
       'regularizer': 'root_hsic_zz',
     },
-    'info_nce': {'temperature': 0.1},
+    'info_nce': {'temperature': 0.1, 'queue_size': 0},
     'byol': {},
     'barlow_twins': {'redundancy_weight': 5e-3},
     'vicreg': {

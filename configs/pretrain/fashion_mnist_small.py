@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     'num_workers': 0,  # Processes; 0: a thread.
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
-  config.augment.views = ('gray', 'gray')  # Policies of view 1 and view 2.
+  config.augment.views = ({'policy': 'gray'}, {'policy': 'gray'})
   config.network = {
     'encoder': 'resnet18',
     'encoder_options': {

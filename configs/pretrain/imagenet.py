@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {
-    'views': ('byol_view1', 'byol_view2'),
+    'views': ({'policy': 'byol_view1'}, {'policy': 'byol_view2'}),
     'options': {},
   }
   config.network = {
@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
       'kernel': 'inverse_multiquadric',
       'regularizer': 'root_hsic_zz',
     },
-    'info_nce': {'temperature': 0.1},
+    'info_nce': {'temperature': 0.1, 'queue_size': 0},
     'byol': {},
     'barlow_twins': {'redundancy_weight': 5e-3},
     'vicreg': {

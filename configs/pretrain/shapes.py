@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {
-    'views': ('byol_view1', 'byol_view2'),  # Policies of view 1 and view 2.
+    'views': ({'policy': 'byol_view1'}, {'policy': 'byol_view2'}),
     'options': {},
   }
   config.network = {

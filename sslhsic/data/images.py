@@ -102,15 +102,24 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def random_resized_crop(
-  rng: np.random.Generator, image: np.ndarray, size: int
+  rng: np.random.Generator,
+  image: np.ndarray,
+  size: int,
+  area: tuple[float, float] = (0.08, 1.0),
 ) -> np.ndarray:
   """The random crop of BYOL, resized (bicubic) to [size, size, C].
 
-  Area ~ U(0.08, 1) of the image, log of the aspect ratio ~ U(log 3/4, log 4/3); one
-  try, each side clipped to the image; position uniform.
+  Log of the aspect ratio ~ U(log 3/4, log 4/3); one try, each side clipped to the
+  image; position uniform.
+
+  Args:
+    rng: draws the crop.
+    image: [H, W, C].
+    size: pixels.
+    area: the area is uniform between these shares of the image.
   """
   height, width, _ = image.shape
-  area = rng.uniform(0.08, 1) * height * width
+  area = rng.uniform(*area) * height * width
   aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
   crop_width = min(max(round(math.sqrt(area * aspect)), 1), width)
   crop_height = min(max(round(math.sqrt(area / aspect)), 1), height)

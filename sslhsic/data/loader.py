@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import chex
 import grain
@@ -40,9 +40,9 @@ def whole_image(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
   return image
 
 
-def random_crop(size: int) -> Crop:
-  """`images.random_resized_crop` to a size."""
-  return functools.partial(images.random_resized_crop, size=size)
+def random_crop(size: int, area: tuple[float, float] = (0.08, 1.0)) -> Crop:
+  """`images.random_resized_crop` to a size, of a share of the image in this range."""
+  return functools.partial(images.random_resized_crop, size=size, area=area)
 
 
 def centre_crop(size: int) -> Crop:
@@ -72,14 +72,16 @@ def image_shape(source: sources.Source, crop: Crop) -> tuple[int, int, int]:
   return crop(np.random.default_rng(0), example['image']).shape
 
 
-def two_views(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+def views(
+  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings
 ) -> 'Stream':
-  """The endless stream of two random views of every image, for pre-training.
+  """The endless stream of random views of every image, for pre-training.
 
-  Batches hold 'view1' and 'view2' [b, H, W, C]; see `Stream`, also for the settings.
+  An image is decoded once for all of its views. Batches hold 'view1', 'view2', …
+  [b, H, W, C], one for each crop; see `Stream`, also for the settings.
   """
-  return Stream(source, make=reading.Crops({'view1': crop, 'view2': crop}), **settings)
+  named = {f'view{number}': crop for number, crop in enumerate(crops, 1)}
+  return Stream(source, make=reading.Crops(named), **settings)
 
 
 def one_view(

@@ -2,15 +2,16 @@
 
 A loss is an object with
 
-  init(rng) -> params
+  init(rng, dim) -> params
   __call__(params, rng, projections, axis_name=None) -> (loss, metrics)
 
-see `loss.Loss` for the whole contract. Adding one is a file and an entry in `LOSSES`.
+see `Loss` for the whole contract. Adding one is a file and an entry in `LOSSES`.
 """
 
 from sslhsic.losses.barlow_twins import BarlowTwins
 from sslhsic.losses.byol import BYOL
 from sslhsic.losses.info_nce import InfoNCE
+from sslhsic.losses.loss import Loss
 from sslhsic.losses.projections import Projections, l2_normalize
 from sslhsic.losses.ssl_hsic import SSLHSIC
 from sslhsic.losses.vicreg import VICReg
@@ -21,6 +22,7 @@ __all__ = [
   'SSLHSIC',
   'BarlowTwins',
   'InfoNCE',
+  'Loss',
   'Projections',
   'VICReg',
   'create',

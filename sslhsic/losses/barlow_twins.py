@@ -21,8 +21,8 @@ class BarlowTwins(loss_lib.Loss):
 
   Cⱼₖ = Σᵢ ẑᵢⱼ ẑ'ᵢₖ / B with every dimension of ẑ and ẑ' standardised over the global
   batch (https://arxiv.org/abs/2103.03230, equations 1 and 2). The features are not
-  normalised before. With a target network, z is a prediction and z' the target's
-  projection of the other view, and the loss is the mean over both views.
+  normalised before. The loss is the mean over all pairs of views. With a target
+  network, z is a prediction of a view and z' the target's projection of another one.
 
   Attributes:
     redundancy_weight: λ.
@@ -38,9 +38,10 @@ class BarlowTwins(loss_lib.Loss):
     rng: chex.PRNGKey,
     projections: projections_lib.Projections,
     axis_name: str | None = None,
+    state: chex.ArrayTree = (),
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """The loss of the global batch, see `Loss`."""
-    del params, rng
+    del params, rng, state
     projections_lib.check(projections)
     terms = [self._terms(x, y, axis_name) for x, y in projections.pairs]
     metrics = jax.tree.map(lambda *values: sum(values) / len(values), *terms)

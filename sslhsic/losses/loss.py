@@ -22,10 +22,36 @@ class Loss:
   unit_norm: ClassVar[bool] = True
   needs_target: ClassVar[bool] = False
 
-  def init(self, rng: chex.PRNGKey) -> chex.ArrayTree:
-    """What the loss learns, at the start; mostly nothing."""
-    del rng
+  def init(self, rng: chex.PRNGKey, dim: int) -> chex.ArrayTree:
+    """Initial parameters of the loss, often empty.
+
+    Args:
+      rng: a JAX key.
+      dim: d, dimension of the features.
+    """
+    del rng, dim
     return ()
+
+  def init_state(self, rng: chex.PRNGKey, dim: int) -> chex.ArrayTree:
+    """Initial state that has no gradient, often empty; arguments as for `init`."""
+    del rng, dim
+    return ()
+
+  def next_state(
+    self, state: chex.ArrayTree, projections: Projections, axis_name: str | None = None
+  ) -> chex.ArrayTree:
+    """State after a batch.
+
+    Args:
+      state: before it.
+      projections: features of this device's images, as `__call__` has seen them.
+      axis_name: the mapped axis over which the batch is spread, if it is.
+
+    Returns:
+      The state, the same on every device.
+    """
+    del projections, axis_name
+    return state
 
   def kernel_of(self, params: chex.ArrayTree) -> kernels.Kernel:
     """The kernel in which `evaluation.dependence` looks at this loss's features."""
@@ -38,14 +64,16 @@ class Loss:
     rng: chex.PRNGKey,
     projections: Projections,
     axis_name: str | None = None,
+    state: chex.ArrayTree = (),
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """The loss of the global batch.
 
     Args:
-      params: what the loss has learnt.
+      params: parameters of the loss.
       rng: a JAX key, the same on every device.
-      projections: features of this device's images, [2, b, d] each.
+      projections: features of this device's images.
       axis_name: the mapped axis over which the batch is spread, if it is.
+      state: state of the loss, for losses that have one.
 
     Returns:
       The loss, a float32 scalar, and its terms; the same on every device.

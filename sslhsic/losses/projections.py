@@ -1,4 +1,4 @@
-"""What every loss sees: the features of two views on this device."""
+"""What every loss sees: the features of the views on this device."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,15 @@ import jax.numpy as jnp
 
 
 class Projections(NamedTuple):
-  """Features of this device's b images, views 1 and 2.
+  """Features of this device's b images, V views each.
 
-  They have unit norm, but for the losses whose `unit_norm` is false.
+  They have unit norm, unless the loss sets `unit_norm` to false.
 
   Attributes:
-    online: [2, b, d]. With a target network: predictions of the online network;
+    online: [V, b, d]. With a target network: predictions of the online network;
       without: its projections.
-    target: [2, b, d] projections of the target network, without gradient, or None.
+    target: [G, b, d] projections of the target network, of the first G views, without
+      gradient; or None.
   """
 
   online: chex.Array
@@ -28,23 +29,32 @@ class Projections(NamedTuple):
 
   @property
   def views(self) -> chex.Array:
-    """All features of each image, [M, b, d]: M is 4 with a target network, else 2."""
+    """All features of each image, [M, b, d] with M = V + G."""
     if self.target is None:
       return self.online
     return jnp.concatenate([self.online, self.target])
 
   @property
   def pairs(self) -> list[tuple[chex.Array, chex.Array]]:
-    """What is compared, in float32: [b, d] of a view and [b, d] of the other one.
+    """Features that are compared, in float32: [b, d] of one view and of another one.
 
-    With a target network each online view with the target of the other; without, the
-    two views, once.
+    With a target network each online view with the target of each other view; without,
+    each two views once.
     """
     online = self.online.astype(jnp.float32)
+    others = online if self.target is None else self.target.astype(jnp.float32)
+    return [(online[v], others[w]) for v, w in self.pair_numbers]
+
+  @property
+  def pair_numbers(self) -> list[tuple[int, int]]:
+    """The numbers of the views of `pairs`."""
     if self.target is None:
-      return [(online[0], online[1])]
-    target = self.target.astype(jnp.float32)
-    return [(online[0], target[1]), (online[1], target[0])]
+      return [
+        (v, w) for v in range(len(self.online)) for w in range(v + 1, len(self.online))
+      ]
+    return [
+      (v, w) for v in range(len(self.online)) for w in range(len(self.target)) if v != w
+    ]
 
 
 def l2_normalize(x: chex.Array, eps: float = 1e-12) -> chex.Array:
@@ -58,8 +68,12 @@ def check(projections: Projections) -> None:
   """Checks shapes at the door of a loss.
 
   Raises:
-    AssertionError: `online` is not [2, b, d], or `target` of another shape.
+    AssertionError: `online` is not [V, b, d] with V of 2 or more, or `target` not
+      [G, b, d] with G from 1 to V.
   """
-  chex.assert_shape(projections.online, (2, None, None))
+  chex.assert_rank(projections.online, 3)
+  num_views = len(projections.online)
+  chex.assert_scalar_in(num_views, 2, 1000)
   if projections.target is not None:
-    chex.assert_equal_shape([projections.online, projections.target])
+    chex.assert_equal_shape_suffix([projections.online, projections.target], 2)
+    chex.assert_scalar_in(len(projections.target), 1, num_views)

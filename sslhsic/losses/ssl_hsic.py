@@ -49,9 +49,10 @@ _ESTIMATOR_SETTINGS = {
 class SSLHSIC(loss_lib.Loss):
   """−HSIC(Z,Y) + γ·√HSIC(Z,Z), as published in the inverse multiquadric kernel.
 
-  Both are estimated from pairs of features (`pairs.estimate`): linear in the batch,
-  without random numbers, and with a fraction of the published estimator's gradient
-  noise. `estimator` selects all pairs, or random Fourier features, instead.
+  Z are all M = V + G features of an image: V of the online network, G of the target
+  network. Both terms are estimated from pairs of features (`pairs.estimate`): linear in
+  the batch, without random numbers, and with a fraction of the published estimator's
+  gradient noise. `estimator` selects all pairs, or random Fourier features, instead.
 
   The kernel scale does not see this loss. It has an objective of its own, to
   maximise the mean of log|∂k/∂s| over pairs of features, s = ‖x−y‖²: the kernel is
@@ -121,9 +122,9 @@ class SSLHSIC(loss_lib.Loss):
       for name, default in _ESTIMATOR_SETTINGS[self.estimator].items()
     }
 
-  def init(self, rng: chex.PRNGKey) -> Params | tuple[()]:
+  def init(self, rng: chex.PRNGKey, dim: int) -> Params | tuple[()]:
     """The initial kernel scale; nothing for the linear kernel."""
-    del rng  # Nothing is random.
+    del rng, dim  # Nothing is random.
     if self.kernel == 'linear':
       return ()
     return Params(kernel_scale=jnp.float32(self.initial_scale))
@@ -138,11 +139,13 @@ class SSLHSIC(loss_lib.Loss):
     rng: chex.PRNGKey,
     projections: projections_lib.Projections,
     axis_name: str | None = None,
+    state: chex.ArrayTree = (),
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """The loss of the global batch, see `Loss`.
 
     Its gradient by `params` is that of the kernel scale's own objective.
     """
+    del state
     projections_lib.check(projections)
     terms, log_slope = self._measure(params, rng, projections, axis_name)
     loss = self.gamma * REGULARIZERS[self.regularizer](terms) - terms.hsic_zy

@@ -22,10 +22,11 @@ class VICReg(loss_lib.Loss):
   v = Σⱼ max(0, 1 − √(Var zⱼ + 1e-4)) / d       variance, of the dimensions j
   c = Σ_{j≠k} Cov(zⱼ, zₖ)² / d                  covariance
 
-  Var and Cov divide by B − 1, so that one image alone is refused. The features are not
-  normalised before. With a target network, s compares predictions with the target's
-  projections of the other view, the mean over both, and v and c are those of the
-  predictions.
+  Var and Cov divide by B − 1, so that one image alone raises an error. The features are
+  not normalised before. With more views, s is the mean over all pairs of views, and
+  v(Z) + v(Z') and c(Z) + c(Z') are twice the mean over views. With a target network, s
+  compares predictions with the target's projections of another view, and v and c are of
+  the predictions.
 
   Attributes:
     invariance_weight: λ.
@@ -45,17 +46,18 @@ class VICReg(loss_lib.Loss):
     rng: chex.PRNGKey,
     projections: projections_lib.Projections,
     axis_name: str | None = None,
+    state: chex.ArrayTree = (),
   ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """The loss of the global batch, see `Loss`."""
-    del params, rng
+    del params, rng, state
     projections_lib.check(projections)
     distances = jnp.stack([jnp.mean((x - y) ** 2) for x, y in projections.pairs])
     online = projections.online.astype(jnp.float32)
     spread = [_variance_and_covariance(z, axis_name) for z in online]
     metrics = {
       'invariance': collectives.global_mean(distances, axis_name),
-      'variance': sum(variance for variance, _ in spread),
-      'covariance': sum(covariance for _, covariance in spread),
+      'variance': sum(variance for variance, _ in spread) * (2 / len(online)),
+      'covariance': sum(covariance for _, covariance in spread) * (2 / len(online)),
     }
     loss = (
       self.invariance_weight * metrics['invariance']

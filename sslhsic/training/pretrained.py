@@ -3,17 +3,15 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
-import jax
 import numpy as np
-import optax
 from absl import logging
 
-from sslhsic import optim
 from sslhsic.networks import classifier
+from sslhsic.pretraining import state as state_lib
 from sslhsic.training import checkpoint
 from sslhsic.weights import files, layouts
 from sslhsic.weights import settings as settings_lib
@@ -128,15 +126,8 @@ def read_run(init_from: str) -> Run:
   """
   workdir, step, config, found = _describe(init_from)
   state = checkpoint.read(workdir / 'checkpoints', step).arrays['state']
-  return Run(
-    workdir,
-    step,
-    config,
-    _averaged(state['average'], config['weight_ema_decay']),
-    state['params'],
-    state['network_state'],
-    found,
-  )
+  saved = state_lib.online_network(state, config['weight_ema_decay'])
+  return Run(workdir, step, config, *saved, found)
 
 
 def _describe(
@@ -208,12 +199,6 @@ def _check_normalization(
       f'{found.std}, this configuration has {tuple(mean)} and {tuple(std)}; set '
       'config.data.mean and config.data.std to the former'
     )
-
-
-def _averaged(average: Mapping[str, Any], decay: float) -> hk.Params:
-  """Of the state of `optim.weight_ema`, as it was read."""
-  state = optax.EmaState(count=average['count'], ema=average['ema'])
-  return jax.device_get(jax.jit(lambda state: optim.averaged(state, decay))(state))
 
 
 def _from_file(file: files.EncoderFile, params, network_state, mean, std) -> Start:

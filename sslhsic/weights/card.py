@@ -167,7 +167,7 @@ def _training(config: Mapping[str, Any]) -> list[str]:
   peak = optimizer['base_learning_rate'] * training['batch_size'] / 256
   rows = {
     'data': f'{data["source"]}, {data["train_split"]}',
-    'views': ', '.join(config['augment']['views']),
+    'views': ', '.join(view['policy'] for view in config['augment']['views']),
     'loss': f'{loss["name"]} {_listed(loss.get(loss["name"], {}))}',
     'target network': target,
     'projector': _listed(config['network']['head']),

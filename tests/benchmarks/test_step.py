@@ -29,7 +29,7 @@ class _Tiny:
     config = digits.get_config()
     config.data.crop_size = 8
     config.data.mean, config.data.std = (0.5,) * 3, (0.2,) * 3
-    config.augment.views = ('none', 'none')
+    config.augment.views = ({'policy': 'none'},) * 2
     config.network.head = {'hidden_size': 8, 'output_size': 4}
     config.network.encoder_options = {
       'blocks_per_group': (1,),

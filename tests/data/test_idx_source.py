@@ -151,8 +151,12 @@ def test_files_are_read_once_and_stay_out_of_pickles(tmp_path, monkeypatch):
 def test_workers_read_the_same_images(tmp_path):
   _write(tmp_path)
   source = sources.create(f'idx:{tmp_path}', 'train')
-  make = lambda num_workers: loader.two_views(
-    source, batch_size=4, seed=0, crop=loader.random_crop(6), num_workers=num_workers
+  make = lambda num_workers: loader.views(
+    source,
+    batch_size=4,
+    seed=0,
+    crops=(loader.random_crop(6),) * 2,
+    num_workers=num_workers,
   )
   alone, workers = make(0), make(1)
   for _ in range(4):

@@ -57,7 +57,7 @@ def any_source(request):
 
 
 def test_batch_holds_both_views_labels_and_global_indices():
-  first, second = _take(loader.two_views(_source(), batch_size=4, seed=0), 2)
+  first, second = _take(loader.views(_source(), batch_size=4, seed=0), 2)
   assert first['view1'].shape == first['view2'].shape == (4, 1, 1, 1)
   np.testing.assert_array_equal(first['view1'][:, 0, 0, 0], first['label'])
   np.testing.assert_array_equal(first['index'], [0, 1, 2, 3])
@@ -71,7 +71,7 @@ def test_batch_holds_both_views_labels_and_global_indices():
 
 
 def test_batch_is_described_for_all_hosts():
-  stream = loader.two_views(_source(), batch_size=4, seed=0, host_index=1, host_count=2)
+  stream = loader.views(_source(), batch_size=4, seed=0, host_index=1, host_count=2)
   batch = _take(stream, 2)[1]
   described = stream.describe(1)
   assert described['index'] == [4, 5, 6, 7]
@@ -93,8 +93,12 @@ def test_one_view_has_labels_of_any_kind(tfds_data):
 def test_views_are_two_crops_of_one_image(folder):
   source = sources.create(f'folder:{folder}', 'train')
   batch = next(
-    loader.two_views(
-      source, batch_size=18, seed=0, crop=loader.random_crop(8), max_bad_fraction=0.1
+    loader.views(
+      source,
+      batch_size=18,
+      seed=0,
+      crops=(loader.random_crop(8),) * 2,
+      max_bad_fraction=0.1,
     )
   )
   number = lambda view: batch[view][..., 2].mean(axis=(1, 2)).round()
@@ -106,7 +110,7 @@ def test_views_are_two_crops_of_one_image(folder):
 @pytest.mark.parametrize('host_count', [1, 2, 4])
 def test_no_example_is_missing_or_doubled_in_an_epoch(host_count):
   parts = [
-    loader.two_views(
+    loader.views(
       _source(40), batch_size=8, seed=0, host_index=host, host_count=host_count
     )
     for host in range(host_count)
@@ -123,7 +127,7 @@ def test_no_example_is_missing_or_doubled_in_an_epoch(host_count):
 def test_stream_depends_on_the_seed_alone():
   labels = lambda seed: [
     batch['label'].tolist()
-    for batch in _take(loader.two_views(_source(), batch_size=4, seed=seed), 5)
+    for batch in _take(loader.views(_source(), batch_size=4, seed=seed), 5)
   ]
   assert labels(0) == labels(0)
   assert labels(0) != labels(1)
@@ -134,7 +138,12 @@ def test_stream_depends_on_the_seed_alone():
 def test_hosts_share_the_same_global_batches(any_source, host_count):
   source, crop = any_source
   stream = functools.partial(
-    loader.two_views, source, batch_size=16, seed=0, crop=crop, max_bad_fraction=0.1
+    loader.views,
+    source,
+    batch_size=16,
+    seed=0,
+    crops=(crop, crop),
+    max_bad_fraction=0.1,
   )
   parts = [
     _take(stream(host_index=host, host_count=host_count), 4)
@@ -148,23 +157,23 @@ def test_hosts_share_the_same_global_batches(any_source, host_count):
 
 
 def test_host_is_that_of_jax(monkeypatch):
-  expected = next(loader.two_views(_source(), batch_size=8, seed=0))
+  expected = next(loader.views(_source(), batch_size=8, seed=0))
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  batch = next(loader.two_views(_source(), batch_size=8, seed=0))
+  batch = next(loader.views(_source(), batch_size=8, seed=0))
   np.testing.assert_array_equal(batch['index'], expected['index'][4:])
 
 
 def test_batch_that_does_not_divide_over_hosts_is_refused():
   with pytest.raises(ValueError, match='batch size 6 does not divide over 4 hosts'):
-    loader.two_views(_source(), batch_size=6, seed=0, host_index=0, host_count=4)
+    loader.views(_source(), batch_size=6, seed=0, host_index=0, host_count=4)
 
 
 @pytest.mark.usefixtures('small_chunks')
 def test_stream_goes_on_from_the_state_of_any_step(any_source):
   source, crop = any_source
   stream = functools.partial(
-    loader.two_views, source, batch_size=8, seed=0, crop=crop, max_bad_fraction=0.1
+    loader.views, source, batch_size=8, seed=0, crops=(crop, crop), max_bad_fraction=0.1
   )
   whole, states, expected = stream(), [], []
   for _ in range(9):  # Epochs end within batches.
@@ -180,7 +189,7 @@ def test_stream_goes_on_from_the_state_of_any_step(any_source):
 def test_worker_processes_make_the_same_stream(folder):
   """With two workers, also when a stream goes on, and what they raise."""
   source = sources.create(f'folder:{folder}', 'train')
-  stream = functools.partial(loader.two_views, source, batch_size=8, seed=0)
+  stream = functools.partial(loader.views, source, batch_size=8, seed=0)
   crop = {'crop': loader.random_crop(8), 'max_bad_fraction': 0.1}
   expected = _take(stream(**crop), 6)
   whole = stream(**crop, num_workers=2)
@@ -195,7 +204,7 @@ def test_worker_processes_make_the_same_stream(folder):
 
 
 def test_device_iterator_goes_on_from_its_state():
-  stream = functools.partial(loader.two_views, _source(), batch_size=8, seed=0)
+  stream = functools.partial(loader.views, _source(), batch_size=8, seed=0)
   expected = _take(stream(), 6)
   interrupted = loader.DeviceIterator(stream())
   _take(interrupted, 3)
@@ -207,7 +216,7 @@ def test_device_iterator_goes_on_from_its_state():
 
 
 def test_device_iterator_spreads_batches_and_counts_waiting():
-  iterator = loader.DeviceIterator(loader.two_views(_source(), batch_size=8, seed=0))
+  iterator = loader.DeviceIterator(loader.views(_source(), batch_size=8, seed=0))
   batch = next(iterator)
   assert batch['view1'].shape == (8, 1, 1, 1, 1)
   assert iterator.wait_s > 0
@@ -216,8 +225,12 @@ def test_device_iterator_spreads_batches_and_counts_waiting():
 
 def test_corrupt_images_are_skipped_named_and_counted(folder, caplog):
   source = sources.create(f'folder:{folder}', 'train')
-  stream = loader.two_views(
-    source, batch_size=20, seed=0, crop=loader.random_crop(8), max_bad_fraction=0.1
+  stream = loader.views(
+    source,
+    batch_size=20,
+    seed=0,
+    crops=(loader.random_crop(8),) * 2,
+    max_bad_fraction=0.1,
   )
   with caplog.at_level(logging.WARNING):
     first = next(stream)
@@ -236,11 +249,11 @@ def test_corrupt_images_are_skipped_named_and_counted(folder, caplog):
 def test_state_remembers_corrupt_images(folder, caplog):
   source = sources.create(f'folder:{folder}', 'train')
   stream = functools.partial(
-    loader.two_views,
+    loader.views,
     source,
     batch_size=20,
     seed=0,
-    crop=loader.random_crop(8),
+    crops=(loader.random_crop(8),) * 2,
     max_bad_fraction=0.1,
   )
   first = stream()
@@ -259,7 +272,7 @@ def test_too_many_corrupt_images_stop_the_job(folder, max_bad_fraction):
   source = sources.create(f'folder:{folder}', 'train')
   settings = {'batch_size': 20, 'max_bad_fraction': max_bad_fraction}
   for batches in (
-    loader.two_views(source, seed=0, crop=loader.random_crop(8), **settings),
+    loader.views(source, seed=0, crops=(loader.random_crop(8),) * 2, **settings),
     loader.one_pass(source, crop=loader.centre_crop(8), **settings),
   ):
     with pytest.raises(InputError, match='2 of 20 images are corrupt') as error:
@@ -275,7 +288,7 @@ def test_data_set_of_corrupt_images_stops_the_job(tmp_path):
   for number in range(200):
     (tmp_path / f'{number}.jpg').write_bytes(b'corrupt')
   source = sources.create(f'folder:{tmp_path}', 'train')
-  stream = loader.two_views(source, batch_size=4, seed=0, max_bad_fraction=1.0)
+  stream = loader.views(source, batch_size=4, seed=0, max_bad_fraction=1.0)
   with pytest.raises(InputError, match='100 images in a row cannot be decoded'):
     next(stream)
 

@@ -14,16 +14,18 @@ from experiments import pretrain
 from sslhsic import losses, parallel
 from sslhsic.data import loader, sources
 from sslhsic.networks import resnet
+from sslhsic.pretraining import step
 
 BATCH_SIZE = 64
 LOSSES = ('ssl_hsic', 'info_nce', 'byol', 'barlow_twins', 'vicreg')
+SETTINGS = {'ssl_hsic': {'block_size': 1}}
 
 
 @pytest.fixture(scope='module')
 def batch():
   """A global batch, on the host."""
   source = sources.create('digits', 'train')
-  return next(loader.two_views(source, batch_size=BATCH_SIZE, seed=0))
+  return next(loader.views(source, batch_size=BATCH_SIZE, seed=0))
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +38,7 @@ def _experiment(mode='eval', **changes):
   config = digits.get_config()
   config.training.batch_size = BATCH_SIZE
   config.loss.ssl_hsic.block_size = 1
-  config.augment.views = ('none', 'none')
+  config.augment.views = ({'policy': 'none'},) * 2
   config.network.head = {'hidden_size': 16, 'output_size': 8}
   config.network.encoder_options = {
     'blocks_per_group': (1,),
@@ -57,15 +59,19 @@ def _without_batch_norm(monkeypatch):
 
 
 def _run(experiment, batch, names, function, num_devices=1):
-  """The results of a function on the devices for every loss, in one program."""
+  """Results of a function of (training, state, batch, …) by loss, from one program.
+
+  On this many devices; of each loss, a `step.Gradients`.
+  """
 
   def of_all(state, batch, *keys):
-    rng, _ = keys
     results = {}
     for name in names:
-      experiment._loss = losses.create(name)
+      loss = losses.create(name, **SETTINGS.get(name, {}))
+      training = experiment.training._replace(loss=loss)
+      params = loss.init(keys[0], 8)
       results[name] = function(
-        state._replace(loss_params=experiment._loss.init(rng)), batch, *keys
+        training, state._replace(loss_params=params), batch, *keys
       )
     return results
 
@@ -78,19 +84,18 @@ def _run(experiment, batch, names, function, num_devices=1):
     return jax.device_get(parallel.first(mapped(*arguments)))
 
 
-def _in_microbatches(experiment, count):
-  """`Pretrain.gradients` with another number of microbatches."""
+def _in_microbatches(count):
+  """`step.gradients` with another number of microbatches."""
 
-  def gradients(*arguments):
-    experiment._config.training.num_microbatches = count
-    return experiment.gradients(*arguments)
+  def gradients(training, *arguments):
+    return step.gradients(training._replace(num_microbatches=count), *arguments)
 
   return gradients
 
 
-def _by_hand(experiment, num_microbatches, state, batch, rng, seed_key):
-  """`Pretrain.gradients` as one graph that keeps all, differentiated as a whole."""
-  views = experiment._augment(seed_key, batch)
+def _by_hand(num_microbatches, training, state, batch, rng, seed_key):
+  """`step.gradients` as one graph that keeps all, differentiated as a whole."""
+  views, model = step.augment_views(training, seed_key, batch), training.model
 
   def features(forward, params, network_state):
     parts = []
@@ -102,28 +107,26 @@ def _by_hand(experiment, num_microbatches, state, batch, rng, seed_key):
     return jax.tree.map(interleave, *parts), network_state
 
   def loss(params, loss_params):
-    online, network_state = features(
-      experiment._online_features, params, state.network_state
-    )
+    online, network_state = features(model.online_features, params, state.network_state)
     target, target_state = None, None
-    if experiment._target:
+    if model.target:
       target, target_state = features(
-        experiment._target_features, state.target_params, state.target_state
+        model.target_features, state.target_params, state.target_state
       )
       target = jax.lax.stop_gradient(target)
-    value, scalars = experiment._total_loss(
-      online, loss_params, target, batch['label'], rng
+    value, (scalars, loss_state) = step.total_loss(
+      training, online, loss_params, state.loss_state, target, batch, rng
     )
-    return value, (network_state, target_state, scalars)
+    return value, (network_state, target_state, loss_state, scalars)
 
   grad_fn = jax.grad(loss, argnums=(0, 1), has_aux=True)
   gradients, rest = grad_fn(state.params, state.loss_params)
-  return (gradients, *rest)
+  return step.Gradients(*gradients, *rest)
 
 
 def _assert_close(actual, expected, tolerance):
-  """Relative to the size of each array; `(gradients, …)` of `Pretrain.gradients`."""
-  gradient_norm = optax.tree.norm(expected[0][0])
+  """Relative to the size of each array; of `step.Gradients`."""
+  gradient_norm = optax.tree.norm(expected.params)
   leaves = jax.tree_util.tree_leaves_with_path(expected)
   for (path, y), x in zip(leaves, jax.tree.leaves(actual), strict=True):
     # A bias before a batch norm has no gradient, only rounding.
@@ -140,9 +143,9 @@ def test_microbatched_gradient_is_that_of_the_whole_batch(
   _without_batch_norm(monkeypatch)
   names = [name for name in LOSSES if target_network or name != 'byol']
   experiment = _experiment(target_network=target_network)
-  by_hand = functools.partial(_by_hand, experiment, 1)
+  by_hand = functools.partial(_by_hand, 1)
   expected = _run(experiment, batch, names, by_hand)
-  microbatched = _in_microbatches(experiment, 4)
+  microbatched = _in_microbatches(4)
   actual = _run(experiment, batch, names, microbatched, num_devices=2)
   for name in names:
     _assert_close(actual[name], expected[name], 1e-5)
@@ -151,12 +154,12 @@ def test_microbatched_gradient_is_that_of_the_whole_batch(
 def test_batch_statistics_are_those_of_each_microbatch(plain, batch):
   """Gradients, moving averages and scalars."""
   names = ['ssl_hsic']
-  by_hand = functools.partial(_by_hand, plain, 4)
+  by_hand = functools.partial(_by_hand, 4)
   expected = _run(plain, batch, names, by_hand)['ssl_hsic']
-  microbatched = _in_microbatches(plain, 4)
+  microbatched = _in_microbatches(4)
   of_one = _run(plain, batch, names, microbatched)['ssl_hsic']
   _assert_close(of_one, expected, 1e-5)
-  counter = of_one[1]['encoder/stem_batchnorm/~/mean_ema']['counter']
+  counter = of_one.network_state['encoder/stem_batchnorm/~/mean_ema']['counter']
   assert counter == 2 * 4  # Views and microbatches.
   # At the start, a batch norm of almost equal features magnifies rounding.
   of_two = _run(plain, batch, names, microbatched, num_devices=2)['ssl_hsic']
@@ -165,21 +168,22 @@ def test_batch_statistics_are_those_of_each_microbatch(plain, batch):
 
 def test_memory_falls_with_the_number_of_microbatches(plain, batch):
   """In BYOL, whose loss itself takes little."""
-  plain._loss = losses.create('byol')
+  training = plain.training._replace(loss=losses.create('byol'))
   state = plain.state._replace(loss_params=())
   used = {}
   for count in (1, 4):
     batch_of = {name: np.concatenate([x] * 4) for name, x in batch.items()}
     with pytest.MonkeyPatch.context() as patched:
       patched.setattr(parallel, 'devices', lambda: jax.devices()[:1])
-      step = parallel.pmap(_in_microbatches(plain, count), in_axes=(0, 0, None, None))
+      gradients = functools.partial(_in_microbatches(count), training)
+      mapped = parallel.pmap(gradients, in_axes=(0, 0, None, None))
       arguments = (
         parallel.replicate(parallel.first(state)),
         parallel.shard(batch_of),
         jax.random.key(1),
         jax.random.key(0),
       )
-      analysis = step.lower(*arguments).compile().memory_analysis()
+      analysis = mapped.lower(*arguments).compile().memory_analysis()
     used[count] = analysis.temp_size_in_bytes
   assert used[4] < 0.5 * used[1], used
 
@@ -188,14 +192,14 @@ def test_bfloat16_is_close_to_float32_and_leaves_the_state_in_float32(
   monkeypatch, plain, batch
 ):
   names = ['vicreg']
-  exact = _run(plain, batch, names, _in_microbatches(plain, 1))['vicreg']
+  exact = _run(plain, batch, names, _in_microbatches(1))['vicreg']
   monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
   changes = {'training.precision': 'bfloat16', 'loss.name': 'vicreg'}
   experiment = _experiment('train', **changes)
-  rounded = _run(experiment, batch, names, experiment.gradients)['vicreg']
-  np.testing.assert_allclose(rounded[3]['loss'], exact[3]['loss'], rtol=0.01)
-  difference = optax.tree.sub(rounded[0][0], exact[0][0])
-  ratio = optax.tree.norm(difference) / optax.tree.norm(exact[0][0])
+  rounded = _run(experiment, batch, names, step.gradients)['vicreg']
+  np.testing.assert_allclose(rounded.scalars['loss'], exact.scalars['loss'], rtol=0.01)
+  difference = optax.tree.sub(rounded.params, exact.params)
+  ratio = optax.tree.norm(difference) / optax.tree.norm(exact.params)
   assert 1e-3 < ratio < 0.15
 
   types = lambda: jax.tree.map(lambda x: x.dtype, experiment.state)

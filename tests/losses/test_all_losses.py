@@ -49,7 +49,7 @@ def _create(name, settings):
   if name == 'ssl_hsic' and 'estimator' not in settings:
     settings = {'block_size': 1, **settings}  # For two images on each of 8 devices.
   loss = losses.create(name, **settings)
-  return loss, loss.init(jax.random.key(0))
+  return loss, loss.init(jax.random.key(0), 8)
 
 
 def _projections(loss, online, target=None):

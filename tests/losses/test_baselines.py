@@ -18,7 +18,7 @@ def _projections(with_target, batch_size=16, dim=8):
 
 def _value(name, projections, **config):
   loss = losses.create(name, **config)
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
   return jax.jit(loss)(params, jax.random.key(1), projections)
 
 

@@ -21,7 +21,7 @@ def _projections(batch_size=16, dim=8, with_target=True):
 @pytest.mark.parametrize('with_target', [True, False])
 def test_loss_is_made_of_its_terms(with_target, estimator):
   loss = losses.create('ssl_hsic', estimator=estimator)
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
   projections = _projections(with_target=with_target)
   value, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
   np.testing.assert_allclose(
@@ -50,7 +50,7 @@ def test_loss_approaches_the_exact_one(settings, tolerance):
   kernel = kernels.InverseMultiquadric(1.0)
   zy = hsic.exact_hsic_zy(projections.views, kernel)
   zz = hsic.exact_hsic_zz(projections.views, kernel)
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
   value, _ = jax.jit(loss)(params, jax.random.key(1), projections)
   np.testing.assert_allclose(value, 3 * zz**0.5 - zy, atol=tolerance)
 
@@ -98,7 +98,7 @@ def test_kernel_scale_sees_its_own_objective_only():
     rows_rng = jax.random.split(rng, 3)[2]
     return -ssl_hsic.mean_log_slope(kernel, rows_rng, projections.views)
 
-  gradient = jax.jit(jax.grad(total))(loss.init(rng)).kernel_scale
+  gradient = jax.jit(jax.grad(total))(loss.init(rng, 8)).kernel_scale
   expected = jax.jit(jax.grad(own))(jnp.float32(1))
   np.testing.assert_allclose(gradient, expected, rtol=1e-5)
 
@@ -107,7 +107,7 @@ def test_objective_of_the_scale_is_a_mean_over_the_pairs_of_the_estimator():
   """With T half the batch, over every pair of different images up to its order."""
   projections = _projections(batch_size=2)
   loss = losses.create('ssl_hsic', block_size=1)
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
   _, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
   rows = projections.views.reshape(-1, 8)
   kernel = kernels.InverseMultiquadric(1.0)
@@ -118,7 +118,7 @@ def test_objective_of_the_scale_is_a_mean_over_the_pairs_of_the_estimator():
 def test_features_of_pairs_do_not_see_the_objective_of_the_kernel_scale():
   """The gradient by the features is that of the terms alone."""
   loss = losses.create('ssl_hsic', block_size=2, gamma=2.0)
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
 
   def of_loss(online):
     return loss(params, jax.random.key(1), losses.Projections(online))[0]
@@ -146,7 +146,7 @@ def test_root_of_an_estimate_that_is_not_positive(monkeypatch, hsic_zz, count, r
 
   monkeypatch.setattr(pairs, 'estimate', estimate)
   loss = losses.create('ssl_hsic', gamma=1.0)
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
 
   def total(online):
     return loss(params, jax.random.key(1), losses.Projections(online))
@@ -184,7 +184,7 @@ def test_regularizer_is_what_gamma_weighs(kernel):
   @jax.jit
   def measure(rng, projections):
     return {
-      name: loss(loss.init(rng), rng, projections) for name, loss in by_name.items()
+      name: loss(loss.init(rng, 8), rng, projections) for name, loss in by_name.items()
     }
 
   measured = measure(jax.random.key(1), _projections())
@@ -202,7 +202,7 @@ def test_terms_approach_the_exact_ones_of_the_kernel(name, settings):
   loss = losses.create(
     'ssl_hsic', kernel=name, regularizer='kernel_variance', **settings
   )
-  params = loss.init(jax.random.key(0))
+  params = loss.init(jax.random.key(0), 8)
   kernel = loss.kernel_of(params)
   _, metrics = jax.jit(loss)(params, jax.random.key(1), projections)
   exact = hsic.exact(projections.views, kernel)
@@ -212,7 +212,7 @@ def test_terms_approach_the_exact_ones_of_the_kernel(name, settings):
 
 def test_linear_kernel_learns_nothing():
   loss = losses.create('ssl_hsic', kernel='linear')
-  assert not jax.tree.leaves(loss.init(jax.random.key(0)))
+  assert not jax.tree.leaves(loss.init(jax.random.key(0), 8))
   assert 'kernel_scale' not in loss((), jax.random.key(1), _projections())[1]
 
 

@@ -7,18 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslhsic.networks import branches, mixed_precision, resnet
+from sslhsic.networks import mixed_precision, resnet
+from sslhsic.pretraining import model
 
 
 def _online(precision):
-  return branches.online(
+  return model.create(
     encoder='resnet18',
     encoder_options={'blocks_per_group': (1, 1), 'channels_per_group': (4, 8)},
     head={'hidden_size': 16, 'output_size': 8},
-    with_predictor=True,
+    with_target=True,
     num_classes=3,
     precision=precision,
-  )
+  ).online
 
 
 def _types(tree):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sslhsic.evaluation import encoder
-from sslhsic.networks import branches, classifier
+from sslhsic.networks import classifier
+from sslhsic.pretraining import model
 from sslhsic.weights import architecture, layouts
 
 DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
@@ -89,13 +90,13 @@ def test_imported_statistics_move_as_in_pytorch(random_encoder):
 
 
 def test_projector_is_a_sequential_of_pytorch():
-  online = branches.online(
+  online = model.create(
     encoder='resnet_digits',
     encoder_options={},
     head={'hidden_size': 16, 'output_size': 8},
-    with_predictor=True,
+    with_target=True,
     num_classes=10,
-  )
+  ).online
   trees = (
     {module: x for module, x in tree.items() if module.startswith('projector/')}
     for tree in encoder.initial_values(online, (8, 8, 1), seed=0)

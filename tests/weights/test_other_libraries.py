@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import sslhsic
-from sslhsic.networks import branches
+from sslhsic.pretraining import model
 from sslhsic.weights import export
 from tests.weights.exports import facts, settings_of
 
@@ -108,13 +108,13 @@ def test_small_stem_in_torchvision(random_encoder, tmp_path):
 
 
 def test_projector_in_pytorch(tmp_path):
-  online = branches.online(
+  online = model.create(
     encoder='resnet_digits',
     encoder_options={},
     head={'hidden_size': 16, 'output_size': 8},
-    with_predictor=False,
+    with_target=False,
     num_classes=0,
-  )
+  ).online
   images = _images(8, channels=1)
   params, state = online.init(jax.random.key(0), images, True)
   outputs, state = online.apply(params, state, None, images, True)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslhsic.training import microbatches
+from sslhsic.pretraining import microbatches
 
 
 def test_microbatch_is_the_same_images_on_any_number_of_devices():

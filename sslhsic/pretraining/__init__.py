@@ -1,0 +1,1 @@
+"""Pre-training: what is trained (`model`, `state`) and one step of it (`step`)."""

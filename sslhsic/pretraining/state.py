@@ -1,0 +1,67 @@
+"""The state of pre-training: what a checkpoint holds, and what evaluations read of it.
+
+Checkpoints store the fields of `State` by name; evaluations of other programs find the
+averaged encoder by the names in this file alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import optax
+
+from sslhsic import optim
+
+
+class State(NamedTuple):
+  """All that training changes.
+
+  Attributes:
+    params: parameters of the online network.
+    network_state: batch statistics of the online network.
+    target_params: parameters of the target network, or None.
+    target_state: batch statistics of the target network, or None.
+    loss_params: parameters of the loss.
+    loss_state: state of the loss without gradient, such as a queue; often empty.
+    opt_state: state of the optimiser of `params`.
+    loss_opt_state: state of the optimiser of `loss_params`.
+    average: moving average of `params`, for evaluation.
+  """
+
+  params: hk.Params
+  network_state: hk.State
+  target_params: hk.Params | None
+  target_state: hk.State | None
+  loss_params: chex.ArrayTree
+  loss_state: chex.ArrayTree
+  opt_state: optax.OptState
+  loss_opt_state: optax.OptState
+  average: optax.EmaState
+
+
+class Saved(NamedTuple):
+  """The online network that a checkpoint holds.
+
+  Attributes:
+    averaged: parameters, averaged over training.
+    params: parameters as they are.
+    network_state: batch statistics.
+  """
+
+  averaged: hk.Params
+  params: hk.Params
+  network_state: hk.State
+
+
+def online_network(saved: Mapping[str, Any], decay: float) -> Saved:
+  """The online network, of the arrays that a checkpoint holds of a `State`.
+
+  Args:
+    saved: fields of `State` by name.
+    decay: `config.weight_ema_decay`.
+  """
+  average = optax.EmaState(**saved['average'])
+  averaged = jax.device_get(jax.jit(lambda x: optim.averaged(x, decay))(average))
+  return Saved(averaged, saved['params'], saved['network_state'])
