@@ -190,9 +190,9 @@ def test_worker_processes_make_the_same_stream(folder):
   """With two workers, also when a stream goes on, and what they raise."""
   source = sources.create(f'folder:{folder}', 'train')
   stream = functools.partial(loader.views, source, batch_size=8, seed=0)
-  crop = {'crop': loader.random_crop(8), 'max_bad_fraction': 0.1}
-  expected = _take(stream(**crop), 6)
-  whole = stream(**crop, num_workers=2)
+  cropped = {'crops': (loader.random_crop(8),) * 2, 'max_bad_fraction': 0.1}
+  expected = _take(stream(**cropped), 6)
+  whole = stream(**cropped, num_workers=2)
   _assert_equal(_take(whole, 2), expected[:2])
   state = whole.get_state()
   _assert_equal(_take(whole, 4), expected[2:])  # Across the border of an epoch.
