@@ -106,6 +106,7 @@ METHODS = {
   'ssl_hsic, pairs, T = 4': _ours('ssl_hsic', block_size=4),
   'ssl_hsic, pairs, T = 16': _ours('ssl_hsic', block_size=16),
   'ssl_hsic, pairs, T = 64': _ours('ssl_hsic', block_size=64),
+  'ssl_hsic, T = 8, covariance': _ours('ssl_hsic', block_size=8, covariance=True),
   EXACT: _ours('ssl_hsic', estimator='exact'),
   'ssl_hsic, 64 stratified': _ours(
     'ssl_hsic', estimator='features', num_features=64, sampler='stratified'
@@ -149,10 +150,12 @@ def _of_features(num_features: int, sampler: str) -> Estimator:
   return Estimator(terms, is_random=True)
 
 
-def _of_pairs(block_size: int) -> Estimator:
+def _of_pairs(block_size: int, *, covariance: bool = False) -> Estimator:
   def terms(online, target, rng):
     del rng  # Nothing is random.
-    return pairs.estimate([online, target], KERNEL, block_size=block_size)[0]
+    return pairs.estimate(
+      [online, target], KERNEL, block_size=block_size, covariance=covariance
+    )[0]
 
   return Estimator(terms, is_random=False)
 
@@ -164,6 +167,9 @@ ESTIMATORS = {
   '64 stratified': _of_features(64, 'stratified'),
   '64 orthogonal': _of_features(64, 'orthogonal'),
   **{f'pairs, T = {size}': _of_pairs(size) for size in (1, 2, 4, 8, 16, 32, 64)},
+  **{
+    f'T = {size}, covariance': _of_pairs(size, covariance=True) for size in (1, 8, 16)
+  },
 }
 
 
@@ -198,7 +204,21 @@ def _two_and_two(views: chex.Array) -> tuple[chex.Array, chex.Array]:
   return jnp.array(views[:2]), jnp.array(views[2:])
 
 
-FEATURES = {'random': unit_features, 'clustered': clustered_features}
+def close_features(batch_size: int, dim: int = 256, num_views: int = 4) -> chex.Array:
+  """Features [M, B, d] that have most of their direction in common, as at the start.
+
+  The inner product of two images is 0.92 on average.
+  """
+  of_images = unit_features(batch_size, dim, num_views)
+  common = losses.l2_normalize(jax.random.normal(jax.random.key(1), [1, 1, dim]))
+  return losses.l2_normalize(common + 0.3 * of_images)
+
+
+FEATURES = {
+  'random': unit_features,
+  'clustered': clustered_features,
+  'close': close_features,
+}
 
 
 def value_and_gradient(method, axis_name=None):

@@ -32,6 +32,7 @@ _THREADS = flags.DEFINE_integer('threads', 4, 'That compile at the same time.')
 METHODS = (
   loss.BASELINE,
   'ssl_hsic, pairs',
+  'ssl_hsic, covariance',
   'ssl_hsic, exact',
   'ssl_hsic, 512 stratified',
   'info_nce',

@@ -18,6 +18,7 @@ def _hsic(estimator: str, **settings: Any) -> tuple[str, dict[str, Any]]:
 # Name -> name and settings of the loss.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
   'ssl_hsic, pairs': _hsic('pairs', block_size=16),
+  'ssl_hsic, covariance': _hsic('pairs', block_size=16, covariance=True),
   'ssl_hsic, exact': _hsic('exact'),
   'ssl_hsic, 512 iid': _hsic('features', num_features=512, sampler='iid'),
   'ssl_hsic, 512 stratified': _hsic('features', num_features=512, sampler='stratified'),

@@ -44,9 +44,8 @@ def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
   of_image = phi.sum(axis=0)
   within, total = _global_sum((jnp.sum(of_image**2), of_image.sum(axis=0)), axis_name)
   batch_size = _global_batch_size(phi, axis_name)
-  return (
-    within / (batch_size * num_views * (num_views - 1))
-    - jnp.sum(total**2) / (batch_size * num_views) ** 2
+  return within / (batch_size * num_views * (num_views - 1)) - jnp.sum(
+    (total / (batch_size * num_views)) ** 2
   )
 
 
@@ -128,8 +127,8 @@ def exact(views: Views, kernel: kernels.Kernel, axis_name: str | None = None) ->
     HSIC(Z,Z) = E (k(x, y) − μ(x) − μ(y) + E k)² = E k² − 2·E μ² + (E k)²
     E_z Var_z' k = E k² − E μ²
 
-  in one pass over the Gram matrix. A constant near the mean of k is taken from k first:
-  no term sees it, and what is left does not cancel in float32.
+  in one pass over the Gram matrix. A constant near the mean of k is subtracted from k
+  first: no term depends on it, and float32 keeps the digits of what is left.
 
   Args:
     views: [M, b, d] features of this device's images, or a sequence of such arrays.
@@ -140,7 +139,9 @@ def exact(views: Views, kernel: kernels.Kernel, axis_name: str | None = None) ->
     The terms, the same on every device.
   """
   num_views, _ = check_views(views)
-  offset = jax.lax.stop_gradient(_mean_with_first(views, kernel, axis_name))
+  offset = _global_mean(
+    jax.lax.stop_gradient(_mean_with_first(views, kernel, axis_name)), axis_name
+  )
 
   def moments(gram, is_same_image, _):
     gram = gram - offset
@@ -195,7 +196,7 @@ def map_rows(
   Returns:
     What the function returns, with leading axes [M, b].
   """
-  parts = _parts(views)
+  parts = parts_of(views)
   num_views, local_batch = check_views(views)
   dim = parts[0].shape[-1]
   columns = [_gather_images(part, axis_name).reshape(-1, dim) for part in parts]
@@ -285,10 +286,10 @@ def check_views(views: Views) -> tuple[int, int]:
   """M and b of features [M, b, d], or of a sequence of such arrays.
 
   Raises:
-    AssertionError: the arrays have not three axes, or not the same b and d.
+    AssertionError: the arrays do not have three axes, or not the same b and d.
     ValueError: there is only one view.
   """
-  parts = _parts(views)
+  parts = parts_of(views)
   chex.assert_rank(parts, 3)
   chex.assert_equal_shape_suffix(parts, 2)
   num_views = sum(len(part) for part in parts)
@@ -300,13 +301,14 @@ def check_views(views: Views) -> tuple[int, int]:
   return num_views, parts[0].shape[1]
 
 
-def _parts(views: Views) -> list[chex.Array]:
+def parts_of(views: Views) -> list[chex.Array]:
+  """The arrays that together hold the views."""
   return list(views) if isinstance(views, list | tuple) else [views]
 
 
 def _mean_with_first(views, kernel, axis_name):
   """Mean of k between the first feature of the global batch and all others."""
-  parts = [_gather_images(part, axis_name) for part in _parts(views)]
+  parts = [_gather_images(part, axis_name) for part in parts_of(views)]
   first = parts[0][0, :1]
   rows = [kernel(first, part.reshape(-1, part.shape[-1])) for part in parts]
   return jnp.concatenate(rows, axis=1).mean()

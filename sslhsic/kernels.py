@@ -42,7 +42,7 @@ def _distances(x: chex.Array, y: chex.Array) -> chex.Array:
   return jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)
 
 
-def _squared_distance_on_sphere(t: chex.Array) -> chex.Array:
+def squared_distance_on_sphere(t: chex.Array) -> chex.Array:
   """‖x − y‖² of unit-norm x and y with ⟨x, y⟩ = t, which rounding may put above 1."""
   return jnp.maximum(2 - 2 * t, 0)
 
@@ -77,7 +77,7 @@ class Gaussian(NamedTuple):
 
   def on_sphere(self, t: chex.Array) -> chex.Array:
     """k(x, y) of unit-norm x and y with ⟨x, y⟩ = t."""
-    return jnp.exp(-_squared_distance_on_sphere(t) / (2 * self.scale**2))
+    return jnp.exp(-squared_distance_on_sphere(t) / (2 * self.scale**2))
 
   def log_slope(self, s: chex.Array) -> chex.Array:
     """log|∂k/∂s| at squared distances s."""
@@ -99,7 +99,7 @@ class InverseMultiquadric(NamedTuple):
 
   def on_sphere(self, t: chex.Array) -> chex.Array:
     """k(x, y) of unit-norm x and y with ⟨x, y⟩ = t."""
-    return self.scale * jax.lax.rsqrt(self.scale**2 + _squared_distance_on_sphere(t))
+    return self.scale * jax.lax.rsqrt(self.scale**2 + squared_distance_on_sphere(t))
 
   def log_slope(self, s: chex.Array) -> chex.Array:
     """log|∂k/∂s| = log c − log 2 − 3/2·log(s + c²) at squared distances s."""

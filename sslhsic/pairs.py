@@ -25,7 +25,6 @@ derives this, and says what is unbiased.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,19 +34,20 @@ import jax.numpy as jnp
 
 from sslhsic import hsic, kernels
 
-# Images that are compared at once, if a pair of blocks has not more. Few fit into the
+# Images that are compared at once, unless a pair of blocks has more. Few fit into the
 # cache of a CPU; on an accelerator a group takes longer to start than to compute.
 _IMAGES_AT_ONCE = {'cpu': 256, 'accelerator': 8192}
 
 
 class _Sums(NamedTuple):
-  """Sums over pairs and features, all that a device tells the others of them.
+  """Sums over pairs and features that devices exchange.
 
   Attributes:
     same_kernel: k, over the pairs of views of one image.
-    same_square: q², over these pairs.
+    same_square: q², or what it has beyond the linear part, over these pairs.
     same_extra: the extra function, over these pairs.
-    other_square: q², over the pairs of different images that are compared.
+    other_square: the same as `same_square`, over the pairs of different images that are
+      compared.
     other_extra: the extra function, over these pairs.
     mean: ρ, over features.
     mean_square: ρ², over features.
@@ -67,7 +67,7 @@ class _Sums(NamedTuple):
 
 
 class _Tangent(NamedTuple):
-  """f and its tangent at t₀, on which all pairs agree.
+  """f and its tangent at t₀, the same for all pairs.
 
   Attributes:
     at: t₀.
@@ -89,22 +89,28 @@ def estimate(
   kernel: kernels.Kernel,
   *,
   block_size: int,
+  covariance: bool = False,
   axis_name: str | None = None,
   extra: Callable[[chex.Array], chex.Array] = jnp.zeros_like,
 ) -> tuple[hsic.Terms, chex.Array]:
   """HSIC(Z,Y), HSIC(Z,Z) and E_z Var_z' k, and the mean of one more function of pairs.
 
   Over random orders of the batch, HSIC(Z,Y), its gradient, and the mean of the extra
-  function are unbiased. So are HSIC(Z,Z) and E_z Var_z' k, up to the variance of the
-  estimate of E ρ, which falls as 1/(B·T). With T = 1, E ρ² is replaced by (E ρ)²,
-  which raises HSIC(Z,Z) by 2·Var ρ. The estimate of HSIC(Z,Z) can be negative where T
-  is small and the kernel far from linear on the features.
+  function are unbiased. So is E_z Var_z' k for T ≥ 2; HSIC(Z,Z) is too large by the
+  variance of the estimate of E ρ, which falls as 1/(B·T). With T = 1, E ρ² is replaced
+  by (E ρ)², which raises HSIC(Z,Z) by 2·Var ρ. The estimate of HSIC(Z,Z) can be
+  negative where T is small and the kernel far from linear on the features.
 
   Args:
     views: [M, b, d] unit-norm features of this device's images, or a sequence of such
       arrays with M views together; those that need no gradient cost no backward pass.
+      Images must be in random order. The norms are not checked.
     kernel: k, with a method `on_sphere`.
     block_size: T; each feature is compared with all views of T other images.
+    covariance: whether the mean of the squared linear part, which is most of HSIC(Z,Z),
+      is exact, from the d × d covariance of the features. It takes a large part of the
+      noise away, most where features are close together, for N·d² multiplications and
+      an exchange of d² numbers.
     axis_name: the mapped axis over which the batch is spread, if it is. The blocks are
       those of the global batch: the number of devices does not change the result.
     extra: a function of inner products, of any shape, entry by entry.
@@ -113,12 +119,11 @@ def estimate(
     The terms, and the mean of `extra` over all pairs; the same on every device.
 
   Raises:
-    AssertionError: the arrays have not three axes, or not the same b and d.
+    AssertionError: the arrays do not have three axes, or not the same b and d.
     ValueError: there is only one view, or pairs of blocks do not divide the images of
       this device.
   """
-  parts = list(views) if isinstance(views, list | tuple) else [views]
-  parts = [part.astype(jnp.float32) for part in parts]
+  parts = [part.astype(jnp.float32) for part in hsic.parts_of(views)]
   num_views, local_batch = hsic.check_views(parts)
   check_block_size(block_size, local_batch)
   devices = jax.lax.axis_size(axis_name) if axis_name else 1
@@ -132,12 +137,19 @@ def estimate(
   # products are kept, so that memory is that of the features.
   @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable)
   def of_group(group):
-    return _sums(group, kernel, tangent, batch_size, extra)
+    return _sums(group, kernel, tangent, batch_size, covariance, extra)
 
   sums = jax.lax.map(of_group, [_groups(part, block_size) for part in parts])
   sums = _global_sum(jax.tree.map(lambda x: x.sum(axis=0), sums), axis_name)
 
-  return _combine(sums, tangent, num_views, batch_size, block_size)
+  linear_square = jnp.float32(0)
+  if covariance:
+    # E (a·⟨x − z̄, y − z̄⟩)² over all pairs is the squared norm of the covariance.
+    centred = [part.reshape(-1, len(centre)) - centre[None] for part in parts]
+    products = sum(jnp.matmul(x.T, x, precision='highest') for x in centred)
+    products = _global_sum(products, axis_name) / (num_views * batch_size)
+    linear_square = tangent.slope**2 * jnp.sum(products**2)
+  return _combine(sums, linear_square, tangent, num_views, batch_size, block_size)
 
 
 def check_block_size(block_size: int, local_batch: int) -> None:
@@ -152,14 +164,15 @@ def check_block_size(block_size: int, local_batch: int) -> None:
   """
   if block_size < 1 or local_batch % (2 * block_size):
     possible = [t for t in range(1, local_batch // 2 + 1) if local_batch % (2 * t) == 0]
+    nearest = sorted(sorted(possible, key=lambda t: abs(t - block_size))[:4])
     advice = (
-      f'use block_size = {" or ".join(map(str, possible))}, or another batch size'
+      f'use block_size = {", ".join(map(str, nearest))}, or another batch size'
       if possible
       else 'use an even number of images on each device'
     )
     raise ValueError(
-      f'pairs of blocks of {block_size} images do not divide the {local_batch} images '
-      f'of the batch on each device; {advice}'
+      f'pairs of blocks of {block_size} images (block_size) do not divide the '
+      f'{local_batch} images of the batch on each device; {advice}'
     )
 
 
@@ -167,9 +180,9 @@ def _groups(part: chex.Array, block_size: int) -> chex.Array:
   """Groups of pairs of blocks: [V, b, d] -> [groups, V, pairs, 2, T, d]."""
   num_views, local_batch, dim = part.shape
   num_pairs = local_batch // (2 * block_size)
-  at_once = math.gcd(
-    num_pairs, max(1, _IMAGES_AT_ONCE[hsic.backend()] // (2 * block_size))
-  )
+  limit = max(1, _IMAGES_AT_ONCE[hsic.backend()] // (2 * block_size))
+  possible = range(1, min(limit, num_pairs) + 1)
+  at_once = max(count for count in possible if num_pairs % count == 0)
   groups = part.reshape(num_views, -1, at_once, 2, block_size, dim)
   return groups.swapaxes(0, 1)
 
@@ -187,6 +200,7 @@ def _sums(
   kernel: kernels.Kernel,
   tangent: _Tangent,
   batch_size: int,
+  covariance: bool,
   extra: Callable[[chex.Array], chex.Array],
 ) -> _Sums:
   """Sums over a group of pairs of blocks.
@@ -196,7 +210,7 @@ def _sums(
     kernel: k.
     tangent: of the kernel at t₀.
     batch_size: B.
-    extra: see `estimate`.
+    covariance, extra: see `estimate`.
   """
   parts = [part.transpose(2, 1, 0, 3, 4) for part in group]  # [2, pairs, V, T, d]
   _, num_pairs, _, block_size, dim = parts[0].shape
@@ -217,16 +231,15 @@ def _sums(
   same = _inner(together, together)
 
   along_first, along_second = along
-  other_rest, other_square = _rest_and_square(
-    kernel,
-    tangent,
+  rest_and_square = functools.partial(_rest_and_square, kernel, tangent, covariance)
+  other_rest, other_square = rest_and_square(
     other,
     along_first[:, :, :, None, None],
     along_second[:, None, None, :, :],
   )
   along_same = along.swapaxes(2, 3)
-  same_rest, same_square = _rest_and_square(
-    kernel, tangent, same, along_same[..., :, None], along_same[..., None, :]
+  same_rest, same_square = rest_and_square(
+    same, along_same[..., :, None], along_same[..., None, :]
   )
 
   # r of each feature with each image it is compared with: [2, pairs, M, T, T].
@@ -256,18 +269,21 @@ def _inner(x: chex.Array, y: chex.Array) -> chex.Array:
   return jnp.einsum('...nd,...md->...nm', x, y, precision='highest')
 
 
-def _rest_and_square(kernel, tangent, t, along_x, along_y):
-  """r and q² of pairs with inner products t, ⟨x, z̄⟩ and ⟨y, z̄⟩."""
+def _rest_and_square(kernel, tangent, covariance, t, along_x, along_y):
+  """r of pairs with inner products t, ⟨x, z̄⟩ and ⟨y, z̄⟩; and q².
+
+  If the mean of the squared linear part is exact, q² less that square.
+  """
   rest = kernel.on_sphere(t) - tangent.value - tangent.slope * (t - tangent.at)
-  centred = t - along_x - along_y + tangent.centre_square
-  return rest, (rest + tangent.slope * centred) ** 2
+  linear = tangent.slope * (t - along_x - along_y + tangent.centre_square)
+  square = rest * (rest + 2 * linear) if covariance else (rest + linear) ** 2
+  return rest, square
 
 
 def _sampling_variance(by_image: chex.Array, batch_size: int) -> chex.Array:
   """Variance of the mean over the last axis, T of the B − 1 other images of the batch.
 
-  Estimated without bias, with the correction for a finite population; 0 where T is 1,
-  which says nothing of it.
+  Estimated without bias, with the correction for a finite population; 0 if T is 1.
   """
   count = by_image.shape[-1]
   if count == 1:
@@ -277,16 +293,22 @@ def _sampling_variance(by_image: chex.Array, batch_size: int) -> chex.Array:
 
 
 def _combine(
-  sums: _Sums, tangent: _Tangent, num_views: int, batch_size: int, block_size: int
+  sums: _Sums,
+  linear_square: chex.Array,
+  tangent: _Tangent,
+  num_views: int,
+  batch_size: int,
+  block_size: int,
 ) -> tuple[hsic.Terms, chex.Array]:
   count = num_views * batch_size  # N features, of which N/2 compared with T·M others.
   num_compared = count * num_views * block_size / 2
   others_share = 1 - 1 / batch_size
 
   def mean_over_pairs(same, other):
-    return same / count**2 + others_share * other / num_compared
+    # The square of N can be too large for an int32.
+    return same / count / count + others_share * other / num_compared
 
-  square = mean_over_pairs(sums.same_square, sums.other_square)
+  square = mean_over_pairs(sums.same_square, sums.other_square) + linear_square
   mean = sums.mean / count
   mean_square = sums.mean_square / count if block_size > 1 else mean**2
   hsic_zz = square - 2 * mean_square + mean**2

@@ -26,8 +26,8 @@ def _views(num_views=3, batch_size=8, dim=5, pull=1.0, seed=0):
   return jnp.float32(x / np.linalg.norm(x, axis=-1, keepdims=True))
 
 
-def _terms(views, kernel, block_size, axis_name=None):
-  return pairs.estimate(views, kernel, block_size=block_size, axis_name=axis_name)[0]
+def _terms(views, kernel, block_size, **settings):
+  return pairs.estimate(views, kernel, block_size=block_size, **settings)[0]
 
 
 def _over_orders(function, views):
@@ -65,9 +65,12 @@ def test_hsic_zy_and_its_gradient_are_unbiased(kernel, block_size):
 
 
 @every_kernel
-def test_hsic_zz_is_unbiased_up_to_the_variance_of_the_mean_rest(kernel):
+@pytest.mark.parametrize('covariance', [False, True])
+def test_hsic_zz_is_unbiased_up_to_the_variance_of_the_mean_rest(kernel, covariance):
   views = _views(batch_size=6)
-  estimates = _over_orders(lambda views: _terms(views, kernel, 3), views)
+  estimates = _over_orders(
+    lambda views: _terms(views, kernel, 3, covariance=covariance), views
+  )
   exact = jax.jit(hsic.exact)(views, kernel)
   # HSIC(Z,Y) varies with the estimate of E ρ alone.
   variance = estimates.hsic_zy.var()
@@ -105,6 +108,26 @@ def test_linear_kernel_has_the_exact_hsic_zy_in_any_order():
   expected, exact = value_and_grad(lambda v: hsic.exact(v, kernel).hsic_zy)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(gradient, exact, rtol=1e-4, atol=1e-6)
+
+
+def test_covariance_makes_hsic_zz_of_the_linear_kernel_exact():
+  views, kernel = _views(batch_size=8), kernels.Linear(0.9)
+  value_and_grad = lambda f: jax.jit(jax.value_and_grad(f))(views)
+  value, gradient = value_and_grad(
+    lambda v: _terms([v[:1], v[1:]], kernel, 2, covariance=True).hsic_zz
+  )
+  expected, exact = value_and_grad(lambda v: hsic.exact(v, kernel).hsic_zz)
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+  np.testing.assert_allclose(gradient, exact, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('covariance', [False, True])
+def test_large_batches_compile(covariance):
+  """The square of 131,072 features is no int32."""
+  views = jax.ShapeDtypeStruct([4, 32768, 8], jnp.float32)
+  total = lambda views: sum(_terms(views, KERNELS[0], 8, covariance=covariance))
+  jax.jit(jax.grad(total)).lower(views)
+  jax.jit(lambda phi: sum(hsic.from_features(phi, phi))).lower(views)
 
 
 @every_kernel
@@ -178,6 +201,7 @@ def test_value_and_gradient_do_not_depend_on_the_number_of_devices(
       [views[:1], views[1:]],
       KERNELS[0],
       block_size=2,
+      covariance=num_views == 3,
       axis_name=axis_name,
       extra=jnp.square,
     )
@@ -202,10 +226,12 @@ def test_value_and_gradient_do_not_depend_on_the_number_of_devices(
 
 
 def test_groups_of_blocks_do_not_change_the_result(monkeypatch):
-  views = _views(batch_size=32)
+  """Of 18 pairs of blocks, at most four at once: groups of three."""
+  views = _views(batch_size=72)
   grad_fn = jax.value_and_grad(lambda views: sum(_terms(views, KERNELS[0], 2)))
   whole = jax.jit(grad_fn)(views)
-  monkeypatch.setitem(pairs._IMAGES_AT_ONCE, 'cpu', 8)
+  monkeypatch.setitem(pairs._IMAGES_AT_ONCE, 'cpu', 16)
+  assert pairs._groups(views, 2).shape[:3] == (6, 3, 3)
   in_groups = jax.jit(lambda views: grad_fn(views))(views)
   np.testing.assert_allclose(in_groups[0], whole[0], rtol=1e-6)
   np.testing.assert_allclose(in_groups[1], whole[1], rtol=1e-4, atol=1e-7)
@@ -235,6 +261,21 @@ def test_gradient_noise_is_a_fraction_of_the_noise_of_features():
     return np.sqrt(np.mean(squares))
 
   assert error(estimator='pairs', block_size=4) < error(estimator='features') / 2
+
+
+def test_covariance_takes_the_noise_away_where_features_are_close():
+  views = _views(2, 32, 32)
+  views = losses.l2_normalize(views[:1, :1] + 0.2 * views)
+  exact = jax.grad(lambda v: hsic.exact(v, KERNELS[0]).hsic_zz)(views)
+  tangent = lambda x, v: x - jnp.sum(x * v, axis=-1, keepdims=True) * v
+
+  def error(covariance):
+    gradient = jax.jit(
+      jax.grad(lambda v: _terms(v, KERNELS[0], 2, covariance=covariance).hsic_zz)
+    )
+    return jnp.linalg.norm(tangent(gradient(views) - exact, views))
+
+  assert error(covariance=True) < error(covariance=False) / 5
 
 
 def test_equal_features_give_exact_terms_and_finite_gradients():
@@ -271,7 +312,11 @@ def test_bfloat16_features_are_compared_in_float32():
 @pytest.mark.parametrize(
   ('local_batch', 'block_size', 'message'),
   [
-    (12, 4, 'blocks of 4 images do not divide the 12 .*block_size = 1 or 2 or 3 or 6'),
+    (
+      12,
+      4,
+      r'blocks of 4 images \(block_size\) do not divide the 12 .*block_size = 1, 2, 3, 6',
+    ),
     (7, 1, 'use an even number of images on each device'),
     (8, 0, 'blocks of 0 images'),
   ],

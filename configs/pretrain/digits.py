@@ -42,6 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
       'estimator': 'pairs',  # Or 'exact', or 'features', the published one.
       # Of the estimator; None: its default, which for 'features' is the published one.
       'block_size': config_dict.placeholder(int),
+      'covariance': config_dict.placeholder(bool),
       'num_features': config_dict.placeholder(int),
       'sampler': config_dict.placeholder(str),
       'initial_scale': 1.0,

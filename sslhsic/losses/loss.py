@@ -53,6 +53,13 @@ class Loss:
     del projections, axis_name
     return state
 
+  def check_batch(self, local_batch: int) -> None:
+    """Checks that the loss takes so many images on each device.
+
+    Raises:
+      ValueError: it does not.
+    """
+
   def kernel_of(self, params: chex.ArrayTree) -> kernels.Kernel:
     """The kernel in which `evaluation.dependence` looks at this loss's features."""
     del params

@@ -15,6 +15,8 @@ from sslhsic.losses import projections as projections_lib
 
 # Features drawn, twice, to learn the kernel scale from all pairs of the two draws.
 _NUM_ROWS = 256
+# Keeps the gradient of the root finite when all features are equal.
+_SMALLEST_HSIC_ZZ = 1e-14
 
 
 class Params(NamedTuple):
@@ -29,17 +31,16 @@ KERNELS = {
   'linear': kernels.Linear,
 }
 REGULARIZERS = {
-  # The floor keeps the gradient of the root finite when all features are equal.
-  'root_hsic_zz': lambda terms: jnp.sqrt(jnp.maximum(terms.hsic_zz, 1e-14)),
+  'root_hsic_zz': lambda terms: jnp.sqrt(jnp.maximum(terms.hsic_zz, _SMALLEST_HSIC_ZZ)),
   'hsic_zz': lambda terms: terms.hsic_zz,
   'kernel_variance': lambda terms: terms.kernel_variance / 2,
   'none': lambda terms: 0.0,
 }
 ESTIMATORS = ('pairs', 'exact', 'features')
 
-# Settings of the estimators, with their defaults. Those of features are the published.
+# Settings of the estimators, with their defaults; of features, the published ones.
 _ESTIMATOR_SETTINGS = {
-  'pairs': {'block_size': 8},
+  'pairs': {'block_size': 8, 'covariance': False},
   'exact': {},
   'features': {'num_features': 512, 'sampler': 'iid'},
 }
@@ -51,14 +52,13 @@ class SSLHSIC(loss_lib.Loss):
 
   Z are all M = V + G features of an image: V of the online network, G of the target
   network. Both terms are estimated from pairs of features (`pairs.estimate`): linear in
-  the batch, without random numbers, and with a fraction of the published estimator's
-  gradient noise. `estimator` selects all pairs, or random Fourier features, instead.
+  the batch, without random numbers. `estimator` selects all pairs, or random Fourier
+  features, instead.
 
-  The kernel scale does not see this loss. It has an objective of its own, to
-  maximise the mean of log|∂k/∂s| over pairs of features, s = ‖x−y‖²: the kernel is
-  to be steep where the features are.
+  The kernel scale has its own objective, to maximise the mean of log|∂k/∂s| over pairs
+  of features, s = ‖x−y‖²: the kernel is to be steep where the features are.
 
-  Where the estimate of HSIC(Z,Z) is not positive, its root is set to 1e-7 and has no
+  Where the estimate of HSIC(Z,Z) is below 1e-14, its root is set to 1e-7 and has no
   gradient; the metric `hsic_zz_not_positive` is then 1, else 0.
 
   Attributes:
@@ -67,7 +67,9 @@ class SSLHSIC(loss_lib.Loss):
       'features', random Fourier features: one draw for HSIC(Z,Y), that draw and an
       independent second one for HSIC(Z,Z), shared by all views and all devices.
     block_size: T of `pairs.estimate`, for 'pairs' only; None: 8. The images of the
-      batch on each device are a multiple of 2T.
+      batch on each device are a multiple of 2T, and in random order.
+    covariance: whether the linear part of HSIC(Z,Z) is exact, see `pairs.estimate`,
+      for 'pairs' only; None: False.
     num_features: D, number of random Fourier features, for 'features' only; None: 512.
     sampler: how they are drawn, see `fourier.draw`, for 'features' only; None: 'iid'.
     initial_scale: c at the start.
@@ -83,6 +85,7 @@ class SSLHSIC(loss_lib.Loss):
   gamma: float = 3.0
   estimator: str = 'pairs'
   block_size: int | None = None
+  covariance: bool | None = None
   num_features: int | None = None
   sampler: str | None = None
   initial_scale: float = 1.0
@@ -90,13 +93,20 @@ class SSLHSIC(loss_lib.Loss):
   regularizer: str = 'root_hsic_zz'
 
   def __post_init__(self):
-    for value, known in (
-      (self.estimator, ESTIMATORS),
-      (self.kernel, KERNELS),
-      (self.regularizer, REGULARIZERS),
+    for name, known in (
+      ('estimator', ESTIMATORS),
+      ('kernel', KERNELS),
+      ('regularizer', REGULARIZERS),
     ):
+      value = getattr(self, name)
       if value not in known:
-        raise ValueError(f'ssl_hsic has no {value!r}; use one of {", ".join(known)}')
+        raise ValueError(
+          f'ssl_hsic has {name} = {value!r}; use one of {", ".join(known)}'
+        )
+    if not self.initial_scale > 0:
+      raise ValueError(
+        f'ssl_hsic has initial_scale = {self.initial_scale}; use a positive number'
+      )
     self._check_estimator_settings()
 
   def _check_estimator_settings(self) -> None:
@@ -111,8 +121,13 @@ class SSLHSIC(loss_lib.Loss):
     settings = self._estimator_settings
     if self.estimator == 'features':
       fourier.check(**settings)
-    if self.estimator == 'pairs' and settings['block_size'] < 1:
-      raise ValueError(f'block_size is {self.block_size}; use 1 or more images')
+    if self.estimator == 'pairs' and not (
+      isinstance(settings['block_size'], int) and settings['block_size'] > 0
+    ):
+      raise ValueError(
+        f'ssl_hsic has block_size = {self.block_size!r}; use a whole number of images, '
+        '1 or more'
+      )
 
   @property
   def _estimator_settings(self) -> dict[str, int | str]:
@@ -128,6 +143,11 @@ class SSLHSIC(loss_lib.Loss):
     if self.kernel == 'linear':
       return ()
     return Params(kernel_scale=jnp.float32(self.initial_scale))
+
+  def check_batch(self, local_batch: int) -> None:
+    """Checks that pairs of blocks divide the images of a device."""
+    if self.estimator == 'pairs':
+      pairs.check_block_size(self._estimator_settings['block_size'], local_batch)
 
   def kernel_of(self, params: Params | tuple[()]) -> kernels.Kernel:
     """The kernel at its learned scale."""
@@ -153,7 +173,7 @@ class SSLHSIC(loss_lib.Loss):
       'loss': loss,
       'hsic_zy': terms.hsic_zy,
       'hsic_zz': terms.hsic_zz,
-      'hsic_zz_not_positive': jnp.float32(terms.hsic_zz <= 0),
+      'hsic_zz_not_positive': jnp.float32(terms.hsic_zz <= _SMALLEST_HSIC_ZZ),
     }
     if self.regularizer == 'kernel_variance':
       metrics['kernel_variance'] = terms.kernel_variance
@@ -169,7 +189,9 @@ class SSLHSIC(loss_lib.Loss):
     learned = self.kernel_of(params)
     has_scale = self.kernel != 'linear'
     if self.estimator == 'pairs':
-      of_inner = lambda t: learned.log_slope(2 - 2 * jax.lax.stop_gradient(t))
+      of_inner = lambda t: learned.log_slope(
+        kernels.squared_distance_on_sphere(jax.lax.stop_gradient(t))
+      )
       return pairs.estimate(
         projections.parts,
         kernel,

@@ -17,6 +17,7 @@ from sslhsic.networks import heads
 EVERY_LOSS = [
   ('ssl_hsic', True, {}),
   ('ssl_hsic', False, {}),
+  ('ssl_hsic', True, {'block_size': 1, 'covariance': True}),
   ('ssl_hsic', True, {'estimator': 'features', 'regularizer': 'hsic_zz'}),
   ('ssl_hsic', False, {'estimator': 'features', 'sampler': 'orthogonal'}),
   ('ssl_hsic', True, {'estimator': 'features', 'sampler': 'stratified'}),
@@ -123,10 +124,18 @@ def test_loss_and_gradients_are_equal_on_any_number_of_devices(
         assert np.linalg.norm(of_device - y) <= 1e-5 * size, (num_devices, path)
 
 
-@pytest.mark.parametrize('name', losses.LOSSES)
-def test_gradient_in_shard_map_is_that_of_the_global_batch(name):
+SHARDED = [
+  *((name, {}) for name in losses.LOSSES),
+  ('ssl_hsic', {'block_size': 1, 'covariance': True}),
+  ('ssl_hsic', {'estimator': 'exact'}),
+  ('ssl_hsic', {'estimator': 'features'}),
+]
+
+
+@pytest.mark.parametrize(('name', 'settings'), SHARDED, ids=str)
+def test_gradient_in_shard_map_is_that_of_the_global_batch(name, settings):
   """Averaged over the devices; taken from outside, as it is."""
-  loss, loss_params = _create(name, {})
+  loss, loss_params = _create(name, settings)
   images = jax.random.normal(jax.random.key(2), [2, 16, 6])
   weights = jax.random.normal(jax.random.key(4), [6, 8])
 

@@ -78,7 +78,11 @@ def test_spread_of_vicreg_is_twice_the_mean_over_the_online_views():
   only_spread = {'invariance_weight': 0.0}
   projections = _projections(4, 2)
   terms = [
-    _value('vicreg', losses.Projections(jnp.stack([projections.online[v]] * 2)), **only_spread)
+    _value(
+      'vicreg',
+      losses.Projections(jnp.stack([projections.online[v]] * 2)),
+      **only_spread,
+    )
     for v in range(4)
   ]
   value = _value('vicreg', projections, **only_spread)

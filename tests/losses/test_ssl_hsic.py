@@ -219,9 +219,12 @@ def test_linear_kernel_learns_nothing():
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'kernel': 'laplace'}, "has no 'laplace'; use one of inverse_multiquadric, gauss"),
-    ({'regularizer': 'l2'}, "has no 'l2'; use one of root_hsic_zz, hsic_zz, kernel_v"),
-    ({'estimator': 'all'}, "has no 'all'; use one of pairs, exact, features"),
+    (
+      {'kernel': 'laplace'},
+      "kernel = 'laplace'; use one of inverse_multiquadric, gauss",
+    ),
+    ({'regularizer': 'l2'}, "regularizer = 'l2'; use one of root_hsic_zz, hsic_zz, k"),
+    ({'estimator': 'all'}, "estimator = 'all'; use one of pairs, exact, features"),
     (
       {'estimator': 'features', 'sampler': 'sobol'},
       "unknown sampler 'sobol'; use one of stratified, orthogonal, iid",
@@ -230,7 +233,9 @@ def test_linear_kernel_learns_nothing():
       {'estimator': 'features', 'num_features': 7, 'sampler': 'stratified'},
       'num_features is 7',
     ),
-    ({'block_size': 0}, 'block_size is 0; use 1 or more'),
+    ({'block_size': 0}, 'block_size = 0; use a whole number of images, 1 or more'),
+    ({'block_size': 2.0}, r'block_size = 2\.0; use a whole number'),
+    ({'initial_scale': 0.0}, r'initial_scale = 0\.0; use a positive number'),
     (
       {'num_features': 512},
       "num_features = 512, a setting of the estimator 'features', but estimator = "
@@ -254,3 +259,10 @@ def test_normalised_features_have_unit_norm_in_float32():
 def test_unknown_loss_is_refused_with_the_known_ones():
   with pytest.raises(ValueError, match=r"unknown loss 'hsic'; use one of ssl_hsic"):
     losses.create('hsic')
+
+
+def test_batch_that_blocks_do_not_divide_is_an_error_before_training():
+  losses.create('ssl_hsic', block_size=4).check_batch(16)
+  losses.create('ssl_hsic', estimator='exact').check_batch(3)
+  with pytest.raises(ValueError, match='do not divide the 12 images'):
+    losses.create('ssl_hsic', block_size=4).check_batch(12)
