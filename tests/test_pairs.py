@@ -315,7 +315,7 @@ def test_bfloat16_features_are_compared_in_float32():
     (
       12,
       4,
-      r'blocks of 4 images \(block_size\) do not divide the 12 .*block_size = 1, 2, 3, 6',
+      r'blocks of 4 .* do not divide the 12 .*block_size = 1, 2, 3, 6',
     ),
     (7, 1, 'use an even number of images on each device'),
     (8, 0, 'blocks of 0 images'),
