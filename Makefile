@@ -25,7 +25,7 @@ test: $(VENV)/installed-test
 
 # Checks and measures on the accelerator of this machine, in nine minutes at most.
 accelerator: $(if $(filter $(PYTHON),$(ACCELERATOR_PYTHON)),$(VENV)/installed)
-	$(ACCELERATOR_PYTHON) -m benchmarks.accelerator --output=$(OUTPUT) $(ACCELERATOR_ARGS)
+	$(ACCELERATOR_PYTHON) -m benchmarks.accelerator --output_dir=$(OUTPUT) $(ACCELERATOR_ARGS)
 
 $(VENV)/installed: requirements.txt setup.py
 	$(SYSTEM_PYTHON) -m venv $(VENV)

@@ -1,7 +1,7 @@
 """Correctness and speed on an accelerator, in a few minutes and without network.
 
-Run `make accelerator`, or `python -m benchmarks.accelerator --output=DIR`. In order of
-value, each in processes of its own:
+Run `make accelerator`, or `python -m benchmarks.accelerator --output_dir=DIR`. In order
+of value, each in processes of its own:
 
   checks       published values of HSIC, gradients against the CPU, kill and resume;
                meanwhile the first steps are compiled, several at a time
@@ -36,7 +36,7 @@ from benchmarks import accelerator_checks, kernel_trace, step
 from benchmarks.accelerator_run import Plan, Run, compile_all
 from benchmarks.step_process import ROOT, Settings, StepError, StepProcess
 
-_OUTPUT = flags.DEFINE_string('output', 'runs/accelerator', 'Where the tables go.')
+_OUTPUT = flags.DEFINE_string('output_dir', 'runs/accelerator', 'For the tables.')
 _MINUTES = flags.DEFINE_float('minutes', 8.5, 'After which nothing is begun any more.')
 _SMALL = flags.DEFINE_bool('small', False, 'Whether to measure what a CPU can.')
 _COMPARE = flags.DEFINE_bool('compare', True, 'With PyTorch, if it is there.')

@@ -277,7 +277,8 @@ def test_batch_is_of_full_size(name, monkeypatch):
   config = _config(CONFIGS / folder / f'{stem}.py')
   monkeypatch.setattr(TRAINED[folder], '_initial_state', lambda *_: None)
   monkeypatch.setattr(encoder, 'initial_values', lambda *_: ({}, {}))
-  batch = next(TRAINED[folder]('train', jax.random.key(0), config)._input)
+  made = TRAINED[folder]('train', jax.random.key(0), config)
+  batch = next(made.input if folder == 'pretrain' else made._input)
   image = batch['view1' if folder == 'pretrain' else 'image']
   count, size, *image_shape = image.shape
   assert (count * size, *image_shape) == SHAPES[name]

@@ -59,7 +59,7 @@ def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
     # A bias before a batch norm has no gradient, only rounding.
     is_idle = "linear_0']['b']" in jax.tree_util.keystr(path)
     scale = gradient_norm if is_idle else np.linalg.norm(x)
-    assert np.linalg.norm(x - y) <= 1e-5 * scale, path
+    assert np.linalg.norm(x - y) <= 3e-5 * scale, path
 
 
 def _step(experiment, count):
