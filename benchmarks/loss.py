@@ -19,6 +19,8 @@ import math
 import os
 import pathlib
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,6 +36,9 @@ from matplotlib import figure
 from sslhsic import fourier, hsic, kernels, losses, pairs
 
 _FIGURE = flags.DEFINE_string('figure', 'runs/loss_benchmark.png', 'Where it goes.')
+_COSTS_OF = flags.DEFINE_integer(
+  'costs_of', 0, 'Prints costs on many devices at this batch size only, as JSON.'
+)
 
 BATCH_SIZES = (512, 1024, 2048, 4096, 8192)
 DEVICE_COUNTS = (1, 2, 4, 8)
@@ -375,6 +380,24 @@ def cost_per_device(batch_size: int, dim: int = 256) -> dict:
   return result
 
 
+def _costs_in_own_process(batch_size: int, dim: int) -> dict:
+  """`cost_per_device`, on fake devices that would slow down what is timed."""
+  del dim  # The default.
+  flag = f'--xla_force_host_platform_device_count={max(DEVICE_COUNTS)}'
+  done = subprocess.run(
+    [sys.executable, '-m', 'benchmarks.loss', f'--costs_of={batch_size}'],
+    env=os.environ | {'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} {flag}'},
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  by_method = json.loads(done.stdout.splitlines()[-1])
+  return {
+    name: {int(count): cost for count, cost in by_count.items()}
+    for name, by_count in by_method.items()
+  }
+
+
 def flops(jaxpr: jax.extend.core.Jaxpr) -> int:
   """Floating-point operations of a program: its products, and one an entry of the rest.
 
@@ -443,7 +466,11 @@ def exchanged_bytes(program: str) -> int:
 
 
 def measure(
-  batch_sizes=BATCH_SIZES, dim: int = 256, rounds: int = ROUNDS, draws=None
+  batch_sizes=BATCH_SIZES,
+  dim: int = 256,
+  rounds: int = ROUNDS,
+  draws=None,
+  costs: Callable[[int, int], dict] = cost_per_device,
 ) -> dict:
   """All measurements.
 
@@ -452,6 +479,7 @@ def measure(
     dim: d.
     rounds: how often each pass is timed.
     draws: batch size -> how many draws or orders the noise is measured over.
+    costs: `cost_per_device`, or what runs it elsewhere.
   """
   by_batch = time_and_memory(batch_sizes, dim, rounds)
   slopes = {}
@@ -464,7 +492,7 @@ def measure(
     'noise': {b: noise(b, dim, count) for b, count in (draws or DRAWS).items()},
     'time_and_memory': by_batch,
     'slopes': slopes,
-    'cost_per_device': cost_per_device(batch_sizes[len(batch_sizes) * 3 // 4], dim),
+    'cost_per_device': costs(batch_sizes[len(batch_sizes) * 3 // 4], dim),
     'device': jax.devices()[0].device_kind,
     'cores': os.cpu_count(),
     'versions': {'jax': jax.__version__},
@@ -596,11 +624,10 @@ def _plot_noise(axis, by_batch: dict) -> None:
 
 def main(_) -> None:
   """Measures at the sizes of the paper."""
-  # JAX starts with the first array: costs are measured on fake devices of this machine.
-  os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
-  )
-  measured = measure()
+  if _COSTS_OF.value:
+    print(json.dumps(cost_per_device(_COSTS_OF.value)))
+    return
+  measured = measure(costs=_costs_in_own_process)
   print(tables(measured))
   path = pathlib.Path(_FIGURE.value)
   plot(measured, path)
