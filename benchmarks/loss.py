@@ -609,10 +609,11 @@ def plot(measured: dict, path: pathlib.Path) -> None:
 def _plot_noise(axis, by_batch: dict) -> None:
   """Bars: error of the gradient of the loss by estimator, at the smallest batch."""
   batch_size, by_features = min(by_batch.items())
-  places = np.arange(len(ESTIMATORS))
+  places, height = np.arange(len(ESTIMATORS)), 0.8 / len(by_features)
   for shift, (features, rows) in enumerate(by_features.items()):
     errors = [rows[name]['gradient_loss'] for name in ESTIMATORS]
-    axis.barh(places + 0.4 * shift - 0.2, errors, 0.4, label=f'{features} features')
+    place = places + height * (shift - (len(by_features) - 1) / 2)
+    axis.barh(place, errors, height, label=f'{features} features')
   axis.axvline(1, color='k', linewidth=0.8)
   axis.set_xscale('log')
   axis.set_yticks(places, list(ESTIMATORS), fontsize=7)
