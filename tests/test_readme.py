@@ -46,7 +46,7 @@ def test_make_targets_exist():
 
 def test_files_exist():
   paths = re.findall(
-    r'--config=(configs\S+\.py)|\]\((docs/[^)\s]+)\)|`(configs/\S+\.py)`', README
+    r'--config=(configs\S+\.py)|\]\((docs/[^)#\s]+)[)#]|`(configs/\S+\.py)`', README
   )
   names = {name for match in paths for name in match if name}
   assert len(names) > 2
