@@ -106,7 +106,7 @@ def config_of(
   Args:
     case: the network.
     folder: where made-up images are written, if there are none yet.
-    batch_size: images per device; 0: that of the case.
+    batch_size: images per device; 0: the case's.
     loss, precision, num_microbatches: settings of the configuration.
   """
   config = case.config.get_config()

@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import kernels
+from sslhsic import collectives, kernels
 
 # [M, b, d], or several such arrays that together hold the M views.
 Views = chex.Array | Sequence[chex.Array]
@@ -25,7 +25,7 @@ _BLOCK_ENTRIES = {'cpu': 2**22, 'accelerator': 2**24}
 
 
 def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
-  """HSIC(Z,Y): how much a feature tells of which image it comes from.
+  """HSIC(Z,Y): the dependence of a feature on the identity of its image.
 
   Σᵢ‖Σₚ φᵢᵖ‖² / (B·M·(M−1))  −  ‖Σᵢₚ φᵢᵖ‖² / (B·M)²
 
@@ -42,8 +42,10 @@ def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
   num_views, _ = check_views(phi)
   phi = phi.astype(jnp.float32)
   of_image = phi.sum(axis=0)
-  within, total = _global_sum((jnp.sum(of_image**2), of_image.sum(axis=0)), axis_name)
-  batch_size = _global_batch_size(phi, axis_name)
+  within, total = collectives.global_sum(
+    (jnp.sum(of_image**2), of_image.sum(axis=0)), axis_name
+  )
+  batch_size = collectives.global_batch_size(phi.shape[1], axis_name)
   return within / (batch_size * num_views * (num_views - 1)) - jnp.sum(
     (total / (batch_size * num_views)) ** 2
   )
@@ -139,7 +141,7 @@ def exact(views: Views, kernel: kernels.Kernel, axis_name: str | None = None) ->
     The terms, the same on every device.
   """
   num_views, _ = check_views(views)
-  offset = _global_mean(
+  offset = collectives.mean_over_devices(
     jax.lax.stop_gradient(_mean_with_first(views, kernel, axis_name)), axis_name
   )
 
@@ -149,7 +151,7 @@ def exact(views: Views, kernel: kernels.Kernel, axis_name: str | None = None) ->
     return within, gram.mean(), jnp.mean(gram**2)
 
   within, mean, square = map_rows(moments, views, kernel, axis_name)
-  within, mean, mean_square, square = _global_mean(
+  within, mean, mean_square, square = collectives.mean_over_devices(
     (within.mean(), mean.mean(), jnp.mean(mean**2), square.mean()), axis_name
   )
   return Terms(
@@ -199,12 +201,12 @@ def map_rows(
   parts = parts_of(views)
   num_views, local_batch = check_views(views)
   dim = parts[0].shape[-1]
-  columns = [_gather_images(part, axis_name).reshape(-1, dim) for part in parts]
+  columns = [
+    collectives.gather_images(part, axis_name).reshape(-1, dim) for part in parts
+  ]
   batch_size = columns[0].shape[0] // parts[0].shape[0]
   column_index = jnp.arange(num_views * batch_size)
-  image = jnp.arange(local_batch)
-  if axis_name:
-    image += jax.lax.axis_index(axis_name) * local_batch
+  image = collectives.image_offset(local_batch, axis_name) + jnp.arange(local_batch)
 
   @jax.checkpoint
   def of_row(args):
@@ -269,8 +271,8 @@ def _moments(
   num_views, _ = check_views(phi_a)
   chex.assert_equal_shape_prefix([phi_a, phi_b], 2)
   a, b = (phi.reshape(-1, phi.shape[-1]).astype(jnp.float32) for phi in (phi_a, phi_b))
-  count = _global_batch_size(phi_a, axis_name) * num_views
-  sum_a, sum_b, products = _global_sum(
+  count = collectives.global_batch_size(phi_a.shape[1], axis_name) * num_views
+  sum_a, sum_b, products = collectives.global_sum(
     (a.sum(axis=0), b.sum(axis=0), jnp.matmul(a.T, b, precision='highest')), axis_name
   )
   mean_a, mean_b = sum_a / count, sum_b / count
@@ -308,24 +310,7 @@ def parts_of(views: Views) -> list[chex.Array]:
 
 def _mean_with_first(views, kernel, axis_name):
   """Mean of k between the first feature of the global batch and all others."""
-  parts = [_gather_images(part, axis_name) for part in parts_of(views)]
+  parts = [collectives.gather_images(part, axis_name) for part in parts_of(views)]
   first = parts[0][0, :1]
   rows = [kernel(first, part.reshape(-1, part.shape[-1])) for part in parts]
   return jnp.concatenate(rows, axis=1).mean()
-
-
-def _global_batch_size(views: chex.Array, axis_name: str | None) -> int:
-  return views.shape[1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
-
-
-def _global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-  return jax.lax.psum(tree, axis_name) if axis_name else tree
-
-
-def _global_mean(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-  return jax.lax.pmean(tree, axis_name) if axis_name else tree
-
-
-def _gather_images(x: chex.Array, axis_name: str | None) -> chex.Array:
-  """[M, b, ...] -> [M, B, ...], in the order of the global batch."""
-  return jax.lax.all_gather(x, axis_name, axis=1, tiled=True) if axis_name else x

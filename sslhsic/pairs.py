@@ -32,7 +32,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import hsic, kernels
+from sslhsic import collectives, hsic, kernels
 
 # Images that are compared at once, unless a pair of blocks has more. Few fit into the
 # cache of a CPU; on an accelerator a group takes longer to start than to compute.
@@ -126,28 +126,27 @@ def estimate(
   parts = [part.astype(jnp.float32) for part in hsic.parts_of(views)]
   num_views, local_batch = hsic.check_views(parts)
   check_block_size(block_size, local_batch)
-  devices = jax.lax.axis_size(axis_name) if axis_name else 1
-  batch_size = local_batch * devices
+  batch_size = collectives.global_batch_size(local_batch, axis_name)
 
   total = sum(part.sum(axis=(0, 1)) for part in parts)
-  centre = _global_sum(total, axis_name) / (num_views * batch_size)
+  centre = collectives.global_sum(total, axis_name) / (num_views * batch_size)
   tangent = _tangent(kernel, centre)
 
   # The blocks come in groups, one after another. For the backward pass only the inner
-  # products are kept, so that memory is that of the features.
+  # products are kept, N·(M + M·T/2) numbers; the rest is computed again.
   @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_saveable)
   def of_group(group):
     return _sums(group, kernel, tangent, batch_size, covariance, extra)
 
   sums = jax.lax.map(of_group, [_groups(part, block_size) for part in parts])
-  sums = _global_sum(jax.tree.map(lambda x: x.sum(axis=0), sums), axis_name)
+  sums = collectives.global_sum(jax.tree.map(lambda x: x.sum(axis=0), sums), axis_name)
 
   linear_square = jnp.float32(0)
   if covariance:
     # E (a·⟨x − z̄, y − z̄⟩)² over all pairs is the squared norm of the covariance.
     centred = [part.reshape(-1, len(centre)) - centre[None] for part in parts]
     products = sum(jnp.matmul(x.T, x, precision='highest') for x in centred)
-    products = _global_sum(products, axis_name) / (num_views * batch_size)
+    products = collectives.global_sum(products, axis_name) / (num_views * batch_size)
     linear_square = tangent.slope**2 * jnp.sum(products**2)
   return _combine(sums, linear_square, tangent, num_views, batch_size, block_size)
 
@@ -324,7 +323,3 @@ def _combine(
     + mean_square
     - mean**2,
   ), mean_over_pairs(sums.same_extra, sums.other_extra)
-
-
-def _global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-  return jax.lax.psum(tree, axis_name) if axis_name else tree

@@ -10,7 +10,7 @@ import chex
 import jax.numpy as jnp
 import optax
 
-from sslhsic.losses import collectives
+from sslhsic import collectives
 
 
 def smooth_l1(error: chex.Array, beta: float) -> chex.Array:

@@ -17,8 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic import hsic, kernels
-from sslhsic.losses import collectives
+from sslhsic import collectives, hsic, kernels
 
 
 def measure(

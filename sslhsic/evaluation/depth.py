@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sslhsic.losses import collectives
+from sslhsic import collectives
 
 _LEAST = 1e-3  # Metres; what is predicted to be closer counts as this.
 

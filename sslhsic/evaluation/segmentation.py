@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sslhsic import collectives
 from sslhsic.data.dense import VOID
-from sslhsic.losses import collectives
 
 
 def cross_entropy(

@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic.losses import collectives
+from sslhsic import collectives
 from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 

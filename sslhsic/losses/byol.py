@@ -6,7 +6,7 @@ from typing import ClassVar
 import chex
 import jax.numpy as jnp
 
-from sslhsic.losses import collectives
+from sslhsic import collectives
 from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 

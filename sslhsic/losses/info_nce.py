@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sslhsic import kernels
-from sslhsic.losses import collectives
+from sslhsic import collectives, kernels
 from sslhsic.losses import loss as loss_lib
 from sslhsic.losses import projections as projections_lib
 

@@ -1,8 +1,13 @@
-"""What a loss needs from the other devices."""
+"""Sums, means and features over all devices; the identity where there is no axis."""
 
 import chex
 import jax
 import jax.numpy as jnp
+
+
+def global_sum(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  """Sum of each array over the devices, entry by entry."""
+  return jax.lax.psum(tree, axis_name) if axis_name else tree
 
 
 def global_mean(x: chex.Array, axis_name: str | None) -> chex.Array:
