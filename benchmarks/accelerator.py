@@ -543,7 +543,7 @@ def _take_turn(
 
 
 def _set_ratio(row: dict[str, Any]) -> None:
-  """Median speed of JAX by that of PyTorch, when both are there."""
+  """Ratio of the median speeds of JAX and PyTorch, if both were measured."""
   ratios = {}
   for name in ('on_device', 'with_loader'):
     speeds = [row.get(framework, {}).get(name) for framework in ('jax', 'torch')]

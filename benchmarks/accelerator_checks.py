@@ -6,7 +6,7 @@
 
 'golden' compares HSIC and its gradient with values of the published implementation,
 'gradients' writes loss and gradient of a pre-training step in float32, to be compared
-with those of another device, and 'resume' kills a run and starts it again. The last
+with another device, and 'resume' kills a run and starts it again. The last
 line that each prints is JSON.
 """
 

@@ -29,6 +29,7 @@ import chex
 import jax
 import jax.extend
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 from absl import app, flags
 from matplotlib import figure
@@ -577,16 +578,21 @@ def plot(measured: dict, path: pathlib.Path) -> None:
   image = figure.Figure(figsize=(14, 4.4))
   errors, times, memory, costs = image.subplots(1, 4, width_ratios=(1.3, 1, 1, 1))
   _plot_noise(errors, measured['noise'])
-  for name in METHODS:
-    style = 'k--' if name == BASELINE else '.-'
+  colours = matplotlib.colormaps['tab20'].colors
+  for number, name in enumerate(METHODS):
+    style = (
+      {'linestyle': '--', 'color': 'k'}
+      if name == BASELINE
+      else {'marker': '.', 'color': colours[number - 1]}
+    )
     rows = {b: row[name] for b, row in by_batch.items() if name in row}
     times.loglog(
-      list(rows), [row['seconds'] for row in rows.values()], style, label=name
+      list(rows), [row['seconds'] for row in rows.values()], **style, label=name
     )
     megabytes = [row['temporary_bytes'] / 2**20 for row in rows.values()]
-    memory.loglog(list(rows), megabytes, style)
+    memory.loglog(list(rows), megabytes, **style)
     cost = measured['cost_per_device'][name]
-    costs.loglog(list(cost), [row['flops'] / 1e9 for row in cost.values()], style)
+    costs.loglog(list(cost), [row['flops'] / 1e9 for row in cost.values()], **style)
   titles = {
     times: 'seconds',
     memory: 'temporary memory, MiB',

@@ -1,13 +1,13 @@
 """Time of the losses alone, forward and backward, by method and batch size.
 
 `python -m benchmarks.loss_time --batch_sizes=512,2048` on one device, with features
-[4, B, 256]: two online views, with gradient, and two target views. Calls follow each
-other without waiting, as many as take some time; the time of a round is that of all of
-them, until the device is done, divided by their number. Methods take turns.
+[4, B, 256]: two online views, with gradient, and two target views. A round is a number
+of calls without waiting in between; its time, until the device is done, is divided by
+their number.
 
 Prints a line of JSON for each method and batch size: median, least and greatest
-milliseconds of the rounds, bytes of temporary memory; or 'error'. All are compiled
-before the first is measured, several at once.
+milliseconds of the rounds, bytes of temporary memory; or 'error'. The methods of a
+batch size are compiled several at once, then measured.
 """
 
 import concurrent.futures

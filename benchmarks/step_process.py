@@ -37,7 +37,7 @@ class Settings:
   Attributes:
     case: in `step.CASES`.
     method: in `methods.METHODS`.
-    batch_size: images per device; 0: that of the case.
+    batch_size: images per device; 0: the number of the case.
     precision: of the networks.
     framework: 'jax' or 'torch'.
     is_plain: whether augmentation and optimiser are those that the step in PyTorch has:
@@ -70,7 +70,7 @@ class StepProcess:
   Args:
     settings: what is measured.
     log: file that gets what the process writes.
-    variables: of its environment, added to those of this process.
+    variables: added to the environment of this process.
   """
 
   def __init__(self, settings: Settings, log: pathlib.Path, **variables: str):

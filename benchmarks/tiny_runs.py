@@ -54,7 +54,7 @@ class Program:
     arguments: of Python.
     devices: how many.
     stdin: what it can read.
-    variables: of its environment, added to those of this process.
+    variables: added to the environment of this process.
   """
 
   def __init__(

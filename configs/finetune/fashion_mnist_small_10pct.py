@@ -10,7 +10,7 @@ from configs.finetune import fashion_mnist_small_1pct
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of 1 %, but for what follows."""
+  """The configuration for 1 %, with the changes below."""
   config = fashion_mnist_small_1pct.get_config()
   config.data.train.split = 'train[:55000], balanced 10%'
   config.training.batch_size = 128

@@ -15,7 +15,7 @@ from configs.linear_eval import fashion_mnist_small
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of ImageNet, but for what follows."""
+  """The configuration of ImageNet, with the changes below."""
   config = imagenet_1pct.get_config()
   of_data = fashion_mnist_small.get_config()
   config.network = of_data.network

@@ -14,7 +14,7 @@ from configs.pretrain import fashion_mnist_small
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of ImageNet, but for what follows."""
+  """The configuration of ImageNet, with the changes below."""
   config = imagenet.get_config()
   pretraining = fashion_mnist_small.get_config()
   config.network.encoder = pretraining.network.encoder

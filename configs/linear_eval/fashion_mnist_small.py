@@ -14,7 +14,7 @@ from configs.pretrain import fashion_mnist_small
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of the digits, but for what follows."""
+  """The configuration of the digits, with the changes below."""
   config = digits.get_config()
   pretraining = fashion_mnist_small.get_config()
   source = pretraining.data.source

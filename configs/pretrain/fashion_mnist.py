@@ -20,7 +20,7 @@ from configs.pretrain import imagenet
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of ImageNet, but for what follows."""
+  """The configuration of ImageNet, with the changes below."""
   config = imagenet.get_config()
   config.data = {
     'source': 'idx:/usr/share/datasets/fashion-mnist',

@@ -19,7 +19,7 @@ from configs.pretrain import digits
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of the digits, but for what follows."""
+  """The configuration of the digits, with the changes below."""
   config = digits.get_config()
   config.data = {
     'source': 'idx:/usr/share/datasets/fashion-mnist',

@@ -14,7 +14,7 @@ from configs.transfer import digits_linear, linear
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of the twelve data sets, but for what follows."""
+  """The configuration of the twelve data sets, with the changes below."""
   config = linear.get_config()
   pretraining = fashion_mnist_small.get_config()
   config.network.encoder = pretraining.network.encoder
