@@ -27,7 +27,7 @@ from benchmarks import faults, methods, step, tiny_runs
 from configs.pretrain import digits
 from sslhsic import fourier, hsic, parallel
 from sslhsic.pretraining import step as step_lib
-from sslhsic.training import checkpoint
+from sslhsic.runs import checkpoint
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / (
   'tests/data/ssl_hsic_published.npz'

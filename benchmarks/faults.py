@@ -41,7 +41,7 @@ _POISONED = """
 import jax.numpy as jnp
 from experiments import pretrain
 from sslhsic.pretraining import step
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 plain = step.augment_views
 

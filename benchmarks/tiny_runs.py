@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from sslhsic.training import checkpoint, writers
+from sslhsic.runs import checkpoint, writers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

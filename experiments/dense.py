@@ -13,9 +13,8 @@ import optax
 from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import loader, reading, sources
-from sslhsic.evaluation import encoder, features
+from sslhsic.evaluation import encoder, features, pretrained
 from sslhsic.networks import classifier
-from sslhsic.training import pretrained
 
 Batch = dict[str, chex.Array]
 
@@ -31,7 +30,7 @@ class State(NamedTuple):
 
 
 class DenseExperiment(shared.OneInput):
-  """The experiment, but for its task; see `sslhsic.training.experiment`.
+  """The experiment, but for its task; see `sslhsic.runs.experiment`.
 
   A subclass says what `kind` of annotation it needs, and implements `_build_network`,
   `_training_example`, `_test_example`, `_loss` and `_predict`, besides `evaluate` and

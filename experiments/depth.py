@@ -15,13 +15,14 @@ import numpy as np
 from experiments import dense
 from sslhsic import parallel
 from sslhsic.data import dense as examples
-from sslhsic.evaluation import depth, pictures
+from sslhsic.evaluation import depth
 from sslhsic.networks import depth as networks
-from sslhsic.training import runner
+from sslhsic.plots import sheets
+from sslhsic.runs import runner
 
 
 class Depth(dense.DenseExperiment):
-  """The experiment; see `sslhsic.training.experiment` for the contract."""
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   kind: ClassVar = 'depth'
 
@@ -79,10 +80,10 @@ class Depth(dense.DenseExperiment):
     largest = max(batch['depth'].max() for batch, _ in shown)
     columns = {
       'image': [batch['image'] for batch, _ in shown],
-      'truth': [pictures.of_depths(batch['depth'], largest) for batch, _ in shown],
-      'prediction': [pictures.of_depths(made['depth'], largest) for _, made in shown],
+      'truth': [sheets.of_depths(batch['depth'], largest) for batch, _ in shown],
+      'prediction': [sheets.of_depths(made['depth'], largest) for _, made in shown],
     }
-    pictures.sheet(columns, directory / 'depth.png')
+    sheets.sheet(columns, directory / 'depth.png')
     data = self._config.data
     size = f'resized to {"×".join(map(str, data.resized))}, ' if data.resized else ''
     crop = '×'.join(map(str, data.crop))

@@ -17,9 +17,10 @@ from sslhsic import parallel
 from sslhsic.data import dense as examples
 from sslhsic.data import sources
 from sslhsic.detection import proposals, settings, targets
-from sslhsic.evaluation import detection, pictures
+from sslhsic.evaluation import detection
 from sslhsic.networks import detector
-from sslhsic.training import runner
+from sslhsic.plots import sheets
+from sslhsic.runs import runner
 
 _LEAST_SCORE = 0.5  # Of what is shown on the sheet of pictures.
 
@@ -47,7 +48,7 @@ def _found_objects(found: proposals.Detections) -> _Objects:
 
 
 class Detection(dense.DenseExperiment):
-  """The experiment; see `sslhsic.training.experiment` for the contract."""
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   kind: ClassVar = 'boxes'
 
@@ -150,7 +151,7 @@ class Detection(dense.DenseExperiment):
         for batch, made in shown
       ],
     }
-    pictures.sheet(columns, directory / 'detection.png')
+    sheets.sheet(columns, directory / 'detection.png')
     print(f'AP50 {np.nanmean(self._ap50):.3f}, of {self._encoder.description}')
     named = zip(self._annotations.object_classes, self._ap50, strict=True)
     return {
@@ -170,7 +171,7 @@ class Detection(dense.DenseExperiment):
       masks = [detection.paste_mask(mask, box, size) for mask, box in pairs]
     names = self._annotations.object_classes
     image = batch['image'][:height, :width]
-    return pictures.of_objects(image, objects.boxes, objects.classes, names, masks)
+    return sheets.of_objects(image, objects.boxes, objects.classes, names, masks)
 
   def _protocol(self) -> dict[str, str]:
     """How each score was measured."""

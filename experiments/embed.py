@@ -16,7 +16,8 @@ from absl import flags
 from experiments import shared
 from sslhsic import parallel
 from sslhsic.data import sources
-from sslhsic.training import command_line, pretrained, processes, writers
+from sslhsic.evaluation import pretrained
+from sslhsic.runs import command_line, processes, writers
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from',

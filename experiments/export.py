@@ -11,7 +11,8 @@ import sys
 
 from absl import flags
 
-from sslhsic.training import command_line, pretrained, workdir
+from sslhsic.evaluation import pretrained
+from sslhsic.runs import command_line, workdir
 from sslhsic.weights import card, export
 
 _INIT_FROM = flags.DEFINE_string(

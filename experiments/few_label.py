@@ -11,8 +11,9 @@ import ml_collections
 
 from experiments import shared
 from sslhsic.data import sources
-from sslhsic.evaluation import few_label, figures
-from sslhsic.training import measurement, processes
+from sslhsic.evaluation import few_label
+from sslhsic.plots import embeddings
+from sslhsic.runs import measurement, processes
 
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
 
 def _draw(top1: dict[int, float], directory: pathlib.Path) -> None:
   directory.mkdir(exist_ok=True)
-  figures.few_label_curve(top1, directory / 'few_label.png')
+  embeddings.few_label_curve(top1, directory / 'few_label.png')
 
 
 if __name__ == '__main__':

@@ -24,9 +24,9 @@ import optax
 from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import encoder, features, metrics, probe
+from sslhsic.evaluation import encoder, features, metrics, pretrained, probe
 from sslhsic.networks import classifier
-from sslhsic.training import pretrained, runner
+from sslhsic.runs import runner
 
 
 class Setting(NamedTuple):
@@ -66,7 +66,7 @@ class State(NamedTuple):
 
 
 class FineTune:
-  """The experiment; see `sslhsic.training.experiment` for the contract."""
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state', 'best': 'best'}
   NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {'position': 'position'}

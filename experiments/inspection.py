@@ -10,9 +10,9 @@ import numpy as np
 from experiments import shared
 from sslhsic import augment
 from sslhsic.data import loader, sources
+from sslhsic.evaluation import pretrained
 from sslhsic.pretraining import views as views_lib
 from sslhsic.report import geometry, page, runs, sheets, svg
-from sslhsic.training import pretrained
 from sslhsic.weights import settings as settings_lib
 
 _NUM_IMAGES = 1000  # Test images that are looked at.

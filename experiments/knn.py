@@ -12,7 +12,7 @@ import ml_collections
 from experiments import shared
 from sslhsic.data import sources
 from sslhsic.evaluation import knn, metrics
-from sslhsic.training import measurement
+from sslhsic.runs import measurement
 
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:

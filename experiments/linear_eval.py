@@ -19,7 +19,7 @@ from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import sources
 from sslhsic.evaluation import features, metrics, probe
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 
 class State(NamedTuple):
@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class LinearEval(shared.OneInput):
-  """The experiment; see `sslhsic.training.experiment` for the contract.
+  """The experiment; see `sslhsic.runs.experiment` for the contract.
 
   The classifiers of all learning rates are trained on the same embeddings in one pass.
   Where there is a validation split, the learning rate is chosen on it.

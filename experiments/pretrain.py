@@ -19,11 +19,11 @@ from sslhsic import optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.pretraining import build, evaluation, microbatches, step, views
 from sslhsic.pretraining import state as state_lib
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 
 class Pretrain:
-  """The experiment; see `sslhsic.training.experiment` for the contract.
+  """The experiment; see `sslhsic.runs.experiment` for the contract.
 
   Attributes:
     training: what a step is made of.

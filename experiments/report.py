@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import inspection
 from sslhsic.report import page, runs, svg
-from sslhsic.training import command_line, writers
+from sslhsic.runs import command_line, writers
 
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
 _ENCODERS = flags.DEFINE_integer(

@@ -17,9 +17,9 @@ from collections.abc import Callable
 import ml_collections
 from absl import flags
 
+from sslhsic.runs import command_line, writers
 from sslhsic.tables import jobs, render, results
 from sslhsic.tables import table as table_lib
-from sslhsic.training import command_line, writers
 
 _TABLE = flags.DEFINE_string('table', None, 'Which table: a file of configs/tables.')
 _BASE = flags.DEFINE_string('base', 'digits', 'The scale: see bases.py there.')

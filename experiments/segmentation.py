@@ -15,13 +15,14 @@ import numpy as np
 from experiments import dense
 from sslhsic import parallel
 from sslhsic.data import dense as examples
-from sslhsic.evaluation import pictures, segmentation
+from sslhsic.evaluation import segmentation
 from sslhsic.networks import segmentation as networks
-from sslhsic.training import runner
+from sslhsic.plots import sheets
+from sslhsic.runs import runner
 
 
 class Segmentation(dense.DenseExperiment):
-  """The experiment; see `sslhsic.training.experiment` for the contract."""
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   kind: ClassVar = 'segmentation'
 
@@ -94,10 +95,10 @@ class Segmentation(dense.DenseExperiment):
     shown = self._shown()
     columns = {
       'image': [batch['image'] for batch, _ in shown],
-      'truth': [pictures.of_classes(batch['segmentation']) for batch, _ in shown],
-      'prediction': [pictures.of_classes(made['classes']) for _, made in shown],
+      'truth': [sheets.of_classes(batch['segmentation']) for batch, _ in shown],
+      'prediction': [sheets.of_classes(made['classes']) for _, made in shown],
     }
-    pictures.sheet(columns, directory / 'segmentation.png')
+    sheets.sheet(columns, directory / 'segmentation.png')
     print(f'mean IoU {np.nanmean(self._iou):.3f}, of {self._encoder.description}')
     names = self._annotations.segmentation_classes
     return {

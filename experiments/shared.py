@@ -8,8 +8,7 @@ import ml_collections
 
 from sslhsic import parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import encoder
-from sslhsic.training import pretrained
+from sslhsic.evaluation import encoder, pretrained
 from sslhsic.weights import settings as settings_lib
 
 CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}

@@ -18,7 +18,7 @@ import numpy as np
 from experiments import finetune, shared
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
-from sslhsic.training import measurement, processes, runner, writers
+from sslhsic.runs import measurement, processes, runner, writers
 
 PARTS = ('train', 'validation', 'test')
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from sslhsic import augment, parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import features, representations
+from sslhsic.evaluation import features, pretrained, representations
 from sslhsic.networks import classifier
-from sslhsic.training import pretrained
 
 Pass = Callable[[sources.Source], Iterator[loader.Batch]]
 

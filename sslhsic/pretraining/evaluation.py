@@ -9,13 +9,8 @@ import ml_collections
 
 from sslhsic import parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import (
-  diagnostics,
-  encoder,
-  features,
-  figures,
-  representations,
-)
+from sslhsic.evaluation import diagnostics, encoder, features, representations
+from sslhsic.plots import embeddings
 
 # Replicated parameters and batch statistics of the online network.
 Network = tuple[hk.Params, hk.State]
@@ -76,7 +71,7 @@ class Evaluation:
       trained: the network.
       directory: where the figure of the embeddings goes.
     """
-    embeddings = lambda network: [
+    embed = lambda network: [
       self._features(source, network)[0] for source in (self._train, self._test)
     ]
     compared = {
@@ -84,12 +79,12 @@ class Evaluation:
         representations.pixels(self.one_pass(source))
         for source in (self._train, self._test)
       ],
-      'untrained': embeddings(untrained()),
-      'trained': embeddings(trained),
+      'untrained': embed(untrained()),
+      'trained': embed(trained),
     }
     maps = {name: test.features for name, (_, test) in compared.items()}
     labels = compared['pixels'][1].labels
-    figures.embedding_maps(maps, labels, directory / 'embeddings.png')
+    embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
     comparison = representations.compare(
       compared, num_classes=self._train.num_classes, protocol=self._protocol
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sslhsic.evaluation import figures
+from sslhsic.plots import embeddings
 
 
 def maps(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -13,7 +13,7 @@ def maps(features: np.ndarray) -> dict[str, np.ndarray]:
   directions = unit_norm(features)
   centred = directions - directions.mean(axis=0)
   _, _, axes = np.linalg.svd(centred, full_matrices=False)
-  return {'PCA': centred @ axes[:2].T, 't-SNE': figures.tsne(features)}
+  return {'PCA': centred @ axes[:2].T, 't-SNE': embeddings.tsne(features)}
 
 
 def spectrum(features: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sslhsic.runs import workdir, writers
 from sslhsic.tables import render
-from sslhsic.training import workdir, writers
 
 _MAX_TOGETHER = 10  # Numbers under one name in results.json that are shown.
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from sslhsic.runs import workdir
 from sslhsic.tables import table as table_lib
-from sslhsic.training import workdir
 
 LoadConfig = Callable[[str], ml_collections.ConfigDict]
 

@@ -6,7 +6,8 @@ import pytest
 
 from sslhsic import parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import features, figures, representations
+from sslhsic.evaluation import features, representations
+from sslhsic.plots import embeddings
 
 
 def _source(count):
@@ -70,5 +71,5 @@ def test_comparison_measures_every_representation(digits):
 def test_map_is_drawn(digits, tmp_path):
   _, test = digits
   few = {'pixels': test.features[:40], 'again': test.features[:40]}
-  figures.embedding_maps(few, test.labels[:40], tmp_path / 'maps.png')
+  embeddings.embedding_maps(few, test.labels[:40], tmp_path / 'maps.png')
   assert (tmp_path / 'maps.png').read_bytes()[:4] == b'\x89PNG'

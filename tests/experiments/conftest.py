@@ -4,7 +4,7 @@ import pytest
 
 from configs.pretrain import digits
 from experiments import pretrain
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 
 @pytest.fixture(scope='session')

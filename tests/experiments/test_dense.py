@@ -10,8 +10,9 @@ from configs.depth import shapes as depth_shapes
 from configs.segmentation import shapes as segmentation_shapes
 from experiments import depth, segmentation
 from sslhsic import parallel
+from sslhsic.evaluation import pretrained
 from sslhsic.networks import classifier
-from sslhsic.training import pretrained, runner
+from sslhsic.runs import runner
 
 PROGRAMS = {
   'segmentation': (segmentation.Segmentation, segmentation_shapes),

@@ -10,7 +10,7 @@ from configs.detection import shapes
 from experiments import detection
 from sslhsic import parallel
 from sslhsic.detection import proposals
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 
 def _config(**changes):

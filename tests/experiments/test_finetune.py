@@ -7,7 +7,7 @@ import pytest
 from configs.finetune import digits_1pct
 from experiments import finetune
 from sslhsic import parallel
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from configs.knn import digits as knn_digits
 from experiments import few_label, knn, shared
 from sslhsic import parallel
 from sslhsic.data import sources
-from sslhsic.training import measurement
+from sslhsic.runs import measurement
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from configs.linear_eval import digits
 from experiments import linear_eval, shared
 from sslhsic import parallel
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 
 def _config(init_from='random', rates=(0.1, 1.0), **changes):

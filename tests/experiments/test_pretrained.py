@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from sslhsic import parallel
-from sslhsic.evaluation import encoder
+from sslhsic.evaluation import encoder, pretrained
 from sslhsic.networks import classifier
-from sslhsic.training import pretrained
 
 NORMALIZATION = {'mean': (0.3053,), 'std': (0.3760,)}
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import faults, tiny_runs
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import representations
-from sslhsic.training import checkpoint
+from sslhsic.runs import checkpoint
 
 # Adam makes a step of every gradient, also of one that is rounding only; and the batch
 # norms of a smaller network magnify rounding.

@@ -18,7 +18,7 @@ import pytest
 from configs.pretrain import digits
 from experiments import pretrain, report
 from sslhsic import parallel
-from sslhsic.training import runner
+from sslhsic.runs import runner
 
 DRIVER = shutil.which('chromedriver')
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')

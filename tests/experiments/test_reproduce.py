@@ -17,8 +17,8 @@ from ml_collections import config_flags
 
 from experiments import reproduce
 from sslhsic import losses, parallel
+from sslhsic.runs import measurement, runner
 from sslhsic.tables import results
-from sslhsic.training import measurement, runner
 from tests.experiments.programs import MEASURED, TRAINED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

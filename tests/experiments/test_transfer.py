@@ -13,7 +13,7 @@ from experiments import transfer
 from sslhsic import parallel
 from sslhsic.data import splits
 from sslhsic.evaluation import metrics
-from sslhsic.training import measurement
+from sslhsic.runs import measurement
 from tests import tfds_data_sets
 
 CLASSES = 3

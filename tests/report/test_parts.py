@@ -10,7 +10,7 @@ import pytest
 from sklearn import decomposition, neighbors
 
 from sslhsic.report import geometry, page, runs, sheets, svg
-from sslhsic.training import writers
+from sslhsic.runs import writers
 
 
 def _paths(chart):

@@ -5,7 +5,7 @@ import json
 import pytest
 import safetensors.numpy
 
-from sslhsic.training import writers
+from sslhsic.runs import writers
 from sslhsic.weights import card, export
 from tests.weights.exports import IMAGENET, facts, settings_of
 

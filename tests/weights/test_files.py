@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sslhsic.training import pretrained
+from sslhsic.evaluation import pretrained
 from sslhsic.weights import files, layouts
 from sslhsic.weights import settings as settings_lib
 

@@ -5,7 +5,7 @@ import os
 import jax
 import pytest
 
-from sslhsic.training import processes
+from sslhsic.runs import processes
 
 
 @pytest.fixture

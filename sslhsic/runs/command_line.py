@@ -9,7 +9,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sslhsic.training import processes
+from sslhsic.runs import processes
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps its files.')

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from sslhsic.training import health
+from sslhsic.runs import health
 
 
 def test_step_that_is_not_finite_is_named_with_all_its_terms():

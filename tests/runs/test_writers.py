@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sslhsic.training import writers
+from sslhsic.runs import writers
 
 
 def test_rows_are_read_back(tmp_path):

@@ -16,10 +16,10 @@ from absl import flags, logging
 
 from sslhsic import parallel
 from sslhsic.data import errors
-from sslhsic.training import (
+from sslhsic.plots import curves
+from sslhsic.runs import (
   checkpoint,
   command_line,
-  curves,
   health,
   in_flight,
   processes,
@@ -29,7 +29,7 @@ from sslhsic.training import (
   workdir,
   writers,
 )
-from sslhsic.training.experiment import Experiment, Scalars
+from sslhsic.runs.experiment import Experiment, Scalars
 
 _MODE = flags.DEFINE_enum(
   'mode',

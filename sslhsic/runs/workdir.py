@@ -16,7 +16,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from sslhsic.training import writers
+from sslhsic.runs import writers
 
 # Settings of how a run is watched and kept; they may change when it goes on.
 _FREE = 'runner'

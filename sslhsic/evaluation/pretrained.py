@@ -12,7 +12,7 @@ from absl import logging
 
 from sslhsic.networks import classifier
 from sslhsic.pretraining import state as state_lib
-from sslhsic.training import checkpoint
+from sslhsic.runs import checkpoint
 from sslhsic.weights import files, layouts
 from sslhsic.weights import settings as settings_lib
 

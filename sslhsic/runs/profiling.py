@@ -5,7 +5,7 @@ import re
 
 import jax
 
-from sslhsic.training import processes
+from sslhsic.runs import processes
 
 
 class Profile:

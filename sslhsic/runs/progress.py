@@ -5,8 +5,8 @@ import time
 
 import tqdm
 
-from sslhsic.training import processes
-from sslhsic.training.experiment import Experiment, Scalars
+from sslhsic.runs import processes
+from sslhsic.runs.experiment import Experiment, Scalars
 
 
 class Progress:

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from sslhsic.training import command_line, processes, workdir
+from sslhsic.runs import command_line, processes, workdir
 
 Measure = Callable[[ml_collections.ConfigDict, pathlib.Path], dict[str, Any]]
 

@@ -1,6 +1,6 @@
 """Pictures of the logged scalars."""
 
-from sslhsic.training import curves
+from sslhsic.plots import curves
 
 ROWS = [
   {'step': 1, 'loss': 2.0, 'term': 3.0, 'term_approximation': 2.5},

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sslhsic.training import checkpoint
+from sslhsic.runs import checkpoint
 
 
 def _arrays(value=0.0):

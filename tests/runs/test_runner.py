@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sslhsic import parallel
-from sslhsic.training import runner, writers
+from sslhsic.runs import runner, writers
 
 
 class Counter:

@@ -4,8 +4,8 @@ import collections
 
 import jax
 
-from sslhsic.training import health
-from sslhsic.training.experiment import Scalars
+from sslhsic.runs import health
+from sslhsic.runs.experiment import Scalars
 
 # More would only hold more batches on the devices.
 _MOST = 2

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic.training.experiment import Scalars
+from sslhsic.runs.experiment import Scalars
 
 # What must be finite, of the scalars of a step.
 _WATCHED = ('loss', 'gradient_norm')

@@ -6,7 +6,7 @@ import os
 import ml_collections
 import pytest
 
-from sslhsic.training import workdir
+from sslhsic.runs import workdir
 
 
 def _config(**changes):

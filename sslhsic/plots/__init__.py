@@ -1,0 +1,1 @@
+"""Figures as PNG: logged scalars, embeddings, and sheets of examples."""
