@@ -10,6 +10,8 @@ python -m experiments.detection --config=configs/detection/coco.py --workdir=DIR
   --config.data.test.source=coco:PATH
 """
 
+from typing import Any
+
 import ml_collections
 
 
@@ -26,33 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     'pyramid_channels': 256,
     'box_size': 1024,  # Of the linear layers of the box head.
   }
-  config.detector = {  # See sslhsic.detection.settings; of torchvision.
-    'anchor_sizes': ((32,), (64,), (128,), (256,), (512,)),  # Pixels, level by level.
-    'aspect_ratios': (0.5, 1.0, 2.0),
-    'anchor_foreground': 0.7,
-    'anchor_background': 0.3,
-    'anchors_per_image': 256,
-    'anchor_positive_fraction': 0.5,
-    'before_nms_training': 2000,
-    'before_nms': 1000,
-    'after_nms_training': 2000,
-    'after_nms': 1000,
-    'proposal_nms': 0.7,
-    'proposal_min_size': 1e-3,
-    'roi_foreground': 0.5,
-    'rois_per_image': 512,
-    'roi_positive_fraction': 0.25,
-    'box_weights': (10.0, 10.0, 5.0, 5.0),
-    'smooth_l1_beta': 1 / 9,
-    'ignored_overlap': 0.5,
-    'score_threshold': 0.05,
-    'detection_nms': 0.5,
-    'detection_min_size': 1e-2,
-    'detections_per_image': 100,
-    'box_pool': 7,
-    'mask_pool': 14,
-    'canonical_size': 224.0,
-  }
+  config.detector = detector_settings()
   config.data = {
     'train': {'source': 'coco:coco', 'split': 'train'},
     'test': {'source': 'coco:coco', 'split': 'val'},
@@ -89,3 +65,34 @@ def get_config() -> ml_collections.ConfigDict:
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }
   return config
+
+
+def detector_settings() -> dict[str, Any]:
+  """The settings of torchvision; see `sslhsic.tasks.detection.settings`."""
+  return {
+    'anchor_sizes': ((32,), (64,), (128,), (256,), (512,)),  # Pixels, level by level.
+    'aspect_ratios': (0.5, 1.0, 2.0),
+    'anchor_foreground': 0.7,
+    'anchor_background': 0.3,
+    'anchors_per_image': 256,
+    'anchor_positive_fraction': 0.5,
+    'before_nms_training': 2000,
+    'before_nms': 1000,
+    'after_nms_training': 2000,
+    'after_nms': 1000,
+    'proposal_nms': 0.7,
+    'proposal_min_size': 1e-3,
+    'roi_foreground': 0.5,
+    'rois_per_image': 512,
+    'roi_positive_fraction': 0.25,
+    'box_weights': (10.0, 10.0, 5.0, 5.0),
+    'smooth_l1_beta': 1 / 9,
+    'ignored_overlap': 0.5,
+    'score_threshold': 0.05,
+    'detection_nms': 0.5,
+    'detection_min_size': 1e-2,
+    'detections_per_image': 100,
+    'box_pool': 7,
+    'mask_pool': 14,
+    'canonical_size': 224.0,
+  }
