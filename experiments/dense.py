@@ -144,7 +144,7 @@ class DenseExperiment(shared.OneInput):
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update of head and, unless it is frozen, encoder."""
     del rng  # What is random is decided by the index of an image.
     self.state, scalars = self._pmapped_step(

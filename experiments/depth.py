@@ -67,7 +67,7 @@ class Depth(dense.DenseExperiment):
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """The errors over all pixels of the test split whose depth is known."""
     del global_step, rng  # Nothing is random.
     sums = [batch['sums'] for batch in self._predictions(self._test)]

@@ -113,7 +113,7 @@ class Detection(dense.DenseExperiment):
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """AP50 of VOC, and AP of COCO of boxes and masks, of the test split."""
     del global_step, rng  # Nothing is random.
     truths, founds = [], []

@@ -76,7 +76,7 @@ class Segmentation(dense.DenseExperiment):
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """Mean IoU over the classes, and accuracy over the pixels, of the test split."""
     del global_step, rng  # Nothing is random.
     confusion = sum(

@@ -40,7 +40,10 @@ def _config(task, **changes):
 
 def _train(task, steps=3, **changes):
   experiment = PROGRAMS[task][0]('train', jax.random.key(0), _config(task, **changes))
-  scalars = [experiment.step(step, jax.random.key(0)) for step in range(steps)]
+  scalars = [
+    experiment.step(step, jax.random.key_data(jax.random.key(0)))
+    for step in range(steps)
+  ]
   return experiment, jax.tree.map(float, scalars)
 
 
@@ -50,7 +53,7 @@ def test_one_device_equals_several(task, monkeypatch):
   for count in (1, 4):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
     experiment, scalars = _train(task)
-    scores = experiment.evaluate(3, jax.random.key(0))
+    scores = experiment.evaluate(3, jax.random.key_data(jax.random.key(0)))
     results.append((scalars, scores, jax.device_get(parallel.first(experiment.state))))
   one, several = results
   for a, b in zip(one[0], several[0], strict=True):

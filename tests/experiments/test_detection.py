@@ -58,7 +58,9 @@ def test_one_device_equals_several(monkeypatch):
   for count in (1, 4):
     _devices(monkeypatch, count)
     experiment = detection.Detection('train', jax.random.key(0), _config())
-    scalars = [experiment.step(step, jax.random.key(0)) for step in range(3)]
+    scalars = [
+      experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
+    ]
     state = jax.device_get(parallel.first(experiment.state))
     results.append((jax.tree.map(float, scalars), state))
   one, several = results
@@ -106,7 +108,7 @@ def test_who_finds_everything_scores_fully(monkeypatch):
     return where | {'detections': found}
 
   experiment._pmapped_predict = find_everything
-  scores = experiment.evaluate(0, jax.random.key(0))
+  scores = experiment.evaluate(0, jax.random.key_data(jax.random.key(0)))
   assert scores['voc_ap50'] == pytest.approx(1)
   assert scores['box_ap'] == pytest.approx(1)
   assert scores['mask_ap50'] > 0.9  # Of masks with holes in 8×8 cells.
