@@ -215,7 +215,7 @@ class Subject:
   def __init__(self, config: ml_collections.ConfigDict):
     self._experiment = Experiment('train', jax.random.key(0), config)
     self._batch_size = config.training.batch_size
-    self._rng = jax.random.key(1)
+    self._rng = np.asarray(jax.random.key_data(jax.random.key(1)))
     self._steps = 0
 
   def compile(self) -> dict:

@@ -143,7 +143,7 @@ class DenseExperiment(shared.OneInput):
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update of head and, unless it is frozen, encoder."""
     del rng  # What is random is decided by the index of an image.
     self.state, scalars = self._pmapped_step(
@@ -181,7 +181,7 @@ class DenseExperiment(shared.OneInput):
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """The scores of the test split."""
     del global_step, rng  # Nothing is random.
     self._scores = self.task.score(self._predictions(self._test), self._test)

@@ -181,7 +181,7 @@ class FineTune:
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update; with the last one of a training, its validation."""
     del rng  # Views are decided by their index.
     training, step = self._locate(global_step)
@@ -307,7 +307,7 @@ class FineTune:
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """The best score on the validation split so far, if there is any."""
     del global_step, rng  # Nothing is random.
     name = f'best_validation_{self._config.metric}'

@@ -108,7 +108,7 @@ class LinearEval(shared.OneInput):
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update of all classifiers."""
     del global_step, rng  # The optimiser counts; views are decided by their index.
     self.state, scalars = self._pmapped_step(
@@ -149,7 +149,7 @@ class LinearEval(shared.OneInput):
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """Accuracy of every classifier, on the validation split if there is one."""
     del global_step, rng  # Nothing is random.
     name, source = 'test', self._test

@@ -43,7 +43,9 @@ def _create(task, **changes):
 
 
 def _train(experiment):
-  scalars = [experiment.step(step, jax.random.key(0)) for step in range(3)]
+  scalars = [
+    experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
+  ]
   return jax.tree.map(float, scalars)
 
 
@@ -58,7 +60,7 @@ def test_one_device_equals_several(task, monkeypatch):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
     experiment = _create(task)
     scalars = _train(experiment)
-    scores = experiment.evaluate(3, jax.random.key(0))
+    scores = experiment.evaluate(3, jax.random.key_data(jax.random.key(0)))
     results.append((scalars, scores, _state(experiment)))
   one, several = results
   for a, b in zip(one[0], several[0], strict=True):

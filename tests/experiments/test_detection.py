@@ -59,7 +59,9 @@ def test_one_device_equals_several(monkeypatch):
   for count in (1, 4):
     _devices(monkeypatch, count)
     experiment = detection.Detection('train', jax.random.key(0), _config())
-    scalars = [experiment.step(step, jax.random.key(0)) for step in range(3)]
+    scalars = [
+      experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
+    ]
     state = jax.device_get(parallel.first(experiment.state))
     results.append((jax.tree.map(float, scalars), state))
   one, several = results

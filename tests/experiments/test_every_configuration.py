@@ -229,7 +229,7 @@ def _step(traced, folder, config):
   before = experiment.state
   key = folder, json.dumps(_essence(config.to_dict())), str(before)
   if key not in traced:
-    scalars = experiment.step(0, jax.random.key(0))
+    scalars = experiment.step(0, jax.random.key_data(jax.random.key(0)))
     traced[key] = experiment.state, scalars
   return before, *traced[key]
 

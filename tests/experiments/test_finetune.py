@@ -121,7 +121,7 @@ def test_best_network_is_that_of_the_best_score(monkeypatch):
     monkeypatch.setattr(experiment, '_score', lambda *_, given=given: next(given))
     ends = []
     for step in range(8):
-      experiment.step(step, jax.random.key(0))
+      experiment.step(step, jax.random.key_data(jax.random.key(0)))
       if step % 4 == 3:
         ends.append(jax.device_get(experiment.state.network))
     assert experiment._scores == list(scores)

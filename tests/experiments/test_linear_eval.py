@@ -30,7 +30,7 @@ def _config(init_from='random', rates=(0.1, 1.0), **changes):
 def _train(config, steps=4):
   experiment = linear_eval.LinearEval('train', jax.random.key(0), config)
   for step in range(steps):
-    experiment.step(step, jax.random.key(0))
+    experiment.step(step, jax.random.key_data(jax.random.key(0)))
   return experiment
 
 

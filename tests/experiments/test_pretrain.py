@@ -64,7 +64,8 @@ def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
 
 def _step(experiment, count):
   return [
-    jax.device_get(experiment.step(step, jax.random.key(step))) for step in range(count)
+    jax.device_get(experiment.step(step, jax.random.key_data(jax.random.key(step))))
+    for step in range(count)
   ]
 
 
@@ -138,7 +139,7 @@ def trained():
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   states = [jax.device_get(parallel.first(experiment.state))]
   for step in range(2):
-    experiment.step(step, jax.random.key(step))
+    experiment.step(step, jax.random.key_data(jax.random.key(step)))
     states.append(jax.device_get(parallel.first(experiment.state)))
   return experiment, states
 
@@ -157,7 +158,7 @@ def test_target_network_follows_the_updated_online_network(trained):
 def test_evaluation_measures_without_changing_the_state(trained):
   experiment, _ = trained
   before = jax.device_get(experiment.state)
-  scalars = experiment.evaluate(2, jax.random.key(0))
+  scalars = experiment.evaluate(2, jax.random.key_data(jax.random.key(0)))
   assert 0.3 < scalars['knn_top1'] <= 1
   assert 0 <= scalars['online_top1'] <= 1
   assert 1 <= scalars['effective_rank'] <= 8

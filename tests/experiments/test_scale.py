@@ -204,7 +204,7 @@ def test_bfloat16_is_close_to_float32_and_leaves_the_state_in_float32(
 
   types = lambda: jax.tree.map(lambda x: x.dtype, experiment.state)
   before = types()
-  scalars = experiment.step(0, jax.random.key(0))
+  scalars = experiment.step(0, jax.random.key_data(jax.random.key(0)))
   assert types() == before
   assert {str(x.dtype) for x in scalars.values()} == {'float32'}
   assert {str(x) for x in jax.tree.leaves(before)} == {'float32', 'int32'}
