@@ -15,6 +15,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from sslhsic import networks
 from sslhsic.detection import anchors, losses, proposals, regions, targets
 from sslhsic.detection.settings import Settings
 from sslhsic.networks import (
@@ -22,7 +23,6 @@ from sslhsic.networks import (
   detection_heads,
   mixed_precision,
   pyramid,
-  resnet,
   trunks,
 )
 
@@ -64,7 +64,7 @@ def detector(
 
   Args:
     architecture: 'c4' or 'fpn'.
-    encoder: its name, see `resnet.PRESETS`.
+    encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
     freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
     num_classes: C, of objects.
@@ -76,8 +76,9 @@ def detector(
     axis_name: the mapped axis over which batch statistics and losses are synchronised.
 
   Raises:
-    ValueError: there is no such architecture, or it has no masks; or, by the functions,
-      the levels of `settings.anchor_sizes` are not those of the architecture.
+    ValueError: there is no such architecture or encoder, the architecture has no masks
+      or needs a `networks.SplitEncoder`; or, by the functions, the levels of
+      `settings.anchor_sizes` are not those of the architecture.
   """
   if architecture not in ARCHITECTURES:
     raise ValueError(
@@ -85,9 +86,11 @@ def detector(
     )
   if with_masks and architecture != 'fpn':
     raise ValueError(f'{architecture!r} has no mask head; use fpn, or no masks')
+  if architecture == 'c4':
+    _check_is_split(encoder)
 
   def build() -> _Parts:
-    network = resnet.create(
+    network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
     trunk = (
@@ -113,6 +116,16 @@ def detector(
   init, applies = hk.multi_transform_with_state(functions)
   policy = mixed_precision.policy(precision, *_MODULES)
   return Detector(policy(init), *map(policy, applies))
+
+
+def _check_is_split(encoder: str) -> None:
+  is_split = lambda name: issubclass(networks.class_of(name), networks.SplitEncoder)
+  if not is_split(encoder):
+    raise ValueError(
+      f"the detector 'c4' applies the last group of the encoder to regions, which "
+      f"{encoder} cannot; use config.network.architecture = 'fpn', or an encoder of "
+      f'{", ".join(filter(is_split, networks.ENCODERS))}'
+    )
 
 
 _MODULES = (

@@ -6,9 +6,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from sslhsic import networks
 from sslhsic.detection import roi_align as roi_align_lib
 from sslhsic.detection.settings import Settings
-from sslhsic.networks import detection_heads, pyramid, resnet
+from sslhsic.networks import detection_heads, pyramid
 
 
 class C4:
@@ -21,7 +22,7 @@ class C4:
   """
 
   def __init__(
-    self, network: resnet.ResNet, settings: Settings, *, freeze_batch_norm: bool
+    self, network: networks.SplitEncoder, settings: Settings, *, freeze_batch_norm: bool
   ):
     self._network = network
     self._settings = settings
@@ -60,7 +61,7 @@ class FPN:
 
   def __init__(
     self,
-    network: resnet.ResNet,
+    network: networks.Encoder,
     settings: Settings,
     *,
     freeze_batch_norm: bool,

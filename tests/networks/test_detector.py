@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from configs.detection import coco, voc
+from sslhsic import networks
 from sslhsic.detection import settings, targets
-from sslhsic.networks import classifier, detector, resnet
+from sslhsic.networks import classifier, detector
 
 SIDE, NUM_OBJECTS, NUM_CLASSES = 32, 4, 3
 ENCODER = {
@@ -205,7 +206,7 @@ def test_configurations_are_the_presets(config):
   config = config.get_config()
   preset = settings.PRESETS[config.network.architecture]
   assert settings.Settings(**config.detector) == preset
-  assert config.network.encoder in resnet.PRESETS
+  assert config.network.encoder in networks.ENCODERS
 
 
 def test_detections_of_the_full_size_trace():
