@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments import shared
-from sslhsic import augment, optim, parallel
+from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import loader, reading, sources
 from sslhsic.evaluation import encoder, features, pretrained
 from sslhsic.networks import classifier
@@ -100,6 +100,12 @@ class DenseExperiment(shared.OneInput):
 
   def _load(self) -> pretrained.Start:
     config = self._config
+    has_statistics = networks.class_of(config.network.encoder).has_batch_statistics
+    if config.training.freeze_batch_norm and not has_statistics:
+      raise ValueError(
+        f'{config.network.encoder} has no batch norm to freeze; set '
+        'config.training.freeze_batch_norm = False'
+      )
     if config.init_from == pretrained.RANDOM and config.training.freeze_batch_norm:
       raise ValueError(
         'a random encoder has no batch statistics to freeze; set '
@@ -122,7 +128,7 @@ class DenseExperiment(shared.OneInput):
     training = self._config.training
 
     def stays(module: str, *_) -> bool:
-      is_norm = 'batchnorm' in module
+      is_norm = networks.class_of(self._config.network.encoder).is_normalisation(module)
       frozen = not training.train_encoder or (training.freeze_batch_norm and is_norm)
       return frozen and module.startswith(f'{classifier.ENCODER}/')
 

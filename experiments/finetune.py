@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from experiments import shared
-from sslhsic import augment, optim, parallel
+from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, features, metrics, pretrained, probe
 from sslhsic.networks import classifier
@@ -148,7 +148,8 @@ class FineTune:
   def _network(self, name: str) -> hk.TransformedWithState:
     config = self._config
     options = dict(config.network.encoder_options)
-    if config.training.short_batch_norm:
+    has_statistics = networks.class_of(config.network.encoder).has_batch_statistics
+    if config.training.short_batch_norm and has_statistics:
       steps_per_epoch = len(self._sources[name]) / self.batch_size
       options['batch_norm_decay'] = max(1 - 10 / steps_per_epoch, 0.9)
     return classifier.classifier(

@@ -13,7 +13,7 @@ from configs.pretrain import digits
 from experiments import pretrain
 from sslhsic import losses, parallel
 from sslhsic.data import loader, sources
-from sslhsic.networks import resnet
+from sslhsic.networks import layers
 from sslhsic.pretraining import step
 
 BATCH_SIZE = 64
@@ -55,7 +55,7 @@ def _without_batch_norm(monkeypatch):
     shape = (1,) * (x.ndim - 1) + x.shape[-1:]
     return x * hk.get_parameter(f'{name}_scale', shape, init=jnp.ones)
 
-  monkeypatch.setattr(resnet, 'batch_norm', scale)
+  monkeypatch.setattr(layers, 'batch_norm', scale)
 
 
 def _run(experiment, batch, names, function, num_devices=1):

@@ -11,7 +11,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from sslhsic.networks import classifier, mixed_precision, resnet
+from sslhsic import networks
+from sslhsic.networks import classifier, layers, mixed_precision
 from sslhsic.tasks import upsampling
 
 
@@ -59,11 +60,11 @@ class UpProjection(hk.Module):
     """Maps [n, h, w, c] to [n, 2h, 2w, channels]."""
     norm = {'is_training': is_training, 'axis_name': self.axis_name}
     shortcut = interleaved_conv(x, self.channels, name='shortcut_conv')
-    shortcut = resnet.batch_norm(shortcut, name='shortcut_batchnorm', **norm)
+    shortcut = layers.batch_norm(shortcut, name='shortcut_batchnorm', **norm)
     x = interleaved_conv(x, self.channels, name='conv_0')
-    x = jax.nn.relu(resnet.batch_norm(x, name='batchnorm_0', **norm))
-    x = resnet.conv2d(x, self.channels, 3, name='conv_1')
-    x = resnet.batch_norm(x, name='batchnorm_1', **norm)
+    x = jax.nn.relu(layers.batch_norm(x, name='batchnorm_0', **norm))
+    x = layers.conv2d(x, self.channels, 3, name='conv_1')
+    x = layers.batch_norm(x, name='batchnorm_1', **norm)
     return jax.nn.relu(x + shortcut)
 
 
@@ -98,7 +99,7 @@ def create(
   """The encoder with a decoder of depths, as a pair of Haiku functions.
 
   Args:
-    encoder: its name, see `resnet.PRESETS`.
+    encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
     freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
     channels: of each up-projection; 512, 256, 128, 64 in the paper.
@@ -114,7 +115,7 @@ def create(
   """
 
   def forward(images: chex.Array, is_training: bool) -> chex.Array:
-    network = resnet.create(
+    network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
     stages = network(images, is_training=is_training and not freeze_batch_norm).stages

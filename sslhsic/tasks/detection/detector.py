@@ -15,7 +15,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from sslhsic.networks import classifier, mixed_precision, resnet
+from sslhsic import networks
+from sslhsic.networks import classifier, mixed_precision
 from sslhsic.tasks.detection import (
   anchors,
   heads,
@@ -66,7 +67,7 @@ def create(
 
   Args:
     architecture: 'c4' or 'fpn'.
-    encoder: its name, see `resnet.PRESETS`.
+    encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
     freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
     num_classes: C, of objects.
@@ -78,15 +79,18 @@ def create(
     axis_name: the mapped axis over which batch statistics and losses are synchronised.
 
   Raises:
-    ValueError: there is no such architecture, or it has no masks; or, by the functions,
-      the levels of `settings.anchor_sizes` are not those of the architecture.
+    ValueError: there is no such architecture or encoder, the architecture has no masks
+      or needs a `networks.SplitEncoder`; or, by the functions, the levels of
+      `settings.anchor_sizes` are not those of the architecture.
   """
   _check(architecture, with_masks)
+  if architecture == 'c4':
+    _check_is_split(encoder)
   fpn = functools.partial(trunks.FPN, channels=pyramid_channels, box_size=box_size)
   trunk = {'c4': trunks.C4, 'fpn': fpn}[architecture]
 
   def functions():
-    network = resnet.create(
+    network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
     parts = _Parts(
@@ -112,6 +116,16 @@ def _check(architecture: str, with_masks: bool) -> None:
     )
   if with_masks and architecture != 'fpn':
     raise ValueError(f'{architecture!r} has no mask head; use fpn, or no masks')
+
+
+def _check_is_split(encoder: str) -> None:
+  is_split = lambda name: issubclass(networks.class_of(name), networks.SplitEncoder)
+  if not is_split(encoder):
+    raise ValueError(
+      f"the detector 'c4' applies the last group of the encoder to regions, which "
+      f"{encoder} cannot; use config.network.architecture = 'fpn', or an encoder of "
+      f'{", ".join(filter(is_split, networks.ENCODERS))}'
+    )
 
 
 _MODULES = (

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from sslhsic.networks import resnet
+from sslhsic import networks
 from sslhsic.tasks.detection import heads, pyramid
 from sslhsic.tasks.detection import roi_align as roi_align_lib
 from sslhsic.tasks.detection.settings import DetectorSettings
@@ -22,7 +22,11 @@ class C4:
   """
 
   def __init__(
-    self, network: resnet.ResNet, settings: DetectorSettings, *, freeze_batch_norm: bool
+    self,
+    network: networks.SplitEncoder,
+    settings: DetectorSettings,
+    *,
+    freeze_batch_norm: bool,
   ):
     self._network = network
     self._settings = settings
@@ -61,7 +65,7 @@ class FPN:
 
   def __init__(
     self,
-    network: resnet.ResNet,
+    network: networks.Encoder,
     settings: DetectorSettings,
     *,
     freeze_batch_norm: bool,

@@ -10,7 +10,8 @@ import chex
 import haiku as hk
 import jax
 
-from sslhsic.networks import classifier, mixed_precision, resnet
+from sslhsic import networks
+from sslhsic.networks import classifier, layers, mixed_precision
 from sslhsic.tasks import upsampling
 
 
@@ -36,8 +37,8 @@ class FCNHead(hk.Module):
   def __call__(self, x: jax.Array, *, is_training: bool) -> jax.Array:
     """Maps [n, h, w, c] to logits [n, h, w, num_classes]."""
     for i in range(2):
-      x = resnet.conv2d(x, self.channels, 3, dilation=self.dilation, name=f'conv_{i}')
-      x = resnet.batch_norm(
+      x = layers.conv2d(x, self.channels, 3, dilation=self.dilation, name=f'conv_{i}')
+      x = layers.batch_norm(
         x, is_training=is_training, axis_name=self.axis_name, name=f'batchnorm_{i}'
       )
       x = jax.nn.relu(x)
@@ -58,7 +59,7 @@ def create(
   """The encoder with an FCN head, as a pair of Haiku functions.
 
   Args:
-    encoder: its name, see `resnet.PRESETS`.
+    encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset, such as `output_stride`.
     freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
     num_classes: C, background included.
@@ -73,7 +74,7 @@ def create(
   """
 
   def forward(images: chex.Array, is_training: bool) -> chex.Array:
-    network = resnet.create(
+    network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
     stages = network(images, is_training=is_training and not freeze_batch_norm).stages

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs.detection import coco, voc
-from sslhsic.networks import classifier, resnet
+from sslhsic import networks
+from sslhsic.networks import classifier
 from sslhsic.tasks.detection import detector, settings, targets
 
 SIDE, NUM_OBJECTS, NUM_CLASSES = 32, 4, 3
@@ -205,7 +206,7 @@ def test_configurations_are_the_presets(config):
   config = config.get_config()
   preset = settings.PRESETS[config.network.architecture]
   assert settings.DetectorSettings(**config.detector) == preset
-  assert config.network.encoder in resnet.PRESETS
+  assert config.network.encoder in networks.ENCODERS
 
 
 def test_detections_of_the_full_size_trace():
