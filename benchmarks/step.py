@@ -41,11 +41,11 @@ from absl import app, flags
 from benchmarks import loader as loader_benchmark
 from configs.pretrain import cifar10, digits, imagenet, imagenette
 from experiments import pretrain
-from sslhsic import parallel
+from sslhsic import losses, parallel
 from sslhsic.data import loader
 from sslhsic.pretraining import evaluation, model
 
-LOSSES = ('ssl_hsic', 'info_nce', 'byol', 'barlow_twins', 'vicreg')
+LOSSES = tuple(losses.LOSSES)
 PRECISIONS = ('float32', 'bfloat16')
 WARM_UP_STEPS = 2
 

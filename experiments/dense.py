@@ -71,9 +71,7 @@ class DenseExperiment(shared.OneInput):
     self._schedule = optim.warmup_drops(
       training.learning_rate, training.warmup_steps, self.num_steps, training.drops
     )
-    self._optimizer = optim.sgd(
-      self._schedule, momentum=0.9, weight_decay=training.weight_decay
-    )
+    self._optimizer = optim.create(config.optimizer, self._schedule)
     start = self._load()
     self._encoder = start._replace(params=None, network_state=None)
     self.state = self._initial_state(start)
@@ -254,7 +252,7 @@ class DenseExperiment(shared.OneInput):
     return (
       f'{frozen}, batch norm of the encoder {norm}, on {data.train.source} '
       f'{data.train.split} for {self.num_steps} steps of {self.batch_size} images, '
-      f'SGD with momentum 0.9, weight decay {training.weight_decay:g}, learning rate '
+      f'{optim.describe(self._config.optimizer)}, learning rate '
       f'{training.learning_rate:g}, {training.warmup_steps} steps of warm-up, {drops}; '
       f'one pass over {data.test.source} {data.test.split}'
     )

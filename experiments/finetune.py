@@ -173,8 +173,8 @@ class FineTune:
     return parallel.replicate(State(network, opt_state, np.bool_(False)))
 
   def _optimizer(self, learning_rate: chex.Numeric, weight_decay: chex.Numeric):
-    return optim.sgd(
-      learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    return optim.create(
+      self._config.optimizer, learning_rate, weight_decay=weight_decay
     )
 
   def _open_input(self, training: int) -> loader.DeviceIterator:
@@ -365,7 +365,7 @@ class FineTune:
       chosen += ', trained again on train and validation'
     return {
       f'finetune_{config.metric}': f'whole network fine-tuned on {data.train.source} '
-      f'{data.train.split}, SGD with Nesterov momentum 0.9, batches of '
+      f'{data.train.split}, {optim.describe(config.optimizer)}, batches of '
       f"{self.batch_size}, cosine, augmentation '{config.augment.policy}'; {chosen}; "
       f'one pass over {data.test.source} {data.test.split}',
     }

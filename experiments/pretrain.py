@@ -49,7 +49,6 @@ class Pretrain:
     self.source = sources.create(config.data.source, config.data.train_split)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
-    self.training.loss.check_batch(parallel.per_device(self.batch_size))
     self._evaluation = evaluation.Evaluation(config, self.training.model.online)
     self._step = parallel.pmap(
       self._train_step,

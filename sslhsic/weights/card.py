@@ -120,6 +120,7 @@ def _images(settings: settings_lib.Settings) -> list[str]:
 def _training(config: Mapping[str, Any]) -> list[str]:
   data, loss, training = config['data'], config['loss'], config['training']
   optimizer = config['optimizer']
+  chosen = optimizer['name']
   target = 'none'
   if config['target_network']:
     target = (
@@ -133,7 +134,8 @@ def _training(config: Mapping[str, Any]) -> list[str]:
     'loss': f'{loss["name"]} {_listed(loss.get(loss["name"], {}))}',
     'target network': target,
     'projector': _listed(config['network']['head']),
-    'optimizer': f'{optimizer["name"]}, weight decay {optimizer["weight_decay"]:g}',
+    'optimizer': f'{chosen} {_listed(optimizer.get(chosen, {}))}, '
+    f'weight decay {optimizer["weight_decay"]:g}',
     'learning rate': f'{peak:g} = {optimizer["base_learning_rate"]:g} · '
     f'{training["batch_size"]} / 256; {training["warmup_epochs"]:g} epochs of warm-up, '
     'then a cosine to 0',

@@ -65,6 +65,8 @@ def test_grid_has_every_combination():
     ({'training.steps': (4, 5)}, 'one length in steps or epochs'),
     ({'metric': 'top2'}, "unknown metric 'top2'; use one of top1"),
     ({'data.train.source': 'digit'}, "unknown data source 'digit'"),
+    ({'optimizer.sgd.momentum': 1.0}, r'config\.optimizer: momentum is 1\.0'),
+    ({'optimizer.name': 'lamb'}, r"config\.optimizer: unknown optimiser 'lamb'"),
   ],
 )
 def test_mistakes_are_refused(changes, message):
