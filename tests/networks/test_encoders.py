@@ -252,7 +252,7 @@ def test_layer_norm_computes_in_float32_between_products_in_bfloat16():
     (
       'resnet18',
       {'stemm': 'small'},
-      r"encoder_options: resnet18 has no setting 'stemm'; did you mean 'stem'\? use one "
+      r"resnet18 has no setting 'stemm'; did you mean 'stem'\? use one "
       r'of batch_norm_decay, blocks_per_group, .*, width$',
     ),
     (
