@@ -183,5 +183,5 @@ def _shortened(name: str, value: str) -> str:
       value = value.replace(colour, variable)
   if name in ('d', 'x', 'y'):
     value = re.sub(r'(\.\d\d)\d+', r'\1', value)  # Of a point: more is not seen.
-    value = re.sub(r'\s*([A-Za-z])\s*', r'\1', value)
+    value = re.sub(r'\s*([A-Za-z])\s*', r'\1', value).strip()
   return value

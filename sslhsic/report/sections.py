@@ -83,8 +83,12 @@ def line_chart(
   log_y: bool = False,
 ) -> str:
   """A line for each series, of points that are thinned to what can be seen."""
-  thinned = {name: _thinned(points) for name, points in series.items()}
-  draw = lambda axis: charts.lines(axis, thinned, log_y=log_y)
+
+  def draw(axis: axes.Axes) -> None:
+    thinned = {name: _thinned(points) for name, points in series.items()}
+    charts.lines(axis, thinned, log_y=log_y)
+    axis.xaxis.get_major_locator().set_params(integer=True)  # Steps and ranks are.
+
   return page.chart(title, draw, xlabel=x_label)
 
 
