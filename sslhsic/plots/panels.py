@@ -9,7 +9,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
-from cycler import cycler
 from matplotlib import axes, colors, figure
 
 from sslhsic.runs import writers
@@ -45,7 +44,7 @@ _LOOK = {
   'axes.linewidth': 0.6,
   'axes.axisbelow': True,
   'axes.grid': True,
-  'axes.prop_cycle': cycler(color=COLOURS),
+  'axes.prop_cycle': matplotlib.cycler(color=COLOURS),
   'axes.formatter.useoffset': False,
   'grid.color': RULE,
   'grid.linewidth': 0.6,
