@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import kernel_trace
+from sslhsic.tables import printed
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -27,12 +28,6 @@ def markdown(result: dict[str, Any]) -> str:
   return '\n\n'.join(parts) + '\n'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """A table of text."""
-  lines = [header, ['---'] * len(header), *rows]
-  return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
-
-
 def _header(result: dict[str, Any]) -> str:
   device = result.get('device', {})
   versions = ', '.join(f'{k} {v}' for k, v in device.get('versions', {}).items())
@@ -49,13 +44,13 @@ def _checks(checks: dict[str, Any]) -> str:
     rows = [[name, f'{error:.1e}'] for name, error in checks['golden'].items()]
     parts += [
       'Largest relative error against the published implementation:',
-      table(['', 'error'], rows),
+      printed.markdown(['', 'error'], rows),
     ]
   if 'gradients' in checks:
     parts += [
       'One pre-training step in float32, accelerator against CPU, relative errors of '
       'the loss, of the gradient, and of the parameter with the largest error:',
-      table(
+      printed.markdown(
         ['loss', 'loss value', 'gradient', 'worst parameter', ''],
         [
           [
@@ -139,7 +134,7 @@ def _comparison(rows: Sequence[dict[str, Any]]) -> str:
     'peak GiB',
     'compile s',
   ]
-  return f'{text}\n\n{table(header, cells)}'
+  return f'{text}\n\n{printed.markdown(header, cells)}'
 
 
 def _steps(rows: Sequence[dict[str, Any]]) -> str:
@@ -175,7 +170,7 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
     'configuration. TFLOP/s and MFU are of the networks alone, by `benchmarks.step`. '
     'Programs were compiled several at a time.'
   )
-  return f'{text}\n\n{table(header, cells)}'
+  return f'{text}\n\n{printed.markdown(header, cells)}'
 
 
 def _loss(loss: dict[str, Any]) -> str:
@@ -191,7 +186,7 @@ def _loss(loss: dict[str, Any]) -> str:
     'MiB of temporary memory; share of the ResNet-50 step of as many images, where '
     'that was measured.'
   )
-  return f'{text}\n\n{table(["loss", *(f"B = {x}" for x in sizes)], cells)}'
+  return f'{text}\n\n{printed.markdown(["loss", *(f"B = {x}" for x in sizes)], cells)}'
 
 
 def _loss_cell(row: dict[str, Any] | None) -> str:
@@ -227,7 +222,7 @@ def _profile(profile: dict[str, Any]) -> str:
   header = ['kernel', 'operation', 'kind', 'calls', 'ms', 'share']
   return (
     f'{profile["case"]}, {profile["method"]}, batch {profile["batch_size"]}: {kinds}.'
-    f'\n\n{table(header, cells)}'
+    f'\n\n{printed.markdown(header, cells)}'
   )
 
 
@@ -244,11 +239,11 @@ def _variants(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows
   ]
   header = ['variant', 'batch', 'images/s', 'of the baseline', 'peak GiB', 'needs GiB']
-  return f'{rows[0]["case"]}, {rows[0]["method"]}.\n\n{table(header, cells)}'
+  return f'{rows[0]["case"]}, {rows[0]["method"]}.\n\n{printed.markdown(header, cells)}'
 
 
 def _facts(facts: dict[str, Any]) -> str:
-  return table(['', ''], [[name, value] for name, value in facts.items()])
+  return printed.markdown(['', ''], [[name, value] for name, value in facts.items()])
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -35,6 +35,7 @@ from benchmarks.tiny_runs import (
   train,
   train_several,
 )
+from sslhsic.tables import printed
 
 # A program that trains, and makes the images of one step not a number.
 _POISONED = """
@@ -362,12 +363,12 @@ def _clause(message: str, start: str) -> str:
 
 def table(rows: Sequence[dict]) -> str:
   """The results as a Markdown table."""
-  lines = ['| fault | tried | what happened | lost |', '|---|---|---|---|']
+  cells = []
   for row in rows:
     tried = '; '.join(f'{count} × {name}' for name, count in row['tried'].items())
     lost = '; '.join(row['lost']) or 'nothing'
-    lines.append(f'| {row["fault"]} | {tried} | {row["outcome"]} | {lost} |')
-  return '\n'.join(lines)
+    cells.append([row['fault'], tried, row['outcome'], lost])
+  return printed.markdown(['fault', 'tried', 'what happened', 'lost'], cells)
 
 
 def main() -> None:

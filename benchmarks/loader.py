@@ -27,6 +27,7 @@ import numpy as np
 from absl import app
 
 from sslhsic.data import images, loader, sources
+from sslhsic.tables import printed
 
 SIZE = 224
 BATCH_SIZE = 128
@@ -203,8 +204,7 @@ def _row(name: str, workers: int, pairs: list[tuple[float, float]]) -> dict:
 
 def table(measured: dict) -> str:
   """The measurements as lines of text."""
-  columns = ('name', 'workers', 'images/s', 'bare/s', 'lost', 'from', 'to')
-  lines = [measured['work'], ''.join(f'{column:>10}' for column in columns)]
+  rows = [('name', 'workers', 'images/s', 'bare/s', 'lost', 'from', 'to')]
   for row in measured['rows']:
     cells = (
       row['name'],
@@ -213,8 +213,8 @@ def table(measured: dict) -> str:
       f'{row["bare_images_per_second"]:.0f}',
       *(f'{lost:.1%}' for lost in (row['lost'], *row['lost_from_to'])),
     )
-    lines.append(''.join(f'{cell:>10}' for cell in cells))
-  return '\n'.join(lines)
+    rows.append(cells)
+  return f'{measured["work"]}\n{printed.columns(rows, 10)}'
 
 
 def main(argv: list[str]) -> None:

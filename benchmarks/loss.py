@@ -29,12 +29,12 @@ import chex
 import jax
 import jax.extend
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from absl import app, flags
-from matplotlib import figure
 
 from sslhsic import fourier, hsic, kernels, losses, pairs
+from sslhsic.plots import charts, panels
+from sslhsic.tables import printed
 
 _FIGURE = flags.DEFINE_string('figure', 'runs/loss_benchmark.png', 'Where it goes.')
 _COSTS_OF = flags.DEFINE_integer(
@@ -516,30 +516,24 @@ def tables(measured: dict) -> str:
       lambda row: '{:.4f} / {:.4f} ({:.0%})'.format(*row),
     ),
   ]
-  return '\n\n'.join('\n'.join(lines) for lines in sections)
+  return '\n\n'.join(sections)
 
 
 def _noise_table(by_batch, fields, title, cell):
   columns = [(b, features) for b, rows in by_batch.items() for features in rows]
-  lines = [
-    title,
-    f'{"":26}' + ''.join(f'{f"B = {b}, {features}":>24}' for b, features in columns),
-  ]
+  rows = [['', *(f'B = {b}, {features}' for b, features in columns)]]
   for name in ESTIMATORS:
     cells = [
       cell([by_batch[b][features][name][field] for field in fields])
       for b, features in columns
     ]
-    lines.append(f'{name:26}' + ''.join(f'{text:>24}' for text in cells))
-  return lines
+    rows.append([name, *cells])
+  return f'{title}\n{printed.columns(rows, 24, first=26)}'
 
 
 def _time_table(measured):
   by_batch = measured['time_and_memory']
-  lines = [
-    'forward + backward: milliseconds (MiB of temporary memory; published / this time)',
-    f'{"B =":26}' + ''.join(f'{b:>24}' for b in by_batch) + f'{"slope":>8}',
-  ]
+  lines = [['B =', *by_batch, 'slope']]
   for name in METHODS:
     cells = []
     for rows in by_batch.values():
@@ -549,64 +543,58 @@ def _time_table(measured):
       ratio = rows[BASELINE]['seconds'] / rows[name]['seconds']
       memory = rows[name]['temporary_bytes'] / 2**20
       cells.append(f'{1e3 * rows[name]["seconds"]:.1f} ({memory:.0f}; {ratio:.2f}x)')
-    slope = f'{measured["slopes"][name]:8.2f}'
-    lines.append(f'{name:26}' + ''.join(f'{cell:>24}' for cell in cells) + slope)
-  return lines
+    lines.append([name, *cells, f'{measured["slopes"][name]:.2f}'])
+  title = (
+    'forward + backward: milliseconds (MiB of temporary memory; published / this time)'
+  )
+  return f'{title}\n{printed.columns(lines, 24, first=26)}'
 
 
 def _cost_table(by_method):
-  counts = list(next(iter(by_method.values())))
-  lines = [
-    'per device: GFLOP (MiB exchanged)',
-    f'{"devices =":26}' + ''.join(f'{count:>20}' for count in counts),
-  ]
+  rows = [['devices =', *next(iter(by_method.values()))]]
   for name, by_count in by_method.items():
     cells = [
       f'{cost["flops"] / 1e9:.2f} ({cost["exchanged_bytes"] / 2**20:.3f})'
       for cost in by_count.values()
     ]
-    lines.append(f'{name:26}' + ''.join(f'{cell:>20}' for cell in cells))
-  return lines
+    rows.append([name, *cells])
+  title = 'per device: GFLOP (MiB exchanged)'
+  return f'{title}\n{printed.columns(rows, 20, first=26)}'
 
 
+@panels.look()
 def plot(measured: dict, path: pathlib.Path) -> None:
   """Gradient noise, time, memory and cost, a panel each."""
-  by_batch = measured['time_and_memory']
-  image = figure.Figure(figsize=(14, 4.4))
-  errors, times, memory, costs = image.subplots(1, 4, width_ratios=(1.3, 1, 1, 1))
+  by_batch, costs = measured['time_and_memory'], measured['cost_per_device']
+  figure, (errors, times, memory, work) = panels.open_figure(4, size=(3.6, 4.4))
   _plot_noise(errors, measured['noise'])
-  colours = matplotlib.colormaps['tab20'].colors
-  for number, name in enumerate(METHODS):
-    style = (
-      {'linestyle': '--', 'color': 'k'}
-      if name == BASELINE
-      else {'marker': '.', 'color': colours[number - 1]}
-    )
-    rows = {b: row[name] for b, row in by_batch.items() if name in row}
-    times.loglog(
-      list(rows), [row['seconds'] for row in rows.values()], **style, label=name
-    )
-    megabytes = [row['temporary_bytes'] / 2**20 for row in rows.values()]
-    memory.loglog(list(rows), megabytes, **style)
-    cost = measured['cost_per_device'][name]
-    costs.loglog(list(cost), [row['flops'] / 1e9 for row in cost.values()], **style)
-  titles = {
-    times: 'seconds',
-    memory: 'temporary memory, MiB',
-    costs: 'GFLOP per device',
+  of_batch = lambda field, unit: {
+    name: [
+      (b, rows[name][field] / unit) for b, rows in by_batch.items() if name in rows
+    ]
+    for name in METHODS
   }
-  for axis, title in titles.items():
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel('devices' if axis is costs else 'images in the batch')
-    ticks = list(measured['cost_per_device'][BASELINE] if axis is costs else by_batch)
-    axis.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=8)
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
+  flops = {
+    name: [(count, cost['flops'] / 1e9) for count, cost in costs[name].items()]
+    for name in METHODS
+  }
+  _plot_sizes(times, of_batch('seconds', 1), 'seconds', 'images in the batch')
+  megabytes = of_batch('temporary_bytes', 2**20)
+  _plot_sizes(memory, megabytes, 'temporary memory, MiB', 'images in the batch')
+  _plot_sizes(work, flops, 'GFLOP per device', 'devices')
   handles, labels = times.get_legend_handles_labels()
-  image.legend(handles, labels, loc='lower center', ncols=6, fontsize=7)
-  image.tight_layout(rect=(0, 0.1, 1, 1))
+  figure.legend(handles, labels, loc='outside lower center', ncols=6)
   path.parent.mkdir(parents=True, exist_ok=True)
-  image.savefig(path, dpi=110)
+  panels.save(figure, path)
+
+
+def _plot_sizes(axis, series: dict, title: str, x_label: str) -> None:
+  """Lines on log axes, with a tick at every size that was measured."""
+  charts.lines(axis, series, log_x=True, log_y=True)
+  sizes = sorted({size for points in series.values() for size, _ in points})
+  axis.set_xticks(sizes, [str(size) for size in sizes])
+  axis.minorticks_off()
+  axis.set(title=title, xlabel=x_label)
 
 
 def _plot_noise(axis, by_batch: dict) -> None:
@@ -617,13 +605,13 @@ def _plot_noise(axis, by_batch: dict) -> None:
     errors = [rows[name]['gradient_loss'] for name in ESTIMATORS]
     place = places + height * (shift - (len(by_features) - 1) / 2)
     axis.barh(place, errors, height, label=f'{features} features')
-  axis.axvline(1, color='k', linewidth=0.8)
+  axis.axvline(1, color=panels.INK, linewidth=0.8)
   axis.set_xscale('log')
-  axis.set_yticks(places, list(ESTIMATORS), fontsize=7)
+  axis.set_yticks(places, list(ESTIMATORS))
   axis.invert_yaxis()
-  axis.set_title(f'error of the gradient / its norm, B = {batch_size}', fontsize=10)
-  axis.legend(fontsize=7)
-  axis.grid(alpha=0.3, axis='x')
+  axis.set_title(f'error of the gradient / its norm, B = {batch_size}')
+  axis.legend()
+  axis.grid(visible=False, axis='y')
 
 
 def main(_) -> None:

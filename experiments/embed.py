@@ -8,16 +8,13 @@ may be of several classes) and `names` [n], what the data set calls the images.
 """
 
 import pathlib
-from typing import NamedTuple
 
-import numpy as np
 from absl import flags
 
-from experiments import shared
 from sslhsic import parallel
 from sslhsic.data import sources
-from sslhsic.evaluation import pretrained
-from sslhsic.runs import command_line, processes, writers
+from sslhsic.evaluation import embed, pretrained
+from sslhsic.runs import command_line, processes
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from',
@@ -34,14 +31,6 @@ _MAX_BAD_FRACTION = flags.DEFINE_float(
 _IMAGES_PER_DEVICE = 64  # Little memory for a forward pass, and enough work.
 
 
-class Embedded(NamedTuple):
-  """Embeddings [n, c], labels and names [n] of a data set."""
-
-  embeddings: np.ndarray
-  labels: np.ndarray
-  names: np.ndarray
-
-
 def main(argv: list[str]) -> None:
   """Writes the file."""
   command_line.no_arguments(argv)
@@ -50,49 +39,19 @@ def main(argv: list[str]) -> None:
     if not _INIT_FROM.value or not _DATA.value:
       raise ValueError('give --init_from=RUN and --data=SOURCE')
     command_line.join_processes()
-    found = embed(
-      _INIT_FROM.value,
-      sources.create(_DATA.value, _SPLIT.value),
+    source = sources.create(_DATA.value, _SPLIT.value)
+    settings = pretrained.settings(_INIT_FROM.value)
+    print(settings.description)
+    found = embed.embed(
+      settings,
+      source,
+      init_from=_INIT_FROM.value,
       batch_size=_IMAGES_PER_DEVICE * len(parallel.devices()),
       max_bad_fraction=_MAX_BAD_FRACTION.value,
     )
-    processes.first_does(lambda: write(pathlib.Path(_OUT.value), found))
+    processes.first_does(lambda: embed.write(pathlib.Path(_OUT.value), found))
     count, size = found.embeddings.shape
     print(f'{_OUT.value} has {count:,} embeddings of {size} numbers')
-
-
-def embed(
-  init_from: str, source: sources.Source, *, batch_size: int, max_bad_fraction: float
-) -> Embedded:
-  """Embeds every example of a source; corrupt images are left out.
-
-  Args:
-    init_from: where the encoder comes from, see `pretrained.settings`.
-    source: the examples.
-    batch_size: over all devices.
-    max_bad_fraction: share of the images that may be corrupt.
-
-  Raises:
-    ValueError: there is no such encoder, or it does not fit the images.
-  """
-  settings = pretrained.settings(init_from)
-  print(settings.description)
-  config = shared.encoder_config(
-    settings,
-    init_from=init_from,
-    batch_size=batch_size,
-    max_bad_fraction=max_bad_fraction,
-  )
-  encoder = shared.frozen_encoder(config, source)
-  split, rows = encoder.embed_with_rows(source)
-  names = np.array([source.name(row) for row in rows])
-  return Embedded(split.features, split.labels, names)
-
-
-def write(path: pathlib.Path, found: Embedded) -> None:
-  """Writes a NumPy archive, whole or not at all."""
-  with writers.open_atomically(path) as file:
-    np.savez(file, **found._asdict())
 
 
 if __name__ == '__main__':

@@ -11,9 +11,8 @@ import sys
 
 from absl import flags
 
-from sslhsic.evaluation import pretrained
-from sslhsic.runs import command_line, workdir
-from sslhsic.weights import card, export
+from sslhsic.runs import command_line
+from sslhsic.weights import export, from_run
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from', None, 'A pre-training run, or DIR/checkpoints/STEP.'
@@ -23,7 +22,7 @@ _OUT = flags.DEFINE_string('out', None, 'The directory to make.')
 _WEIGHTS = flags.DEFINE_enum(
   'weights',
   'ema',
-  ['ema', 'online'],
+  list(from_run.WEIGHTS),
   'Those averaged over training, as evaluations have them, or those of the last step.',
 )
 _PROJECTOR = flags.DEFINE_bool('projector', False, 'Writes the projector, too.')
@@ -38,63 +37,17 @@ def main(argv: list[str]) -> None:
   with command_line.one_line_errors(ValueError, OSError):
     if not _INIT_FROM.value or not _OUT.value:
       raise ValueError('give --init_from=RUN and --out=DIR')
-    run = pretrained.read_run(_INIT_FROM.value)
-    network = export.Network(
-      run.averaged if _WEIGHTS.value == 'ema' else run.online,
-      run.network_state,
-      with_projector=_PROJECTOR.value,
-    )
     out = pathlib.Path(_OUT.value)
-    evaluations = [pathlib.Path(path) for path in _EVALUATIONS.value]
-    facts = facts_of(run, _WEIGHTS.value, network, evaluations)
-    export.write(out, _FORMAT.value, network, run.settings, facts)
-    print(f'{run.settings.description}: {_FORMAT.value} in {out}, see {out}/README.md')
-
-
-def facts_of(
-  run: pretrained.Run,
-  weights: str,
-  network: export.Network,
-  evaluations: list[pathlib.Path],
-) -> card.Facts:
-  """What the model card tells.
-
-  Args:
-    run: the pre-training.
-    weights: 'ema' or 'online'.
-    network: these weights.
-    evaluations: working directories.
-
-  Raises:
-    ValueError: an evaluation is not done, or is of other weights.
-  """
-  results = workdir.read_json(run.workdir / 'results.json')
-  words = {
-    'ema': f'weights averaged over training (decay {run.config["weight_ema_decay"]:g})',
-    'online': 'weights of the last step',
-  }
-  is_evaluated = weights == 'ema' and results.get('steps') == run.step
-  fingerprint = pretrained.fingerprint(network.params, network.network_state)
-  return card.Facts(
-    weights=words[weights],
-    steps=run.step,
-    config=run.config,
-    results=results,
-    evaluations=[results] * is_evaluated
-    + [_evaluation(path, fingerprint) for path in evaluations],
-    command=shlex.join(['python', '-m', 'experiments.export', *sys.argv[1:]]),
-  )
-
-
-def _evaluation(path: pathlib.Path, fingerprint: str) -> dict:
-  results = workdir.read_json(path / 'results.json')
-  if results.get('encoder_fingerprint') != fingerprint:
-    raise ValueError(
-      f'{path} has evaluated {results.get("encoder", "nothing so far")}, which has '
-      'other weights than this export; give evaluations of the same checkpoint, of '
-      'which the weights are ema'
+    settings = from_run.write(
+      out,
+      _FORMAT.value,
+      init_from=_INIT_FROM.value,
+      weights=_WEIGHTS.value,
+      with_projector=_PROJECTOR.value,
+      evaluations=[pathlib.Path(path) for path in _EVALUATIONS.value],
+      command=shlex.join(['python', '-m', 'experiments.export', *sys.argv[1:]]),
     )
-  return results
+    print(f'{settings.description}: {_FORMAT.value} in {out}, see {out}/README.md')
 
 
 if __name__ == '__main__':

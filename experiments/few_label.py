@@ -12,7 +12,7 @@ import ml_collections
 from experiments import shared
 from sslhsic.data import sources
 from sslhsic.evaluation import few_label
-from sslhsic.plots import embeddings
+from sslhsic.plots import curves
 from sslhsic.runs import measurement, processes
 
 
@@ -52,7 +52,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
 
 def _draw(top1: dict[int, float], directory: pathlib.Path) -> None:
   directory.mkdir(exist_ok=True)
-  embeddings.few_label_curve(top1, directory / 'few_label.png')
+  curves.few_label_curve(top1, directory / 'few_label.png')
 
 
 if __name__ == '__main__':

@@ -1,17 +1,13 @@
 """What the evaluations share: how they read images, and the frozen encoder."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import ml_collections
 
-from sslhsic import parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, pretrained
 from sslhsic.weights import settings as settings_lib
-
-CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}
 
 
 class OneInput:
@@ -63,43 +59,6 @@ class OneInput:
     return self._input.wait_s
 
 
-def encoder_config(
-  settings: settings_lib.Settings,
-  *,
-  init_from: str,
-  batch_size: int,
-  max_bad_fraction: float,
-  seed: int = 0,
-) -> ml_collections.ConfigDict:
-  """The part of an evaluation's configuration that says which encoder, on what images.
-
-  Args:
-    settings: of the encoder.
-    init_from: where its values come from.
-    batch_size: over all devices.
-    max_bad_fraction: share of the images that may be corrupt.
-    seed: of random initial values.
-  """
-  return ml_collections.ConfigDict(
-    {
-      'seed': seed,
-      'init_from': init_from,
-      'network': {
-        'encoder': settings.encoder,
-        'encoder_options': settings.encoder_options,
-      },
-      'data': {
-        'crop_size': settings.crop_size,
-        'evaluation_crop': 'centre',
-        'mean': settings.mean,
-        'std': settings.std,
-        'max_bad_fraction': max_bad_fraction,
-      },
-      'evaluation': {'batch_size': batch_size},
-    }
-  )
-
-
 def frozen_encoder(
   config: ml_collections.ConfigDict, source: sources.Source
 ) -> encoder.FrozenEncoder:
@@ -109,16 +68,23 @@ def frozen_encoder(
     ValueError: the configuration does not fit its checkpoint, or the batch size the
       devices.
   """
-  parallel.per_device(config.evaluation.batch_size)
+  network, data = config.network, config.data
+  settings = settings_lib.Settings(
+    encoder=network.encoder,
+    encoder_options=network.encoder_options,
+    crop_size=data.crop_size,
+    mean=data.mean,
+    std=data.std,
+    description=config.init_from,
+  )
   return encoder.FrozenEncoder(
-    **config.network,
+    settings,
     init_from=config.init_from,
-    seed=config.seed,
-    mean=config.data.mean,
-    std=config.data.std,
     source=source,
-    image_shape=image_shape(config, source),
-    one_pass=functools.partial(one_pass, config),
+    crop=evaluation_crop(data),
+    batch_size=config.evaluation.batch_size,
+    max_bad_fraction=data.max_bad_fraction,
+    seed=config.seed,
   )
 
 
@@ -158,19 +124,8 @@ def image_shape(
 
 
 def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:
-  """The crop of `config.data`; a size of 0 means whole images.
-
-  Raises:
-    ValueError: there is no such crop.
-  """
-  if not data.crop_size:
-    return loader.whole_image
-  if data.evaluation_crop not in CROPS:
-    raise ValueError(
-      f'unknown config.data.evaluation_crop {data.evaluation_crop!r}; use one of '
-      f'{", ".join(CROPS)}'
-    )
-  return CROPS[data.evaluation_crop](data.crop_size)
+  """The crop of `config.data`; see `encoder.crop`."""
+  return encoder.crop(data.crop_size, data.evaluation_crop)
 
 
 def describe(config: ml_collections.ConfigDict) -> str:

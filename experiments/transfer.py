@@ -19,6 +19,7 @@ from experiments import finetune, shared
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
 from sslhsic.runs import measurement, processes, runner, writers
+from sslhsic.tables import printed
 
 PARTS = ('train', 'validation', 'test')
 
@@ -188,13 +189,11 @@ def table(config: ml_collections.ConfigDict, results: dict[str, Any]) -> str:
   """The values of all tasks in percent, above the published rows, as lines of text."""
   rows = {'this encoder': {name: 100 * x['value'] for name, x in results.items()}}
   rows |= {name: dict(row) for name, row in config.published.items()}
-  lines = ['\n' + ' ' * 26 + ''.join(f'{name:>14}' for name in results)]
-  metric = ''.join(f'{_SHORT[x["metric"]]:>14}' for x in results.values())
-  lines.append(' ' * 26 + metric)
+  lines = [['', *results], ['', *(_SHORT[x['metric']] for x in results.values())]]
   for title, row in rows.items():
     cells = (f'{row[name]:.1f}' if name in row else '' for name in results)
-    lines.append(f'{title:<26}' + ''.join(f'{cell:>14}' for cell in cells))
-  return '\n'.join(lines) + '\n'
+    lines.append([title, *cells])
+  return f'\n{printed.columns(lines, 14, first=26)}\n'
 
 
 _SHORT = {

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import reproduce
+from sslhsic.tables import catalogue
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'results'
 TEXT = (RESULTS / 'README.md').read_text(encoding='utf-8')
@@ -23,7 +23,7 @@ ABLATIONS = (
 
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_every_row_has_three_seeds(name):
-  table = reproduce.load(name, 'digits')
+  table = catalogue.Catalogue('configs').table(name, 'digits')
   with (RESULTS / f'{name}-digits.csv').open(encoding='utf-8', newline='') as file:
     cells = list(csv.DictReader(file))
   expected = [(row, column) for row in table.rows for column in table.columns]

@@ -1,7 +1,8 @@
 """A frozen encoder, for the evaluations that do not train it."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import chex
 import haiku as hk
@@ -13,25 +14,27 @@ from sslhsic import augment, parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import features, pretrained, representations
 from sslhsic.networks import classifier
+from sslhsic.weights import settings as settings_lib
 
-Pass = Callable[[sources.Source], Iterator[loader.Batch]]
+CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}
 
 
 class FrozenEncoder:
   """An encoder in evaluation mode, on all devices.
 
   Args:
-    encoder, encoder_options: the network, see `classifier.encoder`.
+    settings: its network, and the normalisation of the images.
     init_from: where its values come from, see `pretrained.load`.
+    source: images like those to embed; if the values are random, the batch statistics
+      are those of its first batch.
+    crop: of the images, see `crop`.
+    batch_size: over all devices.
+    max_bad_fraction: share of the images that may be corrupt.
     seed: of random initial values.
-    mean, std: normalisation of the images, one number a channel.
-    source: if the values are random, the batch statistics are those of its first
-      batch.
-    image_shape: [H, W, C] of the images.
-    one_pass: batches of a source, see `loader.one_pass`.
 
   Raises:
-    ValueError: as `pretrained.load` and `networks.create`.
+    ValueError: as `pretrained.load` and `networks.create`, or the batch size does not
+      fit the devices.
 
   Attributes:
     params, network_state: replicated over the devices.
@@ -39,26 +42,35 @@ class FrozenEncoder:
     fingerprint: of the values.
     embedding_size: c.
     num_images, seconds: embedded so far, and how long it took.
+    one_pass: batches of a source, as the encoder sees them; see `loader.one_pass`.
   """
 
   def __init__(
     self,
+    settings: settings_lib.Settings,
     *,
-    encoder: str,
-    encoder_options: Mapping,
     init_from: str,
-    seed: int,
-    mean: Sequence[float],
-    std: Sequence[float],
     source: sources.Source,
-    image_shape: Sequence[int],
-    one_pass: Pass,
+    crop: loader.Crop,
+    batch_size: int,
+    max_bad_fraction: float,
+    seed: int = 0,
   ):
-    self._network = classifier.encoder(
-      encoder=encoder, encoder_options=encoder_options, axis_name=parallel.AXIS_NAME
+    parallel.per_device(batch_size)
+    self.one_pass = functools.partial(
+      loader.one_pass,
+      batch_size=batch_size,
+      crop=crop,
+      max_bad_fraction=max_bad_fraction,
     )
+    self._network = classifier.encoder(
+      encoder=settings.encoder,
+      encoder_options=settings.encoder_options,
+      axis_name=parallel.AXIS_NAME,
+    )
+    mean, std = settings.mean, settings.std
     self.prepare = preparation(mean, std)
-    self._one_pass = one_pass
+    image_shape = loader.image_shape(source, crop)
     initial = initial_values(self._network, image_shape, seed)
     start = pretrained.load(init_from, *initial, mean=mean, std=std)
     images = jnp.zeros((1, *image_shape))
@@ -73,7 +85,7 @@ class FrozenEncoder:
         self.params,
         self.network_state,
         self.prepare,
-        next(one_pass(source)),
+        next(self.one_pass(source)),
       )
     self._embed = parallel.pmap(
       lambda params, state, images: self.apply(params, state, self.prepare(images))
@@ -100,10 +112,29 @@ class FrozenEncoder:
       images = batch['image']
       return self._embed(self.params, self.network_state, images), batch['row']
 
-    (embeddings, rows), labels = features.extract(forward, self._one_pass(source))
+    (embeddings, rows), labels = features.extract(forward, self.one_pass(source))
     self.num_images += len(labels)
     self.seconds += time.perf_counter() - start
     return representations.Split(embeddings, labels), rows
+
+
+def crop(size: int, name: str = 'centre') -> loader.Crop:
+  """The crop of an evaluation.
+
+  Args:
+    size: in pixels; 0 means whole images.
+    name: one of `CROPS`.
+
+  Raises:
+    ValueError: there is no such crop.
+  """
+  if not size:
+    return loader.whole_image
+  if name not in CROPS:
+    raise ValueError(
+      f'unknown config.data.evaluation_crop {name!r}; use one of {", ".join(CROPS)}'
+    )
+  return CROPS[name](size)
 
 
 def preparation(

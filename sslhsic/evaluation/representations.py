@@ -7,6 +7,7 @@ import chex
 import numpy as np
 
 from sslhsic.evaluation import features, few_label, knn, metrics, probe
+from sslhsic.tables import printed
 
 
 class Split(NamedTuple):
@@ -122,9 +123,8 @@ def table(comparison: dict[str, Any]) -> str:
   """What `compare` measured, as lines of text."""
   few_labels = comparison['few_label_top1']
   counts = list(next(iter(few_labels.values())))
-  header = ['', 'kNN', 'linear', *(f'{count} labels/class' for count in counts)]
-  lines = [''.join(f'{cell:>16}' for cell in header)]
+  rows = [['', 'kNN', 'linear', *(f'{count} labels/class' for count in counts)]]
   for name, measured in comparison['representations'].items():
     values = [measured['knn_top1'], measured['linear_top1'], *few_labels[name].values()]
-    lines.append(f'{name:>16}' + ''.join(f'{value:16.3f}' for value in values))
-  return '\n'.join(lines)
+    rows.append([name, *(f'{value:.3f}' for value in values)])
+  return printed.columns(rows, 16)

@@ -1,1 +1,1 @@
-"""Figures as PNG: logged scalars, embeddings, and sheets of examples."""
+"""Figures: everything that draws, in one look, as PNG files or inside a page."""

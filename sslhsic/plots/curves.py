@@ -1,34 +1,25 @@
-"""Pictures of the logged scalars over training."""
+"""Figures of the logged scalars over training, and of accuracy by labels."""
 
-import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import figure
+from sslhsic.plots import charts, panels
 
 
+@panels.look()
 def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
   """Draws a panel for each scalar of `metrics.jsonl` into a PNG."""
   names = sorted({name for row in rows for name in row} - {'step'})
-  columns = min(4, len(names))
-  lines = math.ceil(len(names) / columns)
-  picture = figure.Figure(figsize=(3.6 * columns, 2.6 * lines))
-  axes = picture.subplots(lines, columns, squeeze=False)
-  for axis in axes.flat:
-    axis.set_axis_off()
-  for axis, name in zip(axes.flat, names, strict=False):
-    points = [(row['step'], row[name]) for row in rows if name in row]
-    axis.set_axis_on()
-    axis.plot(*zip(*points, strict=True), marker='.' if len(points) < 30 else '')
-    axis.set_title(name, fontsize=10)
-    axis.grid(alpha=0.3)
-  for axis in axes[-1]:
-    axis.set_xlabel('step')
-  picture.tight_layout()
-  picture.savefig(path, dpi=110)
+  figure, axes = panels.open_figure(len(names))
+  for axis, name in zip(axes, names, strict=True):
+    charts.lines(axis, {name: _over_time(rows, name)})
+    axis.set_title(name)
+  figure.supxlabel('step')
+  panels.save(figure, path)
 
 
+@panels.look()
 def plot_approximations(
   rows: Sequence[dict[str, Any]], directory: pathlib.Path
 ) -> None:
@@ -42,22 +33,30 @@ def plot_approximations(
     approximation = f'{name}_approximation'
     if approximation not in logged:
       continue
-    points = [
-      (row['step'], row[name], row[approximation]) for row in rows if name in row
-    ]
-    steps, values, approximations = zip(*points, strict=True)
-    picture = figure.Figure(figsize=(9, 3.6))
-    over_time, against = picture.subplots(1, 2)
-    over_time.plot(steps, values, label=name)
-    over_time.plot(steps, approximations, '--', label=approximation)
+    figure, (over_time, against) = panels.open_figure(2, size=(4.5, 3.6))
+    names = name, approximation
+    charts.lines(over_time, {x: _over_time(rows, x) for x in names})
+    over_time.lines[-1].set_linestyle('--')  # Both are seen where they are equal.
     over_time.set_xlabel('step')
-    over_time.legend(fontsize=8)
-    colours = against.scatter(values, approximations, c=steps, s=12)
-    picture.colorbar(colours, label='step')
-    against.axline((values[-1], values[-1]), slope=1, color='grey', lw=0.8)
-    against.set_xlabel(name)
-    against.set_ylabel(approximation)
-    for axis in (over_time, against):
-      axis.grid(alpha=0.3)
-    picture.tight_layout()
-    picture.savefig(directory / f'{name}.png', dpi=110)
+    over_time.legend()
+    points = [(row['step'], *(row[x] for x in names)) for row in rows if name in row]
+    steps, values, approximations = zip(*points, strict=True)
+    colours = against.scatter(values, approximations, c=steps, s=12, zorder=2)
+    figure.colorbar(colours, label='step')
+    charts.equality(against)
+    against.set(xlabel=name, ylabel=approximation)
+    panels.save(figure, directory / f'{name}.png')
+
+
+def few_label_curve(top1: Mapping[int, float], path: pathlib.Path) -> None:
+  """Draws top-1 accuracy by labels per class into a PNG."""
+  figure, (axis,) = panels.open_figure(size=(4.6, 3.4))
+  charts.lines(axis, {'top-1': list(top1.items())}, log_x=True)
+  axis.set_xticks(list(top1), [str(count) for count in top1])
+  axis.minorticks_off()
+  axis.set(xlabel='labels per class', ylabel='top-1')
+  panels.save(figure, path)
+
+
+def _over_time(rows: Sequence[dict[str, Any]], name: str) -> charts.Points:
+  return [(row['step'], row[name]) for row in rows if name in row]

@@ -1,16 +1,19 @@
-"""Pictures of features."""
+"""Maps of features to the plane."""
 
 import pathlib
 
 import numpy as np
-import threadpoolctl
-from matplotlib import figure
-from sklearn import decomposition, manifold
+from matplotlib import axes as axes_lib
+
+from sslhsic.evaluation import geometry
+from sslhsic.plots import charts, panels
 
 # More points would hide each other, and t-SNE is slow.
 _MAX_POINTS = 2000
+MAX_LEGEND = 20  # Classes.
 
 
+@panels.look()
 def embedding_maps(
   features: dict[str, np.ndarray], labels: np.ndarray, path: pathlib.Path
 ) -> None:
@@ -19,49 +22,23 @@ def embedding_maps(
   Args:
     features: [n, d] by the title of their panel.
     labels: [n], the classes.
-    path: where the picture goes.
+    path: where the figure goes.
   """
-  picture = figure.Figure(figsize=(4.6 * len(features), 4.6))
-  axes = picture.subplots(1, len(features), squeeze=False)
-  for axis, (title, x) in zip(axes.flat, features.items(), strict=True):
-    points = tsne(x[:_MAX_POINTS])
-    scatter = axis.scatter(
-      *points.T,
-      c=labels[:_MAX_POINTS],
-      s=9,
-      cmap='tab10' if max(labels) < 10 else 'hsv',
-    )
+  shown = labels[:_MAX_POINTS]
+  figure, axes = panels.open_figure(
+    len(features), columns=len(features), size=(4.6, 4.6)
+  )
+  for axis, (title, x) in zip(axes, features.items(), strict=True):
+    by_class(axis, geometry.tsne(x[:_MAX_POINTS]), shown)
     axis.set_title(title)
-    axis.set_xticks([])
-    axis.set_yticks([])
-  if max(labels) < 20:
-    picture.legend(
-      *scatter.legend_elements(num=None), loc='center right', title='class'
-    )
-  picture.tight_layout(rect=(0, 0, 0.93, 1))
-  picture.savefig(path, dpi=110)
+  if len(np.unique(shown)) <= MAX_LEGEND:
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside right center', title='class')
+  panels.save(figure, path)
 
 
-def few_label_curve(top1: dict[int, float], path: pathlib.Path) -> None:
-  """Draws top-1 accuracy by labels per class into a PNG."""
-  picture = figure.Figure(figsize=(4.6, 3.4))
-  axis = picture.subplots()
-  axis.plot(list(top1), list(top1.values()), marker='.')
-  axis.set_xscale('log')
-  axis.set_xticks(list(top1), [str(count) for count in top1])
-  axis.minorticks_off()
-  axis.set_xlabel('labels per class')
-  axis.set_ylabel('top-1')
-  axis.grid(alpha=0.3)
-  picture.tight_layout()
-  picture.savefig(path, dpi=110)
-
-
-def tsne(x: np.ndarray) -> np.ndarray:
-  """[n, d] -> [n, 2]; the cosine of features is what the loss shapes."""
-  x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-  x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
-  tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
-  # So few points are done sooner by one thread than by threads that wait for another.
-  with threadpoolctl.threadpool_limits(1):
-    return tsne.fit_transform(x)
+def by_class(axis: axes_lib.Axes, points: np.ndarray, labels: np.ndarray) -> None:
+  """Draws points [n, 2] in one panel, coloured by class, of labels [n]."""
+  groups = {str(name): points[labels == name] for name in np.unique(labels)}
+  charts.clouds(axis, groups)
+  charts.without_axes(axis)

@@ -1,37 +1,78 @@
-"""Sheets of examples: what went in, what is true, what was predicted."""
+"""Sheets of images: into a file with titles, or inside a page with frames."""
 
+import base64
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib import figure
 
 from sslhsic.data.annotations import VOID
+from sslhsic.plots import panels
 
-_INCHES = 2.0  # Of a picture on the sheet.
-_LEAST_HEIGHT = 384  # Pixels, of a picture with letters, or so.
+_INCHES = 2.0  # Width of an image on the sheet.
+_LEAST_HEIGHT = 384  # Pixels, of an image with letters, or so.
+_GAP = 4  # Transparent pixels on each side of an image, after it is enlarged.
+_LEAST_SIDE = 56  # Pixels of an image inside a page; small ones are enlarged.
+_MARK = (214, 55, 55, 255)
 
 
 def sheet(columns: Mapping[str, Sequence[np.ndarray]], path: pathlib.Path) -> None:
-  """Puts pictures side by side into a PNG, a row for each example.
+  """Puts images side by side into a PNG, a row for each example.
 
   Args:
     columns: uint8 [H, W, 3] of every example, by the title of their column.
     path: where the sheet goes.
   """
-  rows = len(next(iter(columns.values())))
-  height, width, _ = next(iter(columns.values()))[0].shape
-  size = _INCHES * len(columns), _INCHES * rows * height / width + 0.3
-  picture = figure.Figure(figsize=size, layout='constrained')
-  axes = picture.subplots(rows, len(columns), squeeze=False)
-  for column, (title, images) in zip(axes.T, columns.items(), strict=True):
-    column[0].set_title(title, fontsize=10)
-    for axis, image in zip(column, images, strict=True):
-      axis.imshow(image, interpolation='nearest')
-      axis.set_axis_off()
-  picture.savefig(path, dpi=110)
+  rows = list(zip(*columns.values(), strict=True))
+  height, width, _ = rows[0][0].shape
+  # Room for the titles.
+  size = _INCHES, _INCHES * height / width + 0.3 / len(rows)
+  figure, axes = panels.open_figure(
+    len(rows) * len(columns), columns=len(columns), size=size
+  )
+  for axis, image in zip(axes, [x for row in rows for x in row], strict=True):
+    axis.imshow(image, interpolation='nearest')
+    axis.set_axis_off()
+  for axis, title in zip(axes, columns, strict=False):
+    axis.set_title(title)
+  panels.save(figure, path)
+
+
+def data_address(
+  rows: Sequence[Sequence[np.ndarray]], marked: np.ndarray | None = None
+) -> str:
+  """Puts images side by side into a PNG with transparent gaps, as an address with it.
+
+  Args:
+    rows: uint8 [H, W, 1 or 3], all of one shape.
+    marked: [rows, columns], which have a red frame.
+  """
+  factor = max(1, -(-_LEAST_SIDE // rows[0][0].shape[0]))
+  cells = [
+    [
+      _framed(image, factor, marked is not None and bool(marked[i][j]))
+      for j, image in enumerate(row)
+    ]
+    for i, row in enumerate(rows)
+  ]
+  pixels = np.concatenate([np.concatenate(row, axis=1) for row in cells])
+  is_done, png = cv2.imencode('.png', cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA))
+  assert is_done
+  return f'data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}'
+
+
+def _framed(image: np.ndarray, factor: int, is_marked: bool) -> np.ndarray:
+  height, width, channels = image.shape
+  colours = np.repeat(image, 3, axis=2) if channels == 1 else image
+  colours = colours.repeat(factor, axis=0).repeat(factor, axis=1)
+  frame = np.zeros((factor * height + 2 * _GAP, factor * width + 2 * _GAP, 4), np.uint8)
+  if is_marked:
+    frame[1:-1, 1:-1] = _MARK
+  inside = frame[_GAP:-_GAP, _GAP:-_GAP]
+  inside[..., :3], inside[..., 3] = colours, 255
+  return frame
 
 
 def of_classes(classes: np.ndarray) -> np.ndarray:

@@ -1,10 +1,14 @@
 """The page itself: one file, nothing loaded from elsewhere, without scripts."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from sslhsic.report import svg
+from matplotlib import axes, colors
+
+from sslhsic.plots import panels
+
+_CHART = 3.1, 2.0  # Inches.
 
 
 class Section(NamedTuple):
@@ -62,21 +66,46 @@ def heading(text: str) -> str:
   return f'<h3>{html.escape(text)}</h3>'
 
 
+@panels.look()
+def chart(
+  title: str,
+  draw: Callable[[axes.Axes], None],
+  size: tuple[float, float] = _CHART,
+  **labels,
+) -> str:
+  """A figure of one panel.
+
+  Args:
+    title: of the panel.
+    draw: draws into it.
+    size: in inches.
+    **labels: of the axes, as in `matplotlib.axes.Axes.set`.
+  """
+  figure, (axis,) = panels.open_figure(size=size)
+  draw(axis)
+  axis.set(title=title, **labels)
+  return panels.svg(figure, title)
+
+
 def legend(names: Sequence[str]) -> str:
-  """Which line is which, in the order of `svg.style`."""
-  items = ''.join(
-    f'<li>{svg.key(svg.style(i))}{html.escape(name)}</li>'
-    for i, name in enumerate(names)
-  )
-  return f'<ul class="legend">{items}</ul>'
+  """Which line is which, in the order of `charts.lines`."""
+  keys = []
+  for style in map(panels.style, range(len(names))):
+    dashes = _DASHES[style['linestyle']]
+    border = f'2px {dashes} {panels.variable(style["color"])}'
+    keys.append(f'<span class="key" style="border-top:{border}"></span>')
+  return _legend(keys, names)
 
 
 def classes(names: Sequence[str]) -> str:
-  """Which colour is which group of `svg.scatter`."""
+  """Which colour is which group of `charts.clouds`."""
+  colours = map(panels.variable, panels.class_colours(len(names)))
+  return _legend([f'<span style="color:{x}">●</span> ' for x in colours], names)
+
+
+def _legend(keys: Sequence[str], names: Sequence[str]) -> str:
   items = ''.join(
-    f'<li><span style="color:{svg.hue(i, len(names))}">●</span> '
-    f'{html.escape(name)}</li>'
-    for i, name in enumerate(names)
+    f'<li>{key}{html.escape(name)}</li>' for key, name in zip(keys, names, strict=True)
   )
   return f'<ul class="legend">{items}</ul>'
 
@@ -86,30 +115,54 @@ def side_by_side(parts: Sequence[str]) -> str:
   return f'<div class="charts">{"".join(parts)}</div>'
 
 
-def picture(address: str, caption: str) -> str:
+def image(address: str, caption: str) -> str:
   """An image with what it shows."""
   text = html.escape(caption)
-  image = f'<img src="{address}" alt="{text}">'
-  return f'<figure>{image}<figcaption>{text}</figcaption></figure>'
+  shown = f'<img src="{address}" alt="{text}">'
+  return f'<figure>{shown}<figcaption>{text}</figcaption></figure>'
 
 
-_LIGHT = """--ink:#1c1c1c;--paper:#fff;--soft:#5c5c5c;--rule:#dcdcdc;--band:#f5f5f5;
---c0:#0067a8;--c1:#c44e00;--c2:#00795a;--c3:#a8387f;--c4:#8a6a00;--c5:#5b4fc4;--c6:#b3242b;
---c7:#4d6470;"""
-_DARK = """--ink:#e8e8e8;--paper:#16181b;--soft:#a3a7ab;--rule:#34383d;--band:#1f2226;
---c0:#5db4f0;--c1:#ff9a57;--c2:#3fc79b;--c3:#ef8cc9;--c4:#dcb53c;--c5:#a79cf7;--c6:#ff7a7a;
---c7:#9db6c2;"""
-_COLOURS = ''.join(f'.c{i}{{stroke:var(--c{i})}}' for i in range(svg.NUM_COLOURS))
+_DASHES = {'-': 'solid', '--': 'dashed', ':': 'dotted'}  # In CSS.
+
+
+def _lightened(colour: str) -> str:
+  """A colour of a figure as it is in the dark: a third of the way to white."""
+  return colors.to_hex([(2 * x + 1) / 3 for x in colors.to_rgb(colour)])
+
+
+_LIGHT = {
+  'ink': panels.INK,
+  'paper': '#ffffff',
+  'soft': panels.SOFT,
+  'rule': panels.RULE,
+  'band': '#f5f5f5',
+  'link': '#0067a8',
+  **{f'c{i}': colour for i, colour in enumerate(panels.COLOURS)},
+}
+_DARK = {
+  'ink': '#e8e8e8',
+  'paper': '#16181b',
+  'soft': '#a3a7ab',
+  'rule': '#34383d',
+  'band': '#1f2226',
+  'link': '#5db4f0',
+  **{f'c{i}': _lightened(colour) for i, colour in enumerate(panels.COLOURS)},
+}
+
+
+def _variables(colours: Mapping[str, str]) -> str:
+  return ''.join(f'--{name}:{colour};' for name, colour in colours.items())
+
 
 _STYLE = f"""
-:root{{{_LIGHT}}}
-@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}
-@media print{{:root{{{_LIGHT}}}}}
+:root{{{_variables(_LIGHT)}}}
+@media (prefers-color-scheme:dark){{:root{{{_variables(_DARK)}}}}}
+@media print{{:root{{{_variables(_LIGHT)}}}}}
 body{{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
 max-width:1280px;margin:0 auto;padding:1rem 1.5rem}}
 h1{{font-size:1.5rem}}h2{{font-size:1.2rem;margin-top:2.2rem;
 border-bottom:1px solid var(--rule)}}h3{{font-size:1rem;margin:1.2rem 0 .3rem}}
-nav a{{margin-right:1.2rem;color:var(--c0)}}
+nav a{{margin-right:1.2rem;color:var(--link)}}
 .wide{{overflow-x:auto}}
 table{{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6rem 0}}
 th,td{{padding:.2rem .7rem;text-align:right;border-bottom:1px solid var(--rule)}}
@@ -120,16 +173,11 @@ overflow-wrap:anywhere}}
 .charts{{display:flex;flex-wrap:wrap;gap:.5rem}}
 .legend{{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;
 font-size:.85rem}}
-.key{{vertical-align:-1px;margin-right:.4rem}}
+.key{{display:inline-block;width:1.6rem;vertical-align:.25rem;margin-right:.4rem}}
 figure{{margin:0}}figcaption{{color:var(--soft);font-size:.85rem}}
 img{{max-width:100%}}
-svg text{{fill:var(--ink);font:11px system-ui,sans-serif;text-anchor:middle}}
-svg .title{{font-weight:600;font-size:12px}}svg .label,svg .tick{{fill:var(--soft)}}
-svg .left{{text-anchor:end}}
-.grid{{stroke:var(--rule);fill:none}}
-.line{{fill:none;stroke-width:1.5;stroke-linejoin:round}}
-.dots{{fill:none;stroke-width:4;stroke-linecap:round}}
-{_COLOURS}
+svg{{max-width:100%;height:auto;stroke-linejoin:round}}
+svg text{{font-family:system-ui,sans-serif!important}}
 @media print{{nav{{display:none}}.wide{{overflow:visible}}
 th,td{{padding:.1rem .3rem;overflow-wrap:anywhere}}body{{padding:0;font-size:11px}}
 h2,h3{{break-after:avoid}}figure,svg,tr{{break-inside:avoid}}}}

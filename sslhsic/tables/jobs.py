@@ -65,6 +65,24 @@ class Job(NamedTuple):
     return json.loads(path.read_text(encoding='utf-8'))
 
 
+# The jobs of each seed, by row.
+Plans = Mapping[str, list[dict[str, Job]]]
+
+
+def plan(
+  table: table_lib.Table,
+  num_seeds: int,
+  root: pathlib.Path,
+  load_config: LoadConfig,
+) -> Plans:
+  """The jobs of every row that has runs, for every seed; see `of_row`."""
+  return {
+    row: [of_row(table, row, seed, root, load_config) for seed in range(num_seeds)]
+    for row, overrides in table.rows.items()
+    if overrides is not None
+  }
+
+
 def of_row(
   table: table_lib.Table,
   row: str,
@@ -151,10 +169,22 @@ def _slug(overrides: Mapping[str, Any]) -> str:
   return re.sub(r'[^\w.,=+-]', '', text)[:_MAX_NAME] or 'default'
 
 
-def in_order(plans: list[dict[str, Job]]) -> list[Job]:
+def in_order(plans: Plans) -> list[Job]:
   """Every job once, one after those that it needs."""
-  by_directory = {job.workdir: job for plan in plans for job in plan.values()}
-  return list(by_directory.values())
+  steps = [jobs for seeds in plans.values() for jobs in seeds]
+  return list({job.workdir: job for jobs in steps for job in jobs.values()}.values())
+
+
+def commands(plans: Plans) -> list[str]:
+  """Independent commands for what is missing, a line for each row and seed."""
+  lines, seen = [], set()
+  for seeds in plans.values():
+    for jobs in seeds:
+      missing = [x for x in jobs.values() if x.workdir not in seen and not x.results()]
+      seen |= {job.workdir for job in missing}
+      if missing:
+        lines.append(chain(missing))
+  return lines
 
 
 def chain(jobs: list[Job]) -> str:

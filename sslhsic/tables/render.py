@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import pathlib
 from typing import NamedTuple
 
+from sslhsic.runs import writers
+from sslhsic.tables import printed
 from sslhsic.tables import results as results_lib
 from sslhsic.tables import table as table_lib
 
@@ -100,12 +103,7 @@ def _duration(seconds: float) -> str:
 
 def markdown(grid: Grid) -> str:
   """As in the README: a table, and its caption below."""
-  escaped = [
-    [cell.replace('|', r'\|') for cell in row] for row in [grid.header, *grid.rows]
-  ]
-  lines = ['| ' + ' | '.join(row) + ' |' for row in escaped]
-  lines.insert(1, '|' + '---|' * len(grid.header))
-  return '\n'.join(lines) + '\n\n' + '\n\n'.join(grid.caption) + '\n'
+  return '\n\n'.join([printed.markdown(grid.header, grid.rows), *grid.caption]) + '\n'
 
 
 _LATEX = {
@@ -178,3 +176,30 @@ def csv_text(table: table_lib.Table, results: results_lib.Results) -> str:
 def json_text(grid: Grid) -> str:
   """All that is shown."""
   return json.dumps(grid._asdict(), indent=2, ensure_ascii=False) + '\n'
+
+
+def write(
+  directory: pathlib.Path,
+  table: table_lib.Table,
+  results: results_lib.Results,
+  command: str,
+) -> str:
+  """Writes DIRECTORY/NAME-BASE in every format, and returns the Markdown.
+
+  Args:
+    directory: made if it is not there.
+    table: the table.
+    results: its values.
+    command: what makes the table, for the caption.
+  """
+  shown = grid(table, results, command)
+  texts = {
+    'md': markdown(shown),
+    'csv': csv_text(table, results),
+    'tex': latex(shown),
+    'json': json_text(shown),
+  }
+  directory.mkdir(parents=True, exist_ok=True)
+  for suffix, text in texts.items():
+    writers.write_atomically(directory / f'{table.name}-{table.base}.{suffix}', text)
+  return texts['md']

@@ -1,13 +1,10 @@
 """What the runs behind a table have measured, gathered."""
 
 import statistics
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sslhsic.tables import jobs as jobs_lib
 from sslhsic.tables import table as table_lib
-
-Plans = Mapping[str, list[dict[str, jobs_lib.Job]]]
 
 
 class Results(NamedTuple):
@@ -31,21 +28,17 @@ class Results(NamedTuple):
   environments: dict[str, list[str]]
 
 
-def collect(table: table_lib.Table, plans: Plans) -> Results:
+def collect(table: table_lib.Table, plans: jobs_lib.Plans) -> Results:
   """Reads every results.json that there is.
 
   Args:
     table: the table.
-    plans: by row, the jobs of each seed; see `jobs.of_row`.
+    plans: see `jobs.plan`.
 
   Raises:
     ValueError: one lacks a metric of the table, or is of another configuration.
   """
-  found = {
-    job.workdir: job.results()
-    for plan in plans.values()
-    for job in jobs_lib.in_order(plan)
-  }
+  found = {job.workdir: job.results() for job in jobs_lib.in_order(plans)}
   done = [result for result in found.values() if result]
   values, protocols = {}, {}
   for row, plan in plans.items():

@@ -291,7 +291,7 @@ def test_batch_is_of_full_size(name, monkeypatch):
 
 def _embed(frozen, source):
   """Traces the pass of a batch, and makes up embeddings of the labelled examples."""
-  batch = _shard(next(frozen._one_pass(source)))
+  batch = _shard(next(frozen.one_pass(source)))
   shape = frozen._embed(frozen.params, frozen.network_state, batch['image']).shape
   assert shape == (*batch['mask'].shape, frozen.embedding_size)
   frozen.num_images, frozen.seconds = 1, 1.0

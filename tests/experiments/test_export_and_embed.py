@@ -9,11 +9,10 @@ import safetensors.numpy
 
 import sslhsic
 from benchmarks import tiny_runs
-from experiments import embed, shared
 from sslhsic import parallel
 from sslhsic.data import sources
+from sslhsic.evaluation import encoder
 from sslhsic.weights import files, layouts, resnet
-from sslhsic.weights import settings as settings_lib
 
 OPTIONS = {'channels_per_group': (4, 8)}
 NETWORK = f'--config.network.encoder_options={OPTIONS}'
@@ -50,11 +49,13 @@ def test_export_is_evaluated_like_its_run(pretrained_run, format_name, tmp_path)
   assert export.settings == run.settings
   source = sources.create('digits', 'test[:8]')
   prints = [
-    shared.frozen_encoder(
-      shared.encoder_config(
-        run.settings, init_from=str(path), batch_size=8, max_bad_fraction=0.0
-      ),
-      source,
+    encoder.FrozenEncoder(
+      run.settings,
+      init_from=str(path),
+      source=source,
+      crop=encoder.crop(0),
+      batch_size=8,
+      max_bad_fraction=0.0,
     ).fingerprint
     for path in (workdir, out)
   ]
@@ -164,45 +165,12 @@ def test_embeddings_are_written(pretrained_run, tmp_path):
   assert code == 0
   assert printed.endswith(f'{out} has 20 embeddings of 8 numbers\n')
   source = sources.create('digits', 'test[:20]')
-  encoder = sslhsic.load(workdir)
-  expected = encoder(encoder.preprocess([source[i]['image'] for i in range(20)]))
+  loaded = sslhsic.load(workdir)
+  expected = loaded(loaded.preprocess([source[i]['image'] for i in range(20)]))
   with np.load(out, allow_pickle=False) as found:
     np.testing.assert_allclose(found['embeddings'], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found['labels'], source.labels)
     assert found['names'].tolist() == [source.name(row) for row in range(20)]
-
-
-def test_devices_do_not_matter(pretrained_run, monkeypatch):
-  workdir, _ = pretrained_run
-  source = sources.create('digits', 'test[:20]')
-  found = []
-  for count in (1, 4):
-    monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
-    settings = {'batch_size': 8, 'max_bad_fraction': 0.0}
-    found.append(embed.embed(str(workdir), source, **settings))
-  np.testing.assert_allclose(*(x.embeddings for x in found), rtol=1e-5, atol=1e-6)
-  for one, several in zip(found[0][1:], found[1][1:], strict=True):
-    np.testing.assert_array_equal(one, several)
-
-
-def test_corrupt_images_are_left_out(random_encoder, write_images, tmp_path):
-  """Of images without labels; names stay with their embeddings."""
-  write_images(tmp_path / 'images', 5)
-  (tmp_path / 'images' / '2.jpg').write_bytes(b'corrupt')
-  settings = settings_lib.Settings(
-    'resnet_digits', {}, 16, (0.5,) * 3, (0.2,) * 3, 'a run'
-  )
-  tensors = layouts.to_tensors(layouts.HAIKU, *random_encoder('resnet_digits'))
-  files.write(tmp_path / files.WEIGHTS_NAME, tensors, settings)
-  source = sources.create(f'folder:{tmp_path / "images"}', 'train')
-  found = embed.embed(str(tmp_path), source, batch_size=8, max_bad_fraction=0.5)
-  assert found.labels.tolist() == [-1] * 4
-  kept = [name.rpartition('/')[2] for name in found.names]
-  assert sorted(kept) == ['0.jpg', '1.jpg', '3.jpg', '4.jpg']
-  encoder = sslhsic.load(tmp_path)
-  paths = [tmp_path / 'images' / name for name in kept]
-  expected = encoder(encoder.preprocess(paths))
-  np.testing.assert_allclose(found.embeddings, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

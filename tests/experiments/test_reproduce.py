@@ -1,14 +1,7 @@
 """Tables: every one can be planned, a row of each runs, and nothing runs twice."""
 
-import itertools
 import json
-import os
 import pathlib
-import signal
-import sys
-import threading
-import time
-from typing import NamedTuple
 
 import jax
 import pytest
@@ -18,22 +11,23 @@ from ml_collections import config_flags
 from experiments import reproduce
 from sslhsic import losses, parallel
 from sslhsic.runs import measurement, runner
-from sslhsic.tables import results
+from sslhsic.tables import execution, jobs, render, results
 from tests.experiments.programs import MEASURED, TRAINED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+CATALOGUE = reproduce.CATALOGUE
 TABLES = [
   (name, base)
-  for name in reproduce.names()
+  for name in CATALOGUE.names()
   for base in ('digits', 'cifar10', 'imagenette', 'imagenet', 'shapes')
-  if base in reproduce.bases_of(name)
+  if base in CATALOGUE.bases_of(name)
 ]
 
 
 @pytest.mark.parametrize(('name', 'base'), TABLES)
 def test_every_row_can_be_planned(name, base, tmp_path):
-  table = reproduce.load(name, base)
-  plans = reproduce.plan(table, 2, tmp_path)
+  table = CATALOGUE.table(name, base)
+  plans = jobs.plan(table, 2, tmp_path, CATALOGUE.config)
   assert table.rows.keys() >= table.published.keys()
   directories = set()
   for row, (first, second) in plans.items():
@@ -44,14 +38,16 @@ def test_every_row_can_be_planned(name, base, tmp_path):
       loss = first['pretrain'].config.loss
       made = losses.create(loss.name, **loss.get(loss.name, {}))
       assert first['pretrain'].config.target_network or not made.needs_target
-  assert len(directories) == sum(len(jobs) for plan in plans.values() for jobs in plan)
+  steps = [steps for seeds in plans.values() for steps in seeds]
+  assert len(directories) == sum(map(len, steps))
 
 
 @pytest.mark.parametrize(('name', 'base'), TABLES)
 def test_command_says_the_configuration(name, base, tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
-  for _, jobs in reproduce.plan(reproduce.load(name, base), 2, tmp_path).values():
-    for job in jobs.values():
+  table = CATALOGUE.table(name, base)
+  for _, second in jobs.plan(table, 2, tmp_path, CATALOGUE.config).values():
+    for job in second.values():
       parsed, arguments = flags.FlagValues(), ['program', *job.command[3:]]
       config = config_flags.DEFINE_config_file(
         'config', flag_values=parsed, sys_argv=arguments
@@ -61,15 +57,6 @@ def test_command_says_the_configuration(name, base, tmp_path, monkeypatch):
       assert config.value.to_json() == job.config.to_json()
       assert parsed.workdir == str(job.workdir)
       assert job.config.seed == 1
-
-
-def test_unknown_tables_and_bases_are_refused():
-  with pytest.raises(
-    ValueError, match="unknown table 'kernels'; use one of batch_size"
-  ):
-    reproduce.load('kernels', 'digits')
-  with pytest.raises(ValueError, match="no base 'digits'; use one of shapes, imagenet"):
-    reproduce.load('depth', 'digits')
 
 
 # A row of every table
@@ -158,104 +145,18 @@ def root(tmp_path_factory):
   return tmp_path_factory.mktemp('tables')
 
 
-@pytest.mark.parametrize('name', reproduce.names())
+@pytest.mark.parametrize('name', CATALOGUE.names())
 def test_a_row_of_every_table_runs(name, root, monkeypatch):
   monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
-  monkeypatch.setattr(reproduce, 'load_config', _tiny(reproduce.load_config))
   base, row = ('digits', DIGITS[name]) if name in DIGITS else ('shapes', SHAPES[name])
-  table = reproduce.load(name, base)
+  table = CATALOGUE.table(name, base)
   table = table._replace(rows={row: table.rows[row]})
-  plans = reproduce.plan(table, 1, root)
-  assert reproduce.run(reproduce.all_jobs(plans), _start) == []
-  reproduce.write(table, plans, root)
-  values = results.collect(table, plans).values[row]
+  plans = jobs.plan(table, 1, root, _tiny(CATALOGUE.config))
+  assert execution.run(jobs.in_order(plans), _start) == []
+  found = results.collect(table, plans)
+  render.write(root / 'tables', table, found, 'command')
+  values = found.values[row]
   assert all(len(values[column]) == 1 for column in table.columns)
   shown = json.loads((root / 'tables' / f'{name}-{base}.json').read_text())
   assert shown['rows'][0][0] == row
   assert '0 are missing' not in ''.join(shown['caption'])
-
-
-# Killed, failed and stopped
-
-
-@pytest.fixture
-def plans(tmp_path):
-  return reproduce.plan(reproduce.load('kernel', 'cifar10'), 2, tmp_path)
-
-
-def _pretend(job):
-  job.workdir.mkdir(parents=True)
-  (job.workdir / 'config.json').write_text(job.config.to_json())
-  values = {'linear_top1': 0.5, 'knn_top1': 0.5, 'few_label_top1': {'1': 0.5}}
-  environment = {
-    'device': '',
-    'versions': {'jax': ''},
-    'git_commit': '',
-    'protocol': {},
-  }
-  text = json.dumps(values | environment | {'wall_time_s': 60.0})
-  (job.workdir / 'results.json').write_text(text)
-
-
-def test_what_is_done_is_not_done_again(plans, tmp_path):
-  done, count = [], itertools.count()
-
-  def start(job):
-    if next(count) == 7:
-      raise KeyboardInterrupt
-    done.append(job)
-    _pretend(job)
-
-  wanted = reproduce.all_jobs(plans)
-  assert len(reproduce.commands(plans)) == 6
-  with pytest.raises(KeyboardInterrupt):
-    reproduce.run(wanted, start)
-  assert len(reproduce.commands(plans)) == 4
-  assert reproduce.run(wanted, start) == []
-  assert done == wanted
-  assert len(wanted) == 18
-  assert reproduce.commands(plans) == []
-  table = reproduce.load('kernel', 'cifar10')
-  assert '| Gaussian | 50.0 ± 0.0 |' in reproduce.write(table, plans, tmp_path)
-
-
-def test_what_needs_a_failed_job_is_left_out(plans):
-  started = []
-
-  def start(job):
-    started.append(job)
-    if 'gaussian' not in str(job.workdir):
-      _pretend(job)
-
-  failed = reproduce.run(reproduce.all_jobs(plans), start)
-  assert len(failed) == 6
-  assert all('gaussian' in str(job.workdir) for job in failed)
-  assert len(started) == 14
-
-
-class Sleep(NamedTuple):
-  """A job that writes a file when it is told to stop."""
-
-  workdir: os.PathLike
-  command: list[str]
-
-
-def test_signal_goes_to_the_job_and_ends_the_program(tmp_path):
-  code = (
-    'import pathlib, signal, sys\n'
-    'signal.signal(signal.SIGTERM, lambda *_: sys.exit(saved.touch()))\n'
-    f'saved = pathlib.Path({str(tmp_path)!r}) / "saved"\n'
-    f'saved.with_name("ready").touch()\n'
-    'signal.pause()\n'
-  )
-
-  def send():
-    while not (tmp_path / 'ready').exists():
-      time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-  threading.Thread(target=send).start()
-  job = Sleep(tmp_path, [sys.executable, '-c', code])
-  with pytest.raises(reproduce.StoppedError, match='stopped by SIGTERM in'):
-    reproduce.in_subprocess(job)
-  assert (tmp_path / 'saved').exists()

@@ -1,4 +1,4 @@
-"""Pictures of the logged scalars."""
+"""Figures of the logged scalars."""
 
 from sslhsic.plots import curves
 
@@ -14,7 +14,7 @@ def test_every_scalar_is_drawn(tmp_path):
   assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG'
 
 
-def test_a_scalar_with_an_approximation_gets_a_picture_of_both(tmp_path):
+def test_a_scalar_with_an_approximation_gets_a_figure_of_both(tmp_path):
   curves.plot_approximations(ROWS, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['term.png']
   assert (tmp_path / 'term.png').read_bytes()[:4] == b'\x89PNG'
@@ -23,3 +23,8 @@ def test_a_scalar_with_an_approximation_gets_a_picture_of_both(tmp_path):
 def test_scalars_without_approximations_get_none(tmp_path):
   curves.plot_approximations([{'step': 1, 'loss': 2.0}], tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_accuracy_by_labels_is_drawn(tmp_path):
+  curves.few_label_curve({1: 0.2, 10: 0.7}, tmp_path / 'few_label.png')
+  assert (tmp_path / 'few_label.png').read_bytes()[:4] == b'\x89PNG'

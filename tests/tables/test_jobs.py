@@ -94,7 +94,7 @@ def test_published_values_of_other_bases_are_left_out():
 
 def test_rows_share_jobs_and_chains_stop_where_one_is_not_done(tmp_path):
   plan, same = _plan(tmp_path, 'default'), _plan(tmp_path, 'default')
-  assert jobs.in_order([plan, same]) == list(plan.values())
+  assert jobs.in_order({'one': [plan], 'two': [same]}) == list(plan.values())
   line = jobs.chain(list(plan.values()))
   first, condition, second = line.split(' && ')
   assert 'experiments.pretrain' in first

@@ -1,24 +1,26 @@
-"""What the report shows of pre-trained encoders and of the images they have seen."""
+"""Sections on pre-trained encoders and on the images they have seen."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
-from experiments import shared
 from sslhsic import augment
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import pretrained
+from sslhsic.evaluation import encoder, geometry, pretrained
+from sslhsic.plots import embeddings, sheets
 from sslhsic.pretraining import views as views_lib
-from sslhsic.report import geometry, page, runs, sheets, svg
+from sslhsic.report import collect, page
+from sslhsic.report import sections as sections_lib
 from sslhsic.weights import settings as settings_lib
 
 _NUM_IMAGES = 1000  # Test images that are looked at.
 _NUM_QUERIES = 8
 _NUM_NEIGHBOURS = 8
 _NUM_AUGMENTED = 12
+_MAP = 2.5, 2.7  # Inches.
 
 
 class Seen(NamedTuple):
@@ -36,7 +38,9 @@ class Seen(NamedTuple):
   after: np.ndarray
 
 
-def sections(found: Sequence[runs.Run], num_encoders: int) -> tuple[page.Section, ...]:
+def sections(
+  found: Sequence[collect.Run], num_encoders: int
+) -> tuple[page.Section, ...]:
   """Views, maps, spectra and neighbours of the first runs that have a checkpoint."""
   with_encoder = [run for run in found if any(run.path.glob('checkpoints/[0-9]*'))]
   looked_at = with_encoder[:num_encoders]
@@ -81,22 +85,25 @@ def look(config: dict[str, Any], directory: str) -> Seen:
   """
   source = sources.create(config['data']['source'], config['evaluation']['test_split'])
   first = sources.SubsetSource(source, np.arange(min(_NUM_IMAGES, len(source))))
-  before, after = (
-    shared.frozen_encoder(_encoder_config(config, init_from), first).embed(first)
-    for init_from in (pretrained.RANDOM, directory)
+  untrained, trained = (
+    _encoder(config, init_from, first) for init_from in (pretrained.RANDOM, directory)
   )
-  batches = shared.one_pass(_encoder_config(config, directory), first)
+  before, after = untrained.embed(first), trained.embed(first)
+  batches = trained.one_pass(first)
   images = np.concatenate([batch['image'][batch['mask']] for batch in batches])
   return Seen(images, after.labels, before.features, after.features)
 
 
-def _encoder_config(
-  config: dict[str, Any], init_from: str
-) -> ml_collections.ConfigDict:
-  """A configuration as the evaluations have it, of a pre-training's."""
-  return shared.encoder_config(
-    settings_lib.of_run(config, description=init_from),
+def _encoder(
+  config: dict[str, Any], init_from: str, source: sources.Source
+) -> encoder.FrozenEncoder:
+  """The encoder of a pre-training run, or its untrained one, on images as in it."""
+  settings = settings_lib.of_run(config, description=init_from)
+  return encoder.FrozenEncoder(
+    settings,
     init_from=init_from,
+    source=source,
+    crop=encoder.crop(settings.crop_size),
     batch_size=config['evaluation']['batch_size'],
     max_bad_fraction=config['data']['max_bad_fraction'],
     seed=config['seed'],
@@ -132,7 +139,7 @@ def view_sheet(config: dict[str, Any]) -> str:
   caption = (
     'The views of an image one above the other: the first batch of the training.'
   )
-  return page.picture(sheets.sheet(_padded(rows)), caption)
+  return page.image(sheets.data_address(_padded(rows)), caption)
 
 
 def _padded(rows: list[np.ndarray]) -> list[np.ndarray]:
@@ -154,13 +161,13 @@ def _padded(rows: list[np.ndarray]) -> list[np.ndarray]:
 def map_charts(seen: Seen) -> str:
   """Maps to the plane before and after training, coloured by class."""
   labels = seen.labels if seen.labels.ndim == 1 else np.full(len(seen.labels), -1)
-  names = sorted(set(labels.tolist()))
   charts = []
   for when, features in (('untrained', seen.before), ('trained', seen.after)):
     for method, points in geometry.maps(features).items():
-      groups = {str(name): points[labels == name].tolist() for name in names}
-      charts.append(svg.scatter(groups, f'{method}, {when}'))
-  legend = page.classes([f'class {name}' for name in names]) if len(names) < 21 else ''
+      draw = functools.partial(embeddings.by_class, points=points, labels=labels)
+      charts.append(page.chart(f'{method}, {when}', draw, size=_MAP))
+  names = [f'class {name}' for name in np.unique(labels)]
+  legend = page.classes(names) if len(names) <= embeddings.MAX_LEGEND else ''
   return page.side_by_side(charts) + legend
 
 
@@ -174,8 +181,8 @@ def neighbour_sheets(seen: Seen) -> str:
     shown = np.concatenate([rows[:, None], nearest], axis=1)
     is_other = _are_of_other_class(seen.labels, rows, shown)
     parts.append(
-      page.picture(
-        sheets.sheet(seen.images[shown], is_other),
+      page.image(
+        sheets.data_address(seen.images[shown], is_other),
         f'{when}: the first of a row, and its neighbours; red: of another class.',
       )
     )
@@ -197,7 +204,7 @@ def _spectrum_chart(spectra: dict[str, np.ndarray]) -> str:
     name: [(rank, float(share)) for rank, share in enumerate(values, 1)]
     for name, values in spectra.items()
   }
-  chart = svg.lines(
+  chart = sections_lib.line_chart(
     points, 'share of the variance', x_label='rank of the eigenvalue', log_y=True
   )
   return page.side_by_side([chart, page.legend(list(spectra))])

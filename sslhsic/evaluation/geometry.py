@@ -1,8 +1,8 @@
-"""What embeddings look like: maps to the plane, spectrum, neighbours."""
+"""How embeddings lie in space: maps to the plane, spectrum, neighbours."""
 
 import numpy as np
-
-from sslhsic.plots import embeddings
+import threadpoolctl
+from sklearn import decomposition, manifold
 
 
 def maps(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -10,10 +10,20 @@ def maps(features: np.ndarray) -> dict[str, np.ndarray]:
 
   Both look at directions alone, which is what the losses shape.
   """
-  directions = unit_norm(features)
+  directions = unit_norm(np.asarray(features, np.float64))
   centred = directions - directions.mean(axis=0)
   _, _, axes = np.linalg.svd(centred, full_matrices=False)
-  return {'PCA': centred @ axes[:2].T, 't-SNE': embeddings.tsne(features)}
+  return {'PCA': centred @ axes[:2].T, 't-SNE': tsne(features)}
+
+
+def tsne(features: np.ndarray) -> np.ndarray:
+  """Map [n, 2] of features [n, d] by t-SNE; of directions, which the losses shape."""
+  x = unit_norm(features)
+  x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
+  tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
+  # So few points are done sooner by one thread than by threads that wait for another.
+  with threadpoolctl.threadpool_limits(1):
+    return tsne.fit_transform(x)
 
 
 def spectrum(features: np.ndarray) -> np.ndarray:
@@ -33,7 +43,7 @@ def neighbours(features: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray
 
   By cosine; a feature is not its own neighbour.
   """
-  directions = unit_norm(features)
+  directions = unit_norm(np.asarray(features, np.float64))
   similarity = directions[rows] @ directions.T
   similarity[np.arange(len(rows)), rows] = -np.inf
   return np.argsort(-similarity, axis=1, kind='stable')[:, :count]
@@ -41,5 +51,4 @@ def neighbours(features: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray
 
 def unit_norm(features: np.ndarray) -> np.ndarray:
   """Features [n, d] of length one."""
-  features = np.asarray(features, np.float64)
   return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

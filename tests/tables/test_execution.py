@@ -1,0 +1,102 @@
+"""Jobs that are killed, fail or are stopped: nothing runs twice."""
+
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import pytest
+
+from sslhsic.tables import catalogue, execution, jobs, render, results
+
+CATALOGUE = catalogue.Catalogue('configs')
+TABLE = CATALOGUE.table('kernel', 'cifar10')
+
+
+@pytest.fixture
+def plans(tmp_path):
+  return jobs.plan(TABLE, 2, tmp_path, CATALOGUE.config)
+
+
+def _pretend(job):
+  job.workdir.mkdir(parents=True)
+  (job.workdir / 'config.json').write_text(job.config.to_json())
+  values = {'linear_top1': 0.5, 'knn_top1': 0.5, 'few_label_top1': {'1': 0.5}}
+  environment = {
+    'device': '',
+    'versions': {'jax': ''},
+    'git_commit': '',
+    'protocol': {},
+  }
+  text = json.dumps(values | environment | {'wall_time_s': 60.0})
+  (job.workdir / 'results.json').write_text(text)
+
+
+def test_what_is_done_is_not_done_again(plans, tmp_path):
+  done, count = [], itertools.count()
+
+  def start(job):
+    if next(count) == 7:
+      raise KeyboardInterrupt
+    done.append(job)
+    _pretend(job)
+
+  wanted = jobs.in_order(plans)
+  assert len(jobs.commands(plans)) == 6
+  with pytest.raises(KeyboardInterrupt):
+    execution.run(wanted, start)
+  assert len(jobs.commands(plans)) == 4
+  assert execution.run(wanted, start) == []
+  assert done == wanted
+  assert len(wanted) == 18
+  assert jobs.commands(plans) == []
+  found = results.collect(TABLE, plans)
+  text = render.write(tmp_path / 'tables', TABLE, found, 'command')
+  assert '| Gaussian | 50.0 ± 0.0 |' in text
+  assert (tmp_path / 'tables' / 'kernel-cifar10.md').read_text() == text
+
+
+def test_what_needs_a_failed_job_is_left_out(plans):
+  started = []
+
+  def start(job):
+    started.append(job)
+    if 'gaussian' not in str(job.workdir):
+      _pretend(job)
+
+  failed = execution.run(jobs.in_order(plans), start)
+  assert len(failed) == 6
+  assert all('gaussian' in str(job.workdir) for job in failed)
+  assert len(started) == 14
+
+
+class Sleep(NamedTuple):
+  """A job that writes a file when it is told to stop."""
+
+  workdir: os.PathLike
+  command: list[str]
+
+
+def test_signal_goes_to_the_job_and_ends_the_program(tmp_path):
+  code = (
+    'import pathlib, signal, sys\n'
+    'signal.signal(signal.SIGTERM, lambda *_: sys.exit(saved.touch()))\n'
+    f'saved = pathlib.Path({str(tmp_path)!r}) / "saved"\n'
+    f'saved.with_name("ready").touch()\n'
+    'signal.pause()\n'
+  )
+
+  def send():
+    while not (tmp_path / 'ready').exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=send).start()
+  job = Sleep(tmp_path, [sys.executable, '-c', code])
+  with pytest.raises(execution.StoppedError, match='stopped by SIGTERM in'):
+    execution.in_subprocess(job)
+  assert (tmp_path / 'saved').exists()
