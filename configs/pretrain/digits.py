@@ -6,6 +6,8 @@ python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
 import ml_collections
 from ml_collections import config_dict
 
+from configs.pretrain import imagenet
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
@@ -76,8 +78,12 @@ def get_config() -> ml_collections.ConfigDict:
     'test_split': 'test',
     'batch_size': 360,
     'compare_representations': True,
-    'protocol': {'k': 20, 'temperature': 0.07, 'labels_per_class': (1, 5, 10)},
+    'labels_per_class': (1, 5, 10),  # Of the comparison.
   }
+  config.evaluators = imagenet.get_config().evaluators
+  config.evaluators.names += ('rankme', 'alpha_req')  # Cheap; lidar is not.
+  config.evaluators.alpha_req.ranks = (1, 50)  # Of 64.
+  config.evaluators.lidar.num_images = 100
   config.runner = {
     'log_every': 20,
     'evaluate_every': 200,

@@ -81,7 +81,32 @@ def get_config() -> ml_collections.ConfigDict:
     'test_split': 'validation',
     'batch_size': 4096,
     'compare_representations': False,
-    'protocol': {'k': 20, 'temperature': 0.07, 'labels_per_class': (1, 5, 10)},
+    'labels_per_class': (1, 5, 10),  # Of the comparison.
+  }
+  # Data of an evaluator; None: data.source, and test_split of evaluation.
+  other_data = lambda: {
+    'source': config_dict.placeholder(str),
+    'test_split': config_dict.placeholder(str),
+  }
+  config.evaluators = {
+    # What is measured during training; or more of those below.
+    'names': ('knn', 'online_classifier', 'collapse'),
+    'knn': {
+      'k': 20,
+      'temperature': 0.07,
+      'train_split': config_dict.placeholder(str),  # None: that of evaluation.
+      **other_data(),
+    },
+    'online_classifier': other_data(),
+    'collapse': other_data(),
+    'rankme': {'features': 'embedding', **other_data()},
+    'alpha_req': {'features': 'embedding', 'ranks': (11, 50), **other_data()},
+    'lidar': {
+      'features': 'embedding',  # Or 'projection'.
+      'num_images': 1000,
+      'num_views': 10,
+      **other_data(),
+    },
   }
   config.runner = {
     'log_every': 100,

@@ -22,8 +22,8 @@ TINY = (
   '--config.network.encoder_options={"channels_per_group": (4,), '
   '"blocks_per_group": (1,)}',
   '--config.evaluation.batch_size=16',
-  '--config.evaluation.protocol.k=5',
-  '--config.evaluation.protocol.labels_per_class=(1, 5)',
+  '--config.evaluators.knn.k=5',
+  '--config.evaluation.labels_per_class=(1, 5)',
 )
 
 
