@@ -49,8 +49,8 @@ class Measurement(NamedTuple):
     """In words, by the name of each result in logs."""
     where = ''
     if self.evaluator.source is not None:
-      where = ''.join(f'; {key} is {part.split}' for key, part in self.parts.items())
-      where += f' of {self.evaluator.source}'
+      splits = [f'{key} is {part.split}' for key, part in self.parts.items()]
+      where = f'; {", ".join(splits)} of {self.evaluator.source}'
     return {
       self.prefix + result: sentence + where
       for result, sentence in self.evaluator.describe().items()
