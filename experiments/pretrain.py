@@ -6,6 +6,7 @@ The step is `sslhsic.pretraining.step.train_step`; this file wires it to the dat
 configuration and the runner.
 """
 
+import functools
 import pathlib
 from typing import Any, ClassVar
 
@@ -17,7 +18,15 @@ import numpy as np
 
 from sslhsic import optim, parallel
 from sslhsic.data import loader, sources
-from sslhsic.pretraining import build, evaluation, microbatches, step, views
+from sslhsic.pretraining import (
+  build,
+  comparison,
+  evaluation,
+  extraction,
+  microbatches,
+  step,
+  views,
+)
 from sslhsic.pretraining import state as state_lib
 from sslhsic.runs import runner
 
@@ -49,12 +58,23 @@ class Pretrain:
     self.source = sources.create(config.data.source, config.data.train_split)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
-    self._evaluation = evaluation.Evaluation(config, self.training.model.online)
+    self._extraction = extraction.Extraction(config, self.training, self._views)
+    self._evaluation = evaluation.Evaluation(
+      config, self._extraction, self.source.num_classes
+    )
+    self._comparison = None
+    if config.evaluation.compare_representations:
+      self._comparison = comparison.Comparison(config, self._extraction)
+    self._check_minima()
     self._step = parallel.pmap(
       self._train_step,
       in_axes=(0, 0, None, None, None),
       out_axes=(0, None),
       donate_argnums=(0,),
+    )
+    self._initialize = parallel.pmap(self._initial_values)
+    self._average = parallel.pmap(
+      functools.partial(optim.averaged, decay=config.weight_ema_decay)
     )
     # An argument of the step, so that all seeds have one compiled program.
     self._seed_key = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
@@ -68,11 +88,9 @@ class Pretrain:
     base = config.optimizer.base_learning_rate
     peak = optim.scaled_learning_rate(base, self.batch_size)
     count = training.num_microbatches
-    needs = {
-      'online classifier': self.source.num_classes,
-      'kNN and comparison of representations': self._evaluation.is_comparable,
-    }
-    missing = [name for name, has_labels in needs.items() if not has_labels]
+    missing = list(self._evaluation.skipped)
+    if self._comparison and not self._comparison.is_possible:
+      missing.append('comparison of representations')
     unmeasured = f'; no {" and no ".join(missing)}, for lack of labels'
     return (
       f'{config.loss.name} {"with" if config.target_network else "without"} target '
@@ -97,14 +115,31 @@ class Pretrain:
     return loader.DeviceIterator(batches)
 
   def _initial_state(self) -> state_lib.State:
-    crop = evaluation.centre_crop(self._config.data.crop_size)
+    return self._initialize(parallel.replicate(jax.random.key_data(self._init_rng)))
+
+  def _initial_values(self, rng: chex.Array) -> state_lib.State:
+    crop = extraction.centre_crop(self._config.data.crop_size)
     images = jnp.zeros((1, *loader.image_shape(self.source, crop)))
     size = self._config.network.head.output_size
-    init = lambda rng: step.initial_state(
-      self.training, jax.random.wrap_key_data(rng), images, size
+    rng = jax.random.wrap_key_data(rng)
+    return step.initial_state(self.training, rng, images, size)
+
+  def _check_minima(self) -> None:
+    """Checks that what the runner watches for collapse is measured."""
+    minima = self._config.runner.collapse.minima
+    names = {*self._evaluation.names} | step.scalar_names(
+      self.training,
+      batch_size=parallel.per_device(self.batch_size),
+      feature_size=self._config.network.head.output_size,
+      num_classes=self.source.num_classes,
     )
-    rng = jax.random.key_data(self._init_rng)
-    return parallel.pmap(init)(parallel.replicate(rng))
+    unknown = sorted(set(minima) - names)
+    if unknown:
+      raise ValueError(
+        f'config.runner.collapse.minima has {unknown[0]}, which is not measured; add '
+        'its evaluator to config.evaluators.names, or watch one of '
+        f'{", ".join(sorted(names))}'
+      )
 
   # Training
 
@@ -161,8 +196,8 @@ class Pretrain:
   # Evaluation, with the parameters averaged over training
 
   def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
-    """Collapse measures and, where there are labels, kNN and online classifier."""
-    del global_step, rng  # Nothing is random.
+    """Results of the evaluators of the configuration."""
+    del global_step, rng  # Nothing is random but augmented views, by the seed.
     return self._evaluation.measure(self._averaged_network())
 
   def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
@@ -171,22 +206,20 @@ class Pretrain:
     results = {'protocol': self._evaluation.protocol()}
     if self.input:
       results['skipped_images'] = self.input.num_bad_images
-    config = self._config.evaluation
-    if not (config.compare_representations and self._evaluation.is_comparable):
+    if not (self._comparison and self._comparison.is_possible):
       return results
-    return results | self._evaluation.compare(
-      self._untrained_network, self._averaged_network(), directory
+    results['protocol'] = self._comparison.protocol() | results['protocol']
+    return results | self._comparison(
+      self._untrained_network(), self._averaged_network(), directory
     )
 
-  def _averaged_network(self) -> evaluation.Network:
-    decay = self._config.weight_ema_decay
-    average = parallel.pmap(lambda ema: optim.averaged(ema, decay))
-    return average(self.state.average), self.state.network_state
+  def _averaged_network(self) -> extraction.Network:
+    return self._average(self.state.average), self.state.network_state
 
-  def _untrained_network(self) -> evaluation.Network:
+  def _untrained_network(self) -> extraction.Network:
     state = self._initial_state()
     network = state.params, state.network_state
-    return self._evaluation.calibrated(network, self.source)
+    return self._extraction.calibrated(network, self.source)
 
 
 if __name__ == '__main__':

@@ -35,8 +35,13 @@ def settings(
     ValueError: there is no such entry, or it has no such setting.
   """
   find(kind, registry, name, changes)
-  blocks = {entry: _defaults(make) for entry, make in registry.items()}
+  blocks = defaults(registry)
   return {'name': name, **blocks, name: blocks[name] | changes}
+
+
+def defaults(registry: Registry) -> dict[str, dict[str, Any]]:
+  """The settings of every entry, {ENTRY: {SETTING: default, …}, …}; see `settings`."""
+  return {entry: _defaults(make) for entry, make in registry.items()}
 
 
 def find(

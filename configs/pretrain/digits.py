@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from sslhsic import losses, optim
+from sslhsic import evaluators, losses, optim
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -51,8 +51,15 @@ def get_config() -> ml_collections.ConfigDict:
     'test_split': 'test',
     'batch_size': 360,
     'compare_representations': True,
-    'protocol': {'k': 20, 'temperature': 0.07, 'labels_per_class': (1, 5, 10)},
+    'labels_per_class': (1, 5, 10),  # Of the comparison.
   }
+  config.evaluators = {
+    # What is measured during training; lidar takes longer than these.
+    'names': ('knn', 'online_classifier', 'collapse', 'rankme', 'alpha_req'),
+    **evaluators.settings(),
+  }
+  config.evaluators.alpha_req.ranks = (1, 50)  # Of 64.
+  config.evaluators.lidar.num_images = 100
   config.runner = {
     'log_every': 20,
     'evaluate_every': 200,

@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from sslhsic import losses, optim
+from sslhsic import evaluators, losses, optim
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -54,7 +54,12 @@ def get_config() -> ml_collections.ConfigDict:
     'test_split': 'validation',
     'batch_size': 4096,
     'compare_representations': False,
-    'protocol': {'k': 20, 'temperature': 0.07, 'labels_per_class': (1, 5, 10)},
+    'labels_per_class': (1, 5, 10),  # Of the comparison.
+  }
+  config.evaluators = {
+    # What is measured during training; or more of sslhsic/evaluators.
+    'names': ('knn', 'online_classifier', 'collapse'),
+    **evaluators.settings(),
   }
   config.runner = {
     'log_every': 100,

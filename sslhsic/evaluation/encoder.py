@@ -80,13 +80,9 @@ class FrozenEncoder:
     self.params = parallel.replicate(start.params)
     self.network_state = parallel.replicate(start.network_state)
     if init_from == pretrained.RANDOM:
-      self.network_state = calibrated(
-        self._network,
-        self.params,
-        self.network_state,
-        self.prepare,
-        next(self.one_pass(source)),
-      )
+      calibrate = calibration(self._network, self.prepare)
+      images = parallel.shard(next(self.one_pass(source))['image'])
+      self.network_state = calibrate(self.params, self.network_state, images)
     self._embed = parallel.pmap(
       lambda params, state, images: self.apply(params, state, self.prepare(images))
     )
@@ -170,24 +166,21 @@ def shapes(
   return jax.eval_shape(init, jax.random.key(0))
 
 
-def calibrated(
-  network: hk.TransformedWithState,
-  params: hk.Params,
-  network_state: hk.State,
-  prepare: Callable[[chex.Array], chex.Array],
-  batch: loader.Batch,
-) -> hk.State:
-  """Batch statistics of a batch of `loader.one_pass`, for a network without its own.
+def calibration(
+  network: hk.TransformedWithState, prepare: Callable[[chex.Array], chex.Array]
+) -> Callable[[hk.Params, hk.State, chex.Array], hk.State]:
+  """What gives a network without batch statistics those of a batch of images.
 
   Args:
     network: a function of (images, is_training).
-    params, network_state: replicated over the devices.
     prepare: normalises images.
-    batch: of this host.
+
+  Returns:
+    A function of parameters and statistics, replicated over the devices, and uint8
+    images [devices, b, H, W, C]; each call of `calibration` compiles another one.
   """
-  update = parallel.pmap(
+  return parallel.pmap(
     lambda params, state, images: network.apply(
       params, state, None, prepare(images), True
     )[1]
   )
-  return update(params, network_state, parallel.shard(batch['image']))

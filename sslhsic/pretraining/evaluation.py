@@ -1,139 +1,76 @@
-"""Measurements of a pre-training: on the way, and the comparison at its end."""
+"""Measurements during a pre-training, by the evaluators of its configuration."""
 
-import pathlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import haiku as hk
 import ml_collections
 
-from sslhsic import parallel
-from sslhsic.data import loader, sources
-from sslhsic.evaluation import diagnostics, encoder, features, representations
-from sslhsic.plots import embeddings
-
-# Replicated parameters and batch statistics of the online network.
-Network = tuple[hk.Params, hk.State]
+from sslhsic import evaluators
+from sslhsic.pretraining import measurements
+from sslhsic.pretraining.extraction import Arrays, Extraction, Network
 
 
 class Evaluation:
-  """What is measured of an online network, with its data.
+  """The evaluators of a configuration, with their data.
 
   Args:
     config: the configuration of the pre-training.
-    network: the online network.
+    extraction: outputs of the online network.
+    num_classes: of the training images; 0: there are no labels.
+
+  Raises:
+    ValueError: see `measurements.create`.
 
   Attributes:
-    is_comparable: whether there are labels to measure representations by.
+    skipped: names of evaluators that are left out, for lack of labels.
   """
 
   def __init__(
-    self, config: ml_collections.ConfigDict, network: hk.TransformedWithState
+    self, config: ml_collections.ConfigDict, extraction: Extraction, num_classes: int
   ):
-    data, self._settings = config.data, config.evaluation
-    self._train, self._test = (
-      sources.create(data.source, config.evaluation[split])
-      for split in ('train_split', 'test_split')
-    )
-    self.is_comparable = bool(self._train.num_classes and self._test.num_classes)
-    self._protocol = representations.Protocol(**config.evaluation.protocol)
-    self._source_name = data.source
-    self._decay = config.weight_ema_decay
-    self._max_bad_fraction = data.max_bad_fraction
-    self._crop = centre_crop(data.crop_size)
-    self._prepare = encoder.preparation(data.mean, data.std)
-    self._network = network
-    self._embed = parallel.pmap(self._embed_images)
+    self._config = config
+    self._extraction = extraction
+    found = measurements.create(config, extraction.source, num_classes)
+    self._measurements = [measured for measured in found.values() if measured]
+    self.skipped = [name for name, measured in found.items() if not measured]
+
+  @property
+  def names(self) -> list[str]:
+    """Names of the results."""
+    return [name for measured in self._measurements for name in measured.protocol()]
 
   def measure(self, network: Network) -> dict[str, float]:
-    """Collapse measures and, where there are labels, kNN and online classifier."""
-    test, logits = self._features(self._test, network)
+    """The results; what several evaluators need is computed once."""
+    needed = {}
+    for measured in self._measurements:
+      for request in measured.requests().values():
+        needed.setdefault(request, set()).update(measured.evaluator.outputs)
+    outputs = {
+      request: self._outputs(network, request, names)
+      for request, names in needed.items()
+    }
     scalars = {}
-    if self.is_comparable:
-      train, _ = self._features(self._train, network)
-      scalars['knn_top1'] = representations.knn_top1(
-        train, test, num_classes=self._train.num_classes, protocol=self._protocol
-      )
-    if logits is not None and self._test.num_classes:
-      scalars['online_top1'] = (logits.argmax(axis=1) == test.labels).mean()
-    return scalars | {
-      'embedding_std': diagnostics.feature_std(test.features),
-      'effective_rank': diagnostics.effective_rank(test.features),
-    }
-
-  def compare(
-    self, untrained: Callable[[], Network], trained: Network, directory: pathlib.Path
-  ) -> dict[str, Any]:
-    """Compares pixels, the untrained and the trained encoder, and prints a table.
-
-    Args:
-      untrained: gives the initial network.
-      trained: the network.
-      directory: where the figure of the embeddings goes.
-    """
-    embed = lambda network: [
-      self._features(source, network)[0] for source in (self._train, self._test)
-    ]
-    compared = {
-      'pixels': [
-        representations.pixels(self.one_pass(source))
-        for source in (self._train, self._test)
-      ],
-      'untrained': embed(untrained()),
-      'trained': embed(trained),
-    }
-    maps = {name: test.features for name, (_, test) in compared.items()}
-    labels = compared['pixels'][1].labels
-    embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
-    comparison = representations.compare(
-      compared, num_classes=self._train.num_classes, protocol=self._protocol
-    )
-    print(representations.table(comparison))
-    return comparison
+    for measured in self._measurements:
+      arrays = {key: outputs[x] for key, x in measured.requests().items()}
+      inputs = evaluators.Inputs(**arrays, num_classes=measured.num_classes)
+      results = measured.evaluator(inputs)
+      scalars |= {measured.prefix + name: value for name, value in results.items()}
+    return scalars
 
   def protocol(self) -> dict[str, Any]:
-    """What is measured on which data, for `results.json`."""
-    measured = self._protocol.describe() if self.is_comparable else {}
-    return measured | {
-      'data': f'{self._source_name}: train is {self._settings.train_split}, test is '
-      f'{self._settings.test_split}',
+    """How each result is measured, and on which data, for `results.json`."""
+    sentences = {}
+    for measured in self._measurements:
+      sentences |= measured.protocol()
+    train, test = (measurements.part_of(self._config, x) for x in ('train', 'test'))
+    return sentences | {
+      'data': f'{train.source}: train is {train.split}, test is {test.split}',
       'features': 'embedding of the encoder in evaluation mode, its parameters '
-      f'averaged over training (decay {self._decay})',
+      f'averaged over training (decay {self._config.weight_ema_decay})',
     }
 
-  def calibrated(self, network: Network, source: sources.Source) -> Network:
-    """The network with batch statistics of some images of a source."""
-    batch = next(self.one_pass(source))
-    params, network_state = network
-    return params, encoder.calibrated(
-      self._network, params, network_state, self._prepare, batch
-    )
-
-  def one_pass(self, source: sources.Source) -> Iterator[loader.Batch]:
-    """Every image of a source once."""
-    return loader.one_pass(
-      source,
-      batch_size=self._settings.batch_size,
-      crop=self._crop,
-      max_bad_fraction=self._max_bad_fraction,
-    )
-
-  def _features(
-    self, source: sources.Source, network: Network
-  ) -> tuple[representations.Split, Any]:
-    """Embeddings with their labels, and the classifier's logits, of a whole source."""
-    outputs, labels = features.extract(
-      lambda batch: self._embed(*network, batch['image']), self.one_pass(source)
-    )
-    return representations.Split(outputs.embedding, labels), outputs.logits
-
-  def _embed_images(self, params, network_state, images):
-    outputs, _ = self._network.apply(
-      params, network_state, None, self._prepare(images), False
-    )
-    return outputs
-
-
-def centre_crop(size: int) -> loader.Crop:
-  """The crop of evaluations to a size in pixels; 0: the whole image."""
-  return loader.centre_crop(size) if size else loader.whole_image
+  def _outputs(
+    self, network: Network, request: measurements.Request, names: set[str]
+  ) -> Arrays:
+    if request.augmented:
+      return self._extraction.of_views(network, request.part, names, *request.augmented)
+    return self._extraction.of_split(network, request.part, names)

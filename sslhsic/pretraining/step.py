@@ -292,3 +292,34 @@ def classify(logits: chex.Array, labels: chex.Array) -> tuple[chex.Array, chex.A
   )
   loss = jnp.mean(jnp.where(labels >= 0, losses_of_all, 0.0))
   return loss, jnp.mean(logits.argmax(axis=1) == labels)
+
+
+def scalar_names(
+  training: Training, *, batch_size: int, feature_size: int, num_classes: int
+) -> set[str]:
+  """Names of the scalars of `train_step`, which are known without running a network.
+
+  Args:
+    training: what the step is made of.
+    batch_size: images on a device.
+    feature_size: d, dimension of the features that the loss sees.
+    num_classes: of the monitoring classifier; 0: there is none.
+  """
+
+  def of_loss(features, rng):
+    logits = jnp.zeros((batch_size, num_classes)) if num_classes else None
+    online = OnlineFeatures([features] * len(training.policies), features, logits)
+    target = [features] * training.num_global_views if training.model.target else None
+    loss_params = training.loss.init(rng, feature_size)
+    loss_state = training.loss.init_state(rng, feature_size)
+    batch = {'label': jnp.zeros(batch_size, jnp.int32)}
+    return total_loss(training, online, loss_params, loss_state, target, batch, rng)
+
+  shape = len(parallel.local_devices()), batch_size, feature_size
+  features = jax.ShapeDtypeStruct(shape, jnp.float32)
+  mapped = parallel.pmap(of_loss, in_axes=(0, None))
+  _, (scalars, _) = jax.eval_shape(mapped, features, jax.random.key(0))
+  of_update = {'learning_rate', 'gradient_norm'}
+  if training.model.target:
+    of_update.add('target_decay')
+  return scalars.keys() | of_update

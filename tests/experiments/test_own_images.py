@@ -22,8 +22,8 @@ TINY = (
   '--config.network.encoder_options={"channels_per_group": (4,), '
   '"blocks_per_group": (1,)}',
   '--config.evaluation.batch_size=16',
-  '--config.evaluation.protocol.k=5',
-  '--config.evaluation.protocol.labels_per_class=(1, 5)',
+  '--config.evaluators.knn.k=5',
+  '--config.evaluation.labels_per_class=(1, 5)',
 )
 
 
@@ -119,19 +119,31 @@ def test_grey_images_in_idx_files_are_trained_on_and_evaluated(tmp_path, pretrai
   assert 'leaked' not in err  # Memory shared with the workers.
 
 
-def test_folder_without_labels_is_trained_on(tmp_path, write_images, pretrain_on):
-  write_images(tmp_path / 'images', 40)
+def test_folder_without_labels_is_trained_on_and_measured_on_another(
+  tmp_path, write_images, split_folder, pretrain_on
+):
+  write_images(tmp_path / 'unlabelled', 40)
   code, out, err = pretrain_on(
-    f'folder:{tmp_path / "images"}',
+    f'folder:{tmp_path / "unlabelled"}',
     '--config.evaluation.test_split=train[50%:]',
     '--config.data.num_workers=0',
+    '--config.data.max_bad_fraction=0.1',
     '--config.evaluation.compare_representations=True',
+    '--config.evaluators.names=("knn", "online_classifier", "collapse", "lidar")',
+    f'--config.evaluators.knn.source=folder:{split_folder}',
+    '--config.evaluators.knn.train_split=train',
+    '--config.evaluators.knn.test_split=validation',
+    '--config.evaluators.lidar.num_images=6',
+    '--config.evaluators.lidar.num_views=4',
   )
   assert code == 0, err
-  assert 'no online classifier and no kNN' in out
+  assert 'no online_classifier and no comparison of representations' in out
   results = json.loads((tmp_path / 'run' / 'results.json').read_text())
-  assert {'embedding_std', 'effective_rank'} <= results.keys()
-  assert not {'knn_top1', 'online_top1', 'linear_top1'} & results.keys()
+  assert {'knn_top1', 'embedding_std', 'effective_rank', 'lidar'} <= results.keys()
+  assert not {'online_top1', 'linear_top1'} & results.keys()
+  assert results['protocol']['knn_top1'].endswith(
+    f'train is train, test is validation of folder:{split_folder}'
+  )
 
 
 def test_too_many_corrupt_images_end_the_run_in_one_clear_line(

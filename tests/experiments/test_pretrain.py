@@ -147,6 +147,10 @@ def test_instruments_are_logged_with_every_step():
     scalars['kernel_info_nce'] + np.log(2 * 16 - 1), scalars['loss'], rtol=1e-5
   )
   assert {'exact_hsic_zy', 'view_mmd', 'uniformity'} <= scalars.keys()
+  names = step_lib.scalar_names(
+    experiment.training, batch_size=16, feature_size=8, num_classes=10
+  )
+  assert names == scalars.keys()
 
 
 @pytest.fixture(scope='module')
@@ -157,13 +161,30 @@ def trained():
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   states = [jax.device_get(parallel.first(experiment.state))]
   for step in range(2):
-    experiment.step(step, jax.random.key_data(jax.random.key(step)))
+    scalars = experiment.step(step, jax.random.key_data(jax.random.key(step)))
     states.append(jax.device_get(parallel.first(experiment.state)))
-  return experiment, states
+  return experiment, states, scalars
+
+
+def test_names_of_the_scalars_are_known_before_the_first_step(trained):
+  experiment, _, scalars = trained
+  names = step_lib.scalar_names(
+    experiment.training, batch_size=2, feature_size=8, num_classes=10
+  )
+  assert names == scalars.keys()
+
+
+@pytest.mark.parametrize('name', ['effective_rank', 'hsic_zx'])
+def test_collapse_is_watched_in_what_is_measured(name):
+  config = _tiny(**{'evaluators.names': ('knn',)})
+  config.runner.collapse.minima = {'projection_std': 0.1, 'knn_top1': 0.5, name: 2.0}
+  message = rf'config\.runner\.collapse\.minima has {name}, which is not measured'
+  with pytest.raises(ValueError, match=message):
+    pretrain.Pretrain('train', jax.random.key(0), config)
 
 
 def test_target_network_follows_the_updated_online_network(trained):
-  _, states = trained
+  _, states, _ = trained
   weights = lambda params: params['encoder/stem_conv']['w']
   assert np.any(weights(states[0].target_params) != weights(states[0].params))
   for before, after in itertools.pairwise(states):
@@ -174,12 +195,13 @@ def test_target_network_follows_the_updated_online_network(trained):
 
 
 def test_evaluation_measures_without_changing_the_state(trained):
-  experiment, _ = trained
+  experiment, _, _ = trained
   before = jax.device_get(experiment.state)
   scalars = experiment.evaluate(2, jax.random.key_data(jax.random.key(0)))
   assert 0.3 < scalars['knn_top1'] <= 1
   assert 0 <= scalars['online_top1'] <= 1
   assert 1 <= scalars['effective_rank'] <= 8
+  assert 1 <= scalars['rankme'] <= 8
   assert 0 < scalars['embedding_std'] <= 1
   after = jax.device_get(experiment.state)
   for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
@@ -209,6 +231,7 @@ def test_published_configuration_takes_two_steps():
     'channels_per_group': (8, 16),
   }
   config.network.head = {'hidden_size': 64, 'output_size': 32}
+  config.evaluators.knn.k = 5
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   before = jax.device_get(experiment.state.params)
   scalars = _step(experiment, 2)[-1]

@@ -70,7 +70,7 @@ def _tiny_digits(config, folder):
     config.data.train_split = 'train[:64]'
     config.training.update(batch_size=32, epochs=1, warmup_epochs=0)
     config.evaluation.update(train_split='train[:64]', test_split='test[:64]')
-    config.evaluation.protocol.labels_per_class = (1,)
+    config.evaluation.labels_per_class = (1,)
   if folder == 'linear_eval':
     config.training.update(batch_size=160, epochs=1)
   if folder == 'few_label':

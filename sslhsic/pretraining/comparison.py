@@ -1,0 +1,99 @@
+"""The comparison at the end of a pre-training: pixels, untrained, trained encoder."""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from sslhsic.evaluation import few_label, representations
+from sslhsic.plots import embeddings
+from sslhsic.pretraining import measurements
+from sslhsic.pretraining.extraction import Extraction, Network, Part
+
+
+class Comparison:
+  """kNN, linear probe and few labels on the data of `config.evaluation`.
+
+  Args:
+    config: the configuration of the pre-training. kNN has the settings of
+      `config.evaluators.knn`.
+    extraction: outputs of the online network.
+
+  Raises:
+    ValueError: a split is not there, or has too few images or labels.
+
+  Attributes:
+    is_possible: whether there are labels.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict, extraction: Extraction):
+    self._extraction = extraction
+    self._parts, examples = [], []
+    for key in ('train', 'test'):
+      self._parts.append(measurements.part_of(config, key))
+      with measurements.errors_of(f'config.evaluation.{key}_split'):
+        examples.append(extraction.source(self._parts[-1]))
+    self._train = examples[0]
+    self.is_possible = all(source.num_classes for source in examples)
+    knn = config.evaluators.get('knn', {})
+    self._protocol = representations.Protocol(
+      **{name: knn[name] for name in ('k', 'temperature') if name in knn},
+      labels_per_class=tuple(config.evaluation.labels_per_class),
+    )
+    if self.is_possible:
+      self._check()
+
+  def _check(self) -> None:
+    count, k = len(self._train), self._protocol.k
+    if k > count:
+      raise ValueError(
+        f'config.evaluators.knn.k is {k}, but {self._parts[0].split} has {count} '
+        'images; use a smaller k'
+      )
+    with measurements.errors_of('config.evaluation.labels_per_class'):
+      few_label.draw_subsets(
+        self._train.labels,
+        num_classes=self._train.num_classes,
+        labels_per_class=max(self._protocol.labels_per_class, default=0),
+        num_draws=1,
+        seed=self._protocol.seed,
+      )
+
+  def protocol(self) -> dict[str, str]:
+    """In words, by the name of the result."""
+    return self._protocol.describe()
+
+  def __call__(
+    self, untrained: Network, trained: Network, directory: pathlib.Path
+  ) -> dict[str, Any]:
+    """Compares the representations, and prints a table.
+
+    Args:
+      untrained: the initial network.
+      trained: the network.
+      directory: where the figure of the embeddings goes.
+
+    Returns:
+      See `representations.compare`.
+    """
+    compared = {
+      'pixels': [self._pixels(part) for part in self._parts],
+      'untrained': [self._embedded(untrained, part) for part in self._parts],
+      'trained': [self._embedded(trained, part) for part in self._parts],
+    }
+    maps = {name: test.features for name, (_, test) in compared.items()}
+    labels = compared['pixels'][1].labels
+    embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
+    comparison = representations.compare(
+      compared, num_classes=self._train.num_classes, protocol=self._protocol
+    )
+    print(representations.table(comparison))
+    return comparison
+
+  def _pixels(self, part: Part) -> representations.Split:
+    source = self._extraction.source(part)
+    return representations.pixels(self._extraction.one_pass(source))
+
+  def _embedded(self, network: Network, part: Part) -> representations.Split:
+    outputs = self._extraction.of_split(network, part, ['embedding'])
+    return representations.Split(outputs['embedding'], outputs['label'])

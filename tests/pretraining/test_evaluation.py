@@ -1,0 +1,290 @@
+"""What is measured during pre-training: on which data, in which order, how often."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from sklearn import neighbors
+
+from configs.pretrain import digits
+from experiments import pretrain
+from sslhsic import parallel
+from sslhsic.data import loader, sources
+from sslhsic.pretraining import build, extraction, step, views
+from sslhsic.pretraining import evaluation as evaluation_lib
+
+
+def _config(**changes):
+  config = digits.get_config()
+  config.data.train_split = 'train[:64]'
+  config.evaluation.update(train_split='train[:48]', test_split='test[:40]')
+  config.evaluation.update(batch_size=32, compare_representations=False)
+  config.training.batch_size = 16
+  config.loss.ssl_hsic.block_size = 1  # For eight devices.
+  config.network.head = {'hidden_size': 16, 'output_size': 8}
+  config.network.encoder_options = {
+    'blocks_per_group': (1,),
+    'channels_per_group': (8,),
+  }
+  with config.unlocked():
+    config.evaluators.update(changes)
+  return config
+
+
+@pytest.fixture
+def _made_up(monkeypatch):
+  """Sources: other digits, digits without labels, of one class less, in colour."""
+
+  def create(kind, split):
+    found = sources.digits('', 'train[100:160]' if split == 'train' else 'test[50:80]')
+    images = np.repeat(found.images, 3, axis=3) if kind == 'colour' else found.images
+    labels = np.minimum(found.labels, 8) if kind == 'nine' else found.labels
+    if kind == 'unlabelled':
+      return sources.ArraySource(images, np.full_like(labels, -1), 0)
+    return sources.ArraySource(images, labels, 9 if kind == 'nine' else 10)
+
+  monkeypatch.setitem(sources.SOURCES, 'made_up', create)
+
+
+class _Run:
+  """The evaluation of a configuration, and an untrained network."""
+
+  def __init__(self, config):
+    of_views = views.parse(config.augment.views)
+    source = sources.create(config.data.source, config.data.train_split)
+    self.training = build.training(config, of_views, source)
+    self.extraction = extraction.Extraction(config, self.training, of_views)
+    self.evaluation = evaluation_lib.Evaluation(
+      config, self.extraction, source.num_classes
+    )
+    self._source = source
+
+  @functools.cached_property
+  def network(self):
+    init = lambda rng: step.initial_state(self.training, rng, np.zeros((1, 8, 8, 1)), 8)
+    state = parallel.pmap(init)(parallel.replicate(jax.random.key(0)))
+    network = state.params, state.network_state
+    return self.extraction.calibrated(network, self._source)
+
+  def measure(self):
+    return self.evaluation.measure(self.network)
+
+
+OTHER = {'source': 'made_up:other', 'train_split': 'train', 'test_split': 'test'}
+
+
+def test_names_choose_what_is_measured_in_their_order():
+  run = _Run(_config(names=('collapse', 'lidar', 'knn'), lidar={'num_images': 20}))
+  expected = ['embedding_std', 'effective_rank', 'lidar', 'knn_top1']
+  assert list(run.measure()) == run.evaluation.names == expected
+  assert list(run.evaluation.protocol()) == [*expected, 'data', 'features']
+
+
+@pytest.mark.usefixtures('_made_up')
+def test_evaluator_of_another_source_has_its_own_name():
+  few = {'kind': 'knn', 'k': 1}
+  run = _Run(_config(names=('knn', 'here', 'there'), here=few, there=few | OTHER))
+  results = run.measure()
+  assert list(results) == ['knn_top1', 'here_knn_top1', 'there_knn_top1']
+  for name, train, test in [
+    ('here', ('digits', 'train[:48]'), ('digits', 'test[:40]')),
+    ('there', ('made_up:other', 'train'), ('made_up:other', 'test')),
+  ]:
+    train, test = (
+      run.extraction.of_split(run.network, extraction.Part(*part), ['embedding'])
+      for part in (train, test)
+    )
+    nearest = neighbors.KNeighborsClassifier(1, metric='cosine')
+    nearest.fit(train['embedding'], train['label'])
+    expected = nearest.score(test['embedding'], test['label'])
+    assert results[f'{name}_knn_top1'] == pytest.approx(expected)
+  protocol = run.evaluation.protocol()
+  assert protocol['there_knn_top1'].endswith(
+    'one pass over test; train is train, test is test of made_up:other'
+  )
+  assert protocol['here_knn_top1'].endswith('one pass over test')
+
+
+@pytest.mark.usefixtures('_made_up')
+def test_every_image_goes_through_the_network_once(monkeypatch):
+  passes = []
+  one_pass = loader.one_pass
+
+  def counted(source, **settings):
+    passes.append(len(source))
+    return one_pass(source, **settings)
+
+  names = ('knn', 'online_classifier', 'collapse', 'rankme', 'projection', 'there')
+  projection = {'kind': 'rankme', 'features': 'projection'}
+  there = {'kind': 'collapse', 'source': 'made_up:other', 'test_split': 'test'}
+  run = _Run(_config(names=names, projection=projection, there=there))
+  network = run.network
+  monkeypatch.setattr(loader, 'one_pass', counted)
+  run.evaluation.measure(network)
+  assert sorted(passes) == [30, 40, 48]
+
+
+def test_second_evaluation_compiles_nothing(monkeypatch):
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
+  names = ('knn', 'online_classifier', 'collapse', 'rankme', 'alpha_req', 'lidar')
+  config = _config(names=names, lidar={'num_images': 20})
+  config.training.epochs = 1
+  config.training.warmup_epochs = 0
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  experiment.step(0, jax.random.key(0))
+  experiment.evaluate(1, jax.random.key(0))
+  events = []
+  listener = lambda name, *_, **__: events.append(name)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    results = experiment.evaluate(1, jax.random.key(0))
+    assert [name for name in events if 'compile' in name] == []
+    jax.jit(lambda x: x + 1)(1.0)
+    assert any('compile' in name for name in events)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert all(np.isfinite(value) for value in results.values())
+
+
+# Views
+
+
+def _views(config, network, num_images=20, num_views=4):
+  """Embeddings of augmented test images by a network of the host."""
+  of_views = _Run(config).extraction.of_views
+  part = extraction.Part('digits', 'test[:40]')
+  arrays = of_views(
+    parallel.replicate(network), part, ['embedding'], num_images, num_views
+  )
+  return arrays['embedding']
+
+
+@pytest.fixture(scope='module')
+def network():
+  return parallel.first(_Run(_config()).network)
+
+
+@pytest.fixture(scope='module')
+def embedded(network):
+  return _views(_config(), network)
+
+
+def test_views_are_those_of_a_training_on_these_images(network):
+  config = _config()
+  config.augment.views = ({'policy': 'digits'}, {'policy': 'gray', 'size': 8})
+  found = _views(config, network, num_images=16, num_views=2)
+  crops = [view.crop(0) for view in views.parse(config.augment.views)]
+  source = sources.create('digits', 'test[:40]')
+  batch = next(loader.views(source, batch_size=16, seed=0, crops=crops))
+  training = _Run(config).training
+  augmented = step.augment_views(training, jax.random.key(0), batch)
+  for number, images in enumerate(augmented):
+    outputs, _ = training.model.online.apply(*network, None, images, False)
+    np.testing.assert_allclose(
+      found[:, number], outputs.embedding, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_views_do_not_depend_on_batches_and_devices(monkeypatch, network, embedded):
+  assert embedded.shape == (20, 4, 8)
+  config = _config()
+  config.evaluation.batch_size = 8
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+  np.testing.assert_allclose(_views(config, network), embedded, rtol=1e-3, atol=1e-4)
+
+
+def test_views_are_of_a_seed(network, embedded):
+  config = _config()
+  np.testing.assert_array_equal(_views(config, network), embedded)
+  config.seed = 1
+  assert np.mean(np.abs(_views(config, network) - embedded)) > 0.01
+
+
+def test_local_views_are_left_out(network, embedded):
+  """They are smaller than what an evaluation sees."""
+  config = _config()
+  local = {'policy': 'digits', 'size': 4, 'is_global': False}
+  config.augment.views = ({'policy': 'digits'},) * 2 + (local,)
+  np.testing.assert_allclose(_views(config, network), embedded, rtol=1e-4, atol=1e-5)
+
+
+# What is left out, and what is wrong
+
+
+@pytest.mark.usefixtures('_made_up')
+def test_evaluators_without_labels_are_left_out_and_named():
+  config = _config(names=('knn', 'online_classifier', 'collapse'))
+  config.data.update(source='made_up:unlabelled', train_split='train')
+  config.evaluation.update(train_split='train', test_split='test')
+  config.evaluation.compare_representations = True
+  experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
+  assert (
+    'no knn and no online_classifier and no comparison of representations, for lack '
+    'of labels' in experiment.summary
+  )
+  assert list(experiment.evaluate(0, jax.random.key(0))) == [
+    'embedding_std',
+    'effective_rank',
+  ]
+
+
+@pytest.mark.usefixtures('_made_up')
+def test_labelled_source_is_measured_on_without_labels_to_train_with():
+  config = _config(names=('knn', 'online_classifier'), knn={'k': 5} | OTHER)
+  config.evaluators.online_classifier.update(source='made_up:other', test_split='test')
+  config.data.update(source='made_up:unlabelled', train_split='train')
+  run = _Run(config)
+  assert run.evaluation.names == ['knn_top1']
+  assert run.evaluation.skipped == ['online_classifier']
+
+
+UNLABELLED = OTHER | {'source': 'made_up:unlabelled'}
+
+
+@pytest.mark.usefixtures('_made_up')
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'names': ('knn', 'k_means')}, "evaluators.k_means: unknown evaluator 'k_means'"),
+    ({'knn': {'neighbours': 3}}, "evaluators.knn: .* no setting 'neighbours'"),
+    ({'knn': {'k': 49}}, 'evaluators.knn: k is 49, but the train split has 48 images'),
+    ({'knn': {'source': 'mnist'}}, "evaluators.knn: unknown data source 'mnist'"),
+    ({'knn': {'test_split': 'val'}}, "evaluators.knn: .*'val'"),
+    ({'knn': UNLABELLED}, 'evaluators.knn: .* has no label'),
+    (
+      {'online_classifier': {'source': 'made_up:nine', 'test_split': 'test'}},
+      r'evaluators.online_classifier: numbers of classes differ \(9 of test, 10 of the',
+    ),
+    (
+      {'collapse': {'source': 'made_up:colour', 'test_split': 'test'}},
+      'evaluators.collapse: images have 3 channels, those of the training 1',
+    ),
+    (
+      {'names': ('lidar',), 'lidar': {'num_images': 41}},
+      'evaluators.lidar: num_images is 41, but the test split has 40; use fewer',
+    ),
+  ],
+)
+def test_mistake_is_named_at_the_start(changes, message):
+  with pytest.raises(ValueError, match=f'config.{message}'):
+    pretrain.Pretrain('train', jax.random.key(0), _config(**changes))
+
+
+def test_split_of_the_evaluation_is_named_where_no_evaluator_has_its_own():
+  config = _config()
+  config.evaluation.test_split = 'val'
+  with pytest.raises(ValueError, match=r"config\.evaluation\.test_split: .*'val'"):
+    pretrain.Pretrain('train', jax.random.key(0), config)
+
+
+def test_comparison_is_checked_at_the_start():
+  config = _config(names=('collapse',))
+  config.evaluation.compare_representations = True
+  config.evaluation.labels_per_class = (1, 30)
+  message = r'config\.evaluation\.labels_per_class: class \d has \d+ examples, but 30'
+  with pytest.raises(ValueError, match=message):
+    pretrain.Pretrain('train', jax.random.key(0), config)
+  config.evaluators.knn.k = 49
+  with pytest.raises(ValueError, match=r'config\.evaluators\.knn\.k is 49, but train'):
+    pretrain.Pretrain('train', jax.random.key(0), config)
