@@ -79,9 +79,9 @@ def test_they_train_with_their_settings():
   )
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   before = jax.device_get(experiment.state.params)
-  first = experiment.step(0, jax.random.key(0))
+  first = experiment.step(0, jax.random.key_data(jax.random.key(0)))
   after = jax.device_get(experiment.state.params)
-  second = experiment.step(1, jax.random.key(1))
+  second = experiment.step(1, jax.random.key_data(jax.random.key(1)))
 
   # The offset is 0, then −0.1·2: the gradient is s = 2, with momentum 2 and 3.
   for scalars, offset in ((first, 0.0), (second, -0.2)):

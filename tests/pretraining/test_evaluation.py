@@ -62,8 +62,9 @@ class _Run:
 
   @functools.cached_property
   def network(self):
-    init = lambda rng: step.initial_state(self.training, rng, np.zeros((1, 8, 8, 1)), 8)
-    state = parallel.pmap(init)(parallel.replicate(jax.random.key(0)))
+    images = np.zeros((1, 8, 8, 1))
+    state = step.initial_state(self.training, jax.random.key(0), images, 8)
+    state = parallel.replicate(state)
     network = state.params, state.network_state
     return self.extraction.calibrated(network, self._source)
 
@@ -132,13 +133,13 @@ def test_second_evaluation_compiles_nothing(monkeypatch):
   config.training.epochs = 1
   config.training.warmup_epochs = 0
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
-  experiment.step(0, jax.random.key(0))
-  experiment.evaluate(1, jax.random.key(0))
+  experiment.step(0, jax.random.key_data(jax.random.key(0)))
+  experiment.evaluate(1, jax.random.key_data(jax.random.key(0)))
   events = []
   listener = lambda name, *_, **__: events.append(name)
   jax.monitoring.register_event_duration_secs_listener(listener)
   try:
-    results = experiment.evaluate(1, jax.random.key(0))
+    results = experiment.evaluate(1, jax.random.key_data(jax.random.key(0)))
     assert [name for name in events if 'compile' in name] == []
     jax.jit(lambda x: x + 1)(1.0)
     assert any('compile' in name for name in events)
@@ -223,7 +224,7 @@ def test_evaluators_without_labels_are_left_out_and_named():
     'no knn and no online_classifier and no comparison of representations, for lack '
     'of labels' in experiment.summary
   )
-  assert list(experiment.evaluate(0, jax.random.key(0))) == [
+  assert list(experiment.evaluate(0, jax.random.key_data(jax.random.key(0)))) == [
     'embedding_std',
     'effective_rank',
   ]
