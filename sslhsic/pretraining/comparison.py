@@ -10,6 +10,8 @@ from sslhsic.plots import embeddings
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Extraction, Network, Part
 
+_KEYS = ('train', 'test')
+
 
 class Comparison:
   """kNN, linear probe and few labels on the data of `config.evaluation`.
@@ -29,7 +31,7 @@ class Comparison:
   def __init__(self, config: ml_collections.ConfigDict, extraction: Extraction):
     self._extraction = extraction
     self._parts, examples = [], []
-    for key in ('train', 'test'):
+    for key in _KEYS:
       self._parts.append(measurements.part_of(config, key))
       with measurements.errors_of(f'config.evaluation.{key}_split'):
         examples.append(extraction.source(self._parts[-1]))
@@ -41,9 +43,11 @@ class Comparison:
       labels_per_class=tuple(config.evaluation.labels_per_class),
     )
     if self.is_possible:
-      self._check()
+      with measurements.errors_of('config.evaluation.compare_representations'):
+        measurements.common_classes(dict(zip(_KEYS, examples, strict=True)))
+      self._check_sizes()
 
-  def _check(self) -> None:
+  def _check_sizes(self) -> None:
     count, k = len(self._train), self._protocol.k
     if k > count:
       raise ValueError(

@@ -147,8 +147,23 @@ def _num_classes(
   is_labelled = all(source.num_classes for source in examples.values())
   if not evaluator.source and not is_labelled:
     return None
+  return common_classes(examples, num_trained_classes if needs_classifier else None)
+
+
+def common_classes(
+  examples: dict[str, sources.Source], num_trained_classes: int | None = None
+) -> int:
+  """Number of classes of all these examples.
+
+  Args:
+    examples: by split.
+    num_trained_classes: those of a classifier that must fit, if any.
+
+  Raises:
+    ValueError: numbers differ, or examples do not have one label each.
+  """
   found = {key: sources.single_label_classes(x) for key, x in examples.items()}
-  if needs_classifier:
+  if num_trained_classes is not None:
     found['the training'] = num_trained_classes
   if len(set(found.values())) > 1:
     counts = ', '.join(f'{count} of {key}' for key, count in found.items())
