@@ -127,10 +127,8 @@ def estimate(
   num_views, local_batch = hsic.check_views(parts)
   check_block_size(block_size, local_batch)
   batch_size = collectives.global_batch_size(local_batch, axis_name)
-
-  total = sum(part.sum(axis=(0, 1)) for part in parts)
-  centre = collectives.global_sum(total, axis_name) / (num_views * batch_size)
-  tangent = _tangent(kernel, centre)
+  count = num_views * batch_size
+  tangent = _tangent(kernel, parts, count, axis_name)
 
   # The blocks come in groups, one after another. For the backward pass only the inner
   # products are kept, N·(M + M·T/2) numbers; the rest is computed again.
@@ -143,7 +141,6 @@ def estimate(
 
   linear_square = jnp.float32(0)
   if covariance:
-    count = num_views * batch_size
     linear_square = _linear_square(parts, tangent, count, axis_name)
   return _combine(sums, linear_square, tangent, num_views, batch_size, block_size)
 
@@ -197,7 +194,12 @@ def _groups(part: chex.Array, block_size: int) -> chex.Array:
   return groups.swapaxes(0, 1)
 
 
-def _tangent(kernel: kernels.Kernel, centre: chex.Array) -> _Tangent:
+def _tangent(
+  kernel: kernels.Kernel, parts: list[chex.Array], count: int, axis_name: str | None
+) -> _Tangent:
+  """The tangent at the mean of the N = `count` features."""
+  total = sum(part.sum(axis=(0, 1)) for part in parts)
+  centre = collectives.global_sum(total, axis_name) / count
   centre_square = jnp.sum(centre**2)
   # Any t₀ is right, so its gradient is zero; the mean of t leaves the smallest rest.
   at = jax.lax.stop_gradient(centre_square)

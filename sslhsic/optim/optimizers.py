@@ -6,8 +6,9 @@ and an entry in `OPTIMIZERS`. Gradients are expected to be averaged over devices
 already.
 """
 
+import contextlib
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -227,20 +228,36 @@ def create(
     weight_decay: in place of the one of the configuration.
     field: where the configuration has this block, for messages.
 
+  Returns:
+    The optimiser; its `init` raises a ValueError if a pattern matches no parameter.
+
   Raises:
     ValueError: there is no such optimiser or setting, or a setting is out of range.
   """
   name = config['name']
   chosen = config.get(name, {})
-  try:
+  with _naming(field):
     make = registry.find('optimiser', OPTIMIZERS, name, chosen)
     if weight_decay is None:
       weight_decay = config['weight_decay']
       if not weight_decay >= 0:
         raise ValueError(f'weight_decay is {weight_decay}; use 0 or more')
-    return make(
+    made = make(
       learning_rate, weight_decay=weight_decay, decayed=config['decayed'], **chosen
     )
+
+  def init(params: optax.Params) -> optax.OptState:
+    with _naming(field):
+      return made.init(params)
+
+  return optax.GradientTransformation(init, made.update)
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+  """Names the field of the configuration in the message of an error."""
+  try:
+    yield
   except ValueError as error:
     raise ValueError(f'{field}: {error}') from error
 

@@ -131,8 +131,7 @@ def train_step(
     training.loss_optimizer, found.loss_params, state.loss_opt_state, state.loss_params
   )
 
-  # Move the target network towards the updated online network. It has no predictor and
-  # no classifier, so it follows the modules that it has.
+  # Move the target network towards the online one; it has no predictor or classifier.
   scalars, target_params = found.scalars, None
   if state.target_params is not None:
     decay = training.target_decay(global_step)
