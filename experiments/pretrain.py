@@ -94,12 +94,14 @@ class Pretrain:
       crops=[view.crop(data.crop_size) for view in self._views],
       num_workers=data.num_workers,
       max_bad_fraction=data.max_bad_fraction,
+      max_pixels=data.max_pixels,
     )
     return loader.DeviceIterator(batches)
 
   def _initial_state(self) -> state_lib.State:
     crop = evaluation.centre_crop(self._config.data.crop_size)
-    images = jnp.zeros((1, *loader.image_shape(self.source, crop)))
+    shape = loader.image_shape(self.source, crop, self._config.data.max_pixels)
+    images = jnp.zeros((1, *shape))
     size = self._config.network.head.output_size
     init = lambda rng: step.initial_state(self.training, rng, images, size)
     return parallel.pmap(init)(parallel.replicate(self._init_rng))

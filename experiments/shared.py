@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import ml_collections
 
 from sslhsic import parallel
-from sslhsic.data import loader, sources
+from sslhsic.data import images, loader, sources
 from sslhsic.evaluation import encoder, pretrained
 from sslhsic.weights import settings as settings_lib
 
@@ -94,6 +94,7 @@ def encoder_config(
         'mean': settings.mean,
         'std': settings.std,
         'max_bad_fraction': max_bad_fraction,
+        'max_pixels': images.MAX_PIXELS,
       },
       'evaluation': {'batch_size': batch_size},
     }
@@ -134,6 +135,7 @@ def training_input(
     crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
     num_workers=data.num_workers,
     max_bad_fraction=data.max_bad_fraction,
+    max_pixels=data.max_pixels,
   )
   return loader.DeviceIterator(batches)
 
@@ -147,6 +149,7 @@ def one_pass(
     batch_size=config.evaluation.batch_size,
     crop=evaluation_crop(config.data),
     max_bad_fraction=config.data.max_bad_fraction,
+    max_pixels=config.data.max_pixels,
   )
 
 
@@ -154,7 +157,8 @@ def image_shape(
   config: ml_collections.ConfigDict, source: sources.Source
 ) -> tuple[int, int, int]:
   """[H, W, C] of the images of `one_pass`."""
-  return loader.image_shape(source, evaluation_crop(config.data))
+  crop = evaluation_crop(config.data)
+  return loader.image_shape(source, crop, config.data.max_pixels)
 
 
 def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+VOID = 255  # The class of pixels that are not to be judged.
+
 
 class Annotations(NamedTuple):
   """What the examples of a data set hold besides an image and a label.
@@ -18,7 +20,8 @@ class Annotations(NamedTuple):
         'ignore' bool [k], neither to be found nor wrong to find (PASCAL VOC's difficult
           objects, COCO's crowds);
         'area' float32 [k], in pixels, of the object or else of its box.
-      'masks': uint8 [k, H, W], 1 on the pixels of each object.
+      'masks': uint8 [k, H, W], 1 on the pixels of each object; a sequence of k that
+        draws a mask when it is asked for it will do.
     segmentation_classes: names of the classes of pixels, by their number.
     object_classes: names of the classes of objects, by their number.
   """

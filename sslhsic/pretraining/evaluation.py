@@ -8,7 +8,7 @@ import haiku as hk
 import ml_collections
 
 from sslhsic import parallel
-from sslhsic.data import loader, sources
+from sslhsic.data import compared, loader, sources
 from sslhsic.evaluation import diagnostics, encoder, features, representations
 from sslhsic.plots import embeddings
 
@@ -31,15 +31,12 @@ class Evaluation:
     self, config: ml_collections.ConfigDict, network: hk.TransformedWithState
   ):
     data, self._settings = config.data, config.evaluation
-    self._train, self._test = (
-      sources.create(data.source, config.evaluation[split])
-      for split in ('train_split', 'test_split')
-    )
+    self._train, self._test = compared.for_pretraining(data, config.evaluation)
     self.is_comparable = bool(self._train.num_classes and self._test.num_classes)
     self._protocol = representations.Protocol(**config.evaluation.protocol)
     self._source_name = data.source
     self._decay = config.weight_ema_decay
-    self._max_bad_fraction = data.max_bad_fraction
+    self._max_bad_fraction, self._max_pixels = data.max_bad_fraction, data.max_pixels
     self._crop = centre_crop(data.crop_size)
     self._prepare = encoder.preparation(data.mean, data.std)
     self._network = network
@@ -116,6 +113,7 @@ class Evaluation:
       batch_size=self._settings.batch_size,
       crop=self._crop,
       max_bad_fraction=self._max_bad_fraction,
+      max_pixels=self._max_pixels,
     )
 
   def _features(
