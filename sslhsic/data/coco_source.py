@@ -136,6 +136,8 @@ class Masks:
     shape: k, H and W.
   """
 
+  dtype = np.dtype(np.uint8)
+
   def __init__(self, objects: Objects, first: int, shape: tuple[int, int, int]):
     self._objects, self._first = objects, first
     self.shape = shape

@@ -235,17 +235,18 @@ def _check_overlap(first: _Named, other: _Named, allow_overlap: bool) -> None:
     ValueError: they are, and it is not allowed.
   """
   shared, total = _num_shared(first, other), len(other.source)
-  how = 'are also in'
+  how, most = 'are also in', 0.0
   if not shared:
     shared, total = _num_copies(first.source, other.source)
     how = 'looked at have the same content as images of'
+    most = _SHARE_OF_COPIES * total
   if not shared:
     return
   message = (
     f'{shared:,} of the {total:,} images of {other.title} {how} {first.title}: scores '
     'would be of images that were trained on'
   )
-  if allow_overlap or shared < _SHARE_OF_COPIES * total:
+  if allow_overlap or shared <= most:
     logging.warning('%s', message)
     return
   raise ValueError(

@@ -77,7 +77,9 @@ def parse(query: str) -> Options:
     elif key == 'classes' and value in ('none', 'folders'):
       options = options._replace(classes=value)
     elif (
-      key not in ('splits', 'classes') and value and re.fullmatch(r'[A-Za-z]\w*', key)
+      key not in ('split', 'splits', 'class', 'classes')
+      and value
+      and re.fullmatch(r'[A-Za-z]\w*', key)
     ):
       folders[splits.canonical(key)] = value
     else:

@@ -76,8 +76,9 @@ def _first_made(
   make: Callable[[dict], dict[str, np.ndarray]],
 ) -> Loaded:
   """What is made of the first example that can be used; see `first_decodable`."""
-  bad = {}
+  bad, tries = {}, 0
   for row in itertools.islice(rows, _MAX_TRIES):
+    tries += 1
     try:
       return make(_decode(source, row, max_pixels)), bad
     except DecodeError as error:
@@ -90,7 +91,7 @@ def _first_made(
     raise InputError('there is no example')
   row, cause = next(iter(bad.items()))
   raise InputError(
-    f'{len(bad)} images in a row cannot be used, {source.name(row)} among them: '
+    f'{tries} images in a row cannot be used, {source.name(row)} among them: '
     f'{cause}; check the data set'
   )
 
