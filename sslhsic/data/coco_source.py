@@ -92,6 +92,13 @@ class CocoSource:
     return Annotations(frozenset(kinds), object_classes=self.class_names)
 
   @property
+  def description(self) -> str:
+    """That there are no masks, if so."""
+    if self.has_masks:
+      return ''
+    return 'coco: boxes only, as some objects of this split have no segmentation'
+
+  @property
   def origin(self) -> Origin:
     """The paths of the images."""
     return Origin.of_paths(self.paths)

@@ -18,6 +18,7 @@ from sslhsic.data.errors import printable
 from sslhsic.data.folder_files import Folder
 
 _MOST_NAMES = 10  # In a message.
+_RESERVED = {'split', 'splits', 'class', 'classes'}  # No names of splits.
 # Images that are not read: a folder of these alone is a class that lost its images.
 _UNREADABLE = {'.heic', '.heif', '.jxl', '.jp2', '.psd', '.raw', '.dng', '.nef', '.cr2'}
 
@@ -76,11 +77,7 @@ def parse(query: str) -> Options:
       options = options._replace(is_one_split=True)
     elif key == 'classes' and value in ('none', 'folders'):
       options = options._replace(classes=value)
-    elif (
-      key not in ('split', 'splits', 'class', 'classes')
-      and value
-      and re.fullmatch(r'[A-Za-z]\w*', key)
-    ):
+    elif key not in _RESERVED and value and re.fullmatch(r'[A-Za-z]\w*', key):
       folders[splits.canonical(key)] = value
     else:
       raise ValueError(
