@@ -13,7 +13,7 @@ import optax
 
 from experiments import shared
 from sslhsic import augment, networks, optim, parallel
-from sslhsic.data import loader, reading, sources
+from sslhsic.data import compared, loader, reading, sources
 from sslhsic.evaluation import encoder, features, pretrained
 from sslhsic.networks import classifier
 from sslhsic.plots import sheets
@@ -59,8 +59,8 @@ class DenseExperiment(shared.OneInput):
       parallel.per_device(batch_size)
     self._config = config
     self.batch_size, self.num_steps = training.batch_size, training.steps
-    self._train, self._test = (
-      sources.create(part.source, part.split) for part in (data.train, data.test)
+    self._train, self._test = compared.create(
+      data.train, data.test, allow_overlap=data.allow_overlap, need_labels=False
     )
     self.task = create_task(config, self._train)
     for source in (self._train, self._test):
@@ -142,6 +142,7 @@ class DenseExperiment(shared.OneInput):
         seed=self._config.seed,
         num_workers=data.num_workers,
         max_bad_fraction=data.max_bad_fraction,
+        max_pixels=data.max_pixels,
       )
     )
 
@@ -239,6 +240,7 @@ class DenseExperiment(shared.OneInput):
       make=self.task.test_example,
       batch_size=self._config.evaluation.batch_size,
       max_bad_fraction=self._config.data.max_bad_fraction,
+      max_pixels=self._config.data.max_pixels,
     )
 
   def _how_trained(self) -> str:

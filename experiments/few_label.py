@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from experiments import shared
-from sslhsic.data import sources
+from sslhsic.data import compared, sources
 from sslhsic.evaluation import few_label
 from sslhsic.plots import curves
 from sslhsic.runs import measurement, processes
@@ -19,8 +19,8 @@ from sslhsic.runs import measurement, processes
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
   """Top-1 of logistic regressions for every number of labels, and their curve."""
   data, protocol = config.data, config.protocol
-  train_source, test_source = (
-    sources.create(part.source, part.split) for part in (data.train, data.test)
+  train_source, test_source = compared.create(
+    data.train, data.test, allow_overlap=data.allow_overlap
   )
   encoder = shared.frozen_encoder(config, train_source)
   top1 = few_label.few_label_top1(

@@ -23,7 +23,7 @@ import optax
 
 from experiments import shared
 from sslhsic import augment, networks, optim, parallel
-from sslhsic.data import loader, sources
+from sslhsic.data import compared, loader, sources
 from sslhsic.evaluation import encoder, features, metrics, pretrained, probe
 from sslhsic.networks import classifier
 from sslhsic.runs import runner
@@ -80,13 +80,11 @@ class FineTune:
     for batch_size in (self.batch_size, config.evaluation.batch_size):
       parallel.per_device(batch_size)
     self._config = config
-    self._sources = {
-      name: sources.create(data[name].source, data[name].split)
-      for name in ('train', 'validation', 'test')
-      if data[name].source
-    }
-    if not self._sources['train'].num_classes:
-      raise ValueError(f'{data.train.source} {data.train.split} has no labels')
+    names = [x for x in ('train', 'validation', 'test') if data[x].source]
+    made = compared.create(
+      *(data[name] for name in names), allow_overlap=data.allow_overlap
+    )
+    self._sources = dict(zip(names, made, strict=True))
     self._settings = grid(config, len(self._sources['train']))
     if config.retrain:
       self._sources['final'] = sources.ConcatenatedSource(

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from experiments import shared
-from sslhsic.data import sources
+from sslhsic.data import compared, sources
 from sslhsic.evaluation import knn, metrics
 from sslhsic.runs import measurement
 
@@ -19,8 +19,8 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   """Top-1 and top-5 for every k and temperature."""
   del path
   data = config.data
-  train_source, test_source = (
-    sources.create(part.source, part.split) for part in (data.train, data.test)
+  train_source, test_source = compared.create(
+    data.train, data.test, allow_overlap=data.allow_overlap
   )
   encoder = shared.frozen_encoder(config, train_source)
   train, test = encoder.embed(train_source), encoder.embed(test_source)

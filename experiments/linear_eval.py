@@ -17,7 +17,7 @@ import optax
 
 from experiments import shared
 from sslhsic import augment, optim, parallel
-from sslhsic.data import sources
+from sslhsic.data import compared, sources
 from sslhsic.evaluation import features, metrics, probe
 from sslhsic.runs import runner
 
@@ -53,12 +53,11 @@ class LinearEval(shared.OneInput):
     self.batch_size = training.batch_size
     parallel.per_device(self.batch_size)
     self._config = config
-    self._train, self._test = (
-      sources.create(part.source, part.split) for part in (data.train, data.test)
+    parts = [data.test] + [data.validation] * bool(data.validation.source)
+    self._train, self._test, *validation = compared.create(
+      data.train, *parts, allow_overlap=data.allow_overlap
     )
-    self._validation = None
-    if data.validation.source:
-      self._validation = sources.create(data.validation.source, data.validation.split)
+    self._validation = validation[0] if validation else None
     self._learning_rates = learning_rates(config)
     self._num_classes = sources.single_label_classes(self._train)
     self.num_steps = training.epochs * len(self._train) // self.batch_size

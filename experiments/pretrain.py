@@ -111,6 +111,7 @@ class Pretrain:
       crops=[view.crop(data.crop_size) for view in self._views],
       num_workers=data.num_workers,
       max_bad_fraction=data.max_bad_fraction,
+      max_pixels=data.max_pixels,
     )
     return loader.DeviceIterator(batches)
 
@@ -119,7 +120,8 @@ class Pretrain:
 
   def _initial_values(self, rng: chex.Array) -> state_lib.State:
     crop = extraction.centre_crop(self._config.data.crop_size)
-    images = jnp.zeros((1, *loader.image_shape(self.source, crop)))
+    shape = loader.image_shape(self.source, crop, self._config.data.max_pixels)
+    images = jnp.zeros((1, *shape))
     size = self._config.network.head.output_size
     rng = jax.random.wrap_key_data(rng)
     return step.initial_state(self.training, rng, images, size)

@@ -84,6 +84,7 @@ def frozen_encoder(
     crop=evaluation_crop(data),
     batch_size=config.evaluation.batch_size,
     max_bad_fraction=data.max_bad_fraction,
+    max_pixels=data.max_pixels,
     seed=config.seed,
   )
 
@@ -100,6 +101,7 @@ def training_input(
     crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
     num_workers=data.num_workers,
     max_bad_fraction=data.max_bad_fraction,
+    max_pixels=data.max_pixels,
   )
   return loader.DeviceIterator(batches)
 
@@ -113,6 +115,7 @@ def one_pass(
     batch_size=config.evaluation.batch_size,
     crop=evaluation_crop(config.data),
     max_bad_fraction=config.data.max_bad_fraction,
+    max_pixels=config.data.max_pixels,
   )
 
 
@@ -120,7 +123,8 @@ def image_shape(
   config: ml_collections.ConfigDict, source: sources.Source
 ) -> tuple[int, int, int]:
   """[H, W, C] of the images of `one_pass`."""
-  return loader.image_shape(source, evaluation_crop(config.data))
+  crop = evaluation_crop(config.data)
+  return loader.image_shape(source, crop, config.data.max_pixels)
 
 
 def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from experiments import finetune, shared
-from sslhsic.data import sources
+from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
 from sslhsic.runs import measurement, processes, runner, writers
 from sslhsic.tables import printed
@@ -131,7 +131,10 @@ PROTOCOLS = {'linear': linear, 'finetune': fine_tuned}
 
 def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
   data = config.data
-  parts = {part: sources.create(data[part].source, data[part].split) for part in PARTS}
+  made = compared.create(
+    *(data[part] for part in PARTS), allow_overlap=data.allow_overlap
+  )
+  parts = dict(zip(PARTS, made, strict=True))
   frozen = shared.frozen_encoder(config, parts['train'])
   train, validation, test = (
     _cached(frozen, part, source, path) for part, source in parts.items()

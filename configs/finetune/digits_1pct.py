@@ -22,7 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     'mean': (0.3053,),
     'std': (0.3760,),
     'num_workers': 0,  # A thread.
-    'max_bad_fraction': 0.001,
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.augment.policy = 'digits'
   config.training.batch_size = 10

@@ -31,7 +31,9 @@ def get_config() -> ml_collections.ConfigDict:
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
     'num_workers': 16,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.augment = {'policy': 'flip', 'options': {}}
   config.metric = 'top1'  # What chooses, and is reported.

@@ -23,7 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
     'evaluation_crop': 'centre',  # Or 'shorter_side'.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.protocol = {'k': (200, 20), 'temperature': (0.07,)}
   config.evaluation = {'batch_size': 4096}  # Over all devices.

@@ -23,7 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
     'mean': (0.4914, 0.4822, 0.4465),  # Of the training images, as is usual.
     'std': (0.2470, 0.2435, 0.2616),
     'num_workers': 4,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.network = {
     'encoder': 'resnet18',

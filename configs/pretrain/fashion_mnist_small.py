@@ -28,7 +28,9 @@ def get_config() -> ml_collections.ConfigDict:
     'mean': (0.2860,),  # Of the training images, as is usual.
     'std': (0.3530,),
     'num_workers': 0,  # Processes; 0: a thread.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.augment.views = ({'policy': 'gray'}, {'policy': 'gray'})
   config.network = {

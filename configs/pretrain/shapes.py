@@ -22,7 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     'mean': (0.565, 0.563, 0.572),
     'std': (0.168, 0.168, 0.168),
     'num_workers': 0,  # Processes; 0: a thread.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.augment = {
     'views': ({'policy': 'byol_view1'}, {'policy': 'byol_view2'}),

@@ -22,7 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     'mean': (0.4467, 0.4398, 0.4066),  # Of the labelled training images, as is usual.
     'std': (0.2603, 0.2566, 0.2713),
     'num_workers': 8,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.network = {
     'encoder': 'resnet18',

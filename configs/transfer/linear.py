@@ -44,7 +44,9 @@ def get_config() -> ml_collections.ConfigDict:
     'evaluation_crop': 'shorter_side',  # Or 'centre'.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.l2 = (1e-6, 1e5, 45)  # Log-spaced penalties: from, to, how many.
   config.evaluation = {'batch_size': 1024}  # Over all devices.

@@ -20,7 +20,10 @@ class Annotations(NamedTuple):
         'ignore' bool [k], neither to be found nor wrong to find (PASCAL VOC's difficult
           objects, COCO's crowds);
         'area' float32 [k], in pixels, of the object or else of its box.
-      'masks': uint8 [k, H, W], 1 on the pixels of each object.
+      'masks': uint8 [k, H, W], 1 on the pixels of each object; a sequence of k that
+        draws a mask when it is asked for it will do.
+      With 'boxes' there may be 'annotated_size', [2] int: the height and width of the
+      image that they are for, which is checked.
     segmentation_classes: names of the classes of pixels, by their number.
     object_classes: names of the classes of objects, by their number.
   """

@@ -1,4 +1,4 @@
-"""Keeping count of images that cannot be decoded."""
+"""Keeping count of images that cannot be used."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from absl import logging
 from sslhsic.data.errors import InputError
 from sslhsic.data.sources import Source
 
-_MOST_NAMES = 20  # In a message; all are in the log.
+_MOST_NAMES = 10  # In a message; all are in the log.
 
 
 class BadImages:
@@ -19,30 +19,35 @@ class BadImages:
 
   def __init__(self, source: Source, max_fraction: float):
     self.rows: set[int] = set()
+    self._causes: dict[int, str] = {}
     self._source = source
     self._max_fraction = max_fraction
 
-  def add(self, rows: Iterable[int]) -> None:
-    """Counts rows, and logs those that are new.
+  def add(self, rows: Iterable[int], causes: Iterable[str]) -> None:
+    """Counts rows, and logs those that are new, each with its cause.
 
     Raises:
       InputError: more than `max_fraction` of the source is bad.
     """
-    for row in sorted(set(map(int, rows)) - self.rows):
+    cause_of = dict(zip(map(int, rows), map(str, causes), strict=True))
+    for row in sorted(cause_of.keys() - self.rows):
       self.rows.add(row)
-      logging.warning(
-        'skipped %s: it is corrupt or truncated (%d so far)',
-        self._source.name(row),
-        len(self.rows),
-      )
+      self._causes[row] = cause_of[row]
+      logging.warning('skipped %s (%d so far)', self._describe(row), len(self.rows))
     if len(self.rows) > self._max_fraction * len(self._source):
       raise InputError(self._message())
 
+  def _describe(self, row: int) -> str:
+    """Name and cause; there is none for a row that a checkpoint knows of."""
+    name, cause = self._source.name(row), self._causes.get(row)
+    return f'{name}: {cause}' if cause else name
+
   def _message(self) -> str:
-    names = [self._source.name(row) for row in sorted(self.rows)]
-    rest = f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''
+    bad = [self._describe(row) for row in sorted(self.rows)[:_MOST_NAMES]]
+    more = len(self.rows) - len(bad)
+    rest = f'; and {more} more' if more else ''
     return (
-      f'{len(names)} of {len(self._source)} images are corrupt or truncated, more than '
-      f'a fraction of {self._max_fraction:g}: {", ".join(names[:_MOST_NAMES])}{rest}; '
-      'repair or remove them, or raise config.data.max_bad_fraction'
+      f'{len(self.rows)} of {len(self._source)} images cannot be used, more than a '
+      f'fraction of {self._max_fraction:g}: {"; ".join(bad)}{rest}. Repair or remove '
+      'them, or raise config.data.max_bad_fraction'
     )

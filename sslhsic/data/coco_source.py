@@ -4,11 +4,8 @@ PATH/annotations/instances_train2017.json  PATH/annotations/instances_val2017.js
 PATH/train2017/*.jpg                       PATH/val2017/*.jpg
 """
 
-import collections
 import dataclasses
 import itertools
-import json
-import os
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -16,8 +13,10 @@ import numpy as np
 from etils import epath
 from pycocotools import mask as coco_mask
 
-from sslhsic.data import splits
+from sslhsic.data import coco_file, splits
 from sslhsic.data.annotations import Annotations
+from sslhsic.data.errors import DecodeError, one_line, printable
+from sslhsic.data.origins import Origin
 
 _FOLDERS = {'train': 'train2017', 'validation': 'val2017'}
 
@@ -73,6 +72,7 @@ class CocoSource:
     objects: of all images.
     class_names: of the objects.
     category_ids: COCO's number of every class.
+    has_masks: whether every object has an outline.
   """
 
   paths: Sequence[str]
@@ -81,14 +81,27 @@ class CocoSource:
   objects: Objects
   class_names: tuple[str, ...]
   category_ids: tuple[int, ...]
+  has_masks: bool = True
 
   num_classes: ClassVar[int] = 0
 
   @property
   def annotations(self) -> Annotations:
-    """Boxes and masks."""
-    kinds = frozenset({'boxes', 'masks'})
-    return Annotations(kinds, object_classes=self.class_names)
+    """Boxes, and masks if all objects have one."""
+    kinds = {'boxes', 'masks'} if self.has_masks else {'boxes'}
+    return Annotations(frozenset(kinds), object_classes=self.class_names)
+
+  @property
+  def description(self) -> str:
+    """That there are no masks, if so."""
+    if self.has_masks:
+      return ''
+    return 'coco: boxes only, as some objects of this split have no segmentation'
+
+  @property
+  def origin(self) -> Origin:
+    """The paths of the images."""
+    return Origin.of_paths(self.paths)
 
   @property
   def labels(self) -> np.ndarray:
@@ -100,25 +113,56 @@ class CocoSource:
 
   def __getitem__(self, index: int) -> dict:
     image = epath.Path(self.paths[index]).read_bytes()
-    height, width = map(int, self.sizes[index])
     objects, starts = self.objects, self.objects.starts
     here = slice(starts[index], starts[index + 1])
-    masks = np.zeros((here.stop - here.start, height, width), np.uint8)
-    for place, number in enumerate(range(here.start, here.stop)):
-      masks[place] = objects.mask(number, height, width)
-    return {
+    example = {
       'image': image,
       'label': np.int32(-1),
       'boxes': objects.boxes[here],
       'classes': objects.classes[here],
       'ignore': objects.ignore[here],
       'area': objects.area[here],
-      'masks': masks,
+      'annotated_size': self.sizes[index],
     }
+    if 'masks' in self.annotations.kinds:
+      height, width = map(int, self.sizes[index])
+      example['masks'] = Masks(
+        objects, here.start, (len(example['boxes']), height, width)
+      )
+    return example
 
   def name(self, index: int) -> str:
     """The path of an image."""
-    return self.paths[index]
+    return printable(self.paths[index])
+
+
+class Masks:
+  """The masks of an image, uint8 [k, H, W], each drawn when it is asked for.
+
+  Attributes:
+    shape: k, H and W.
+  """
+
+  dtype = np.dtype(np.uint8)
+
+  def __init__(self, objects: Objects, first: int, shape: tuple[int, int, int]):
+    self._objects, self._first = objects, first
+    self.shape = shape
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, place: int) -> np.ndarray:
+    """The mask [H, W] of an object.
+
+    Raises:
+      DecodeError: its run-length code is damaged.
+    """
+    place = range(len(self))[place]
+    try:
+      return self._objects.mask(self._first + place, *self.shape[1:])
+    except (TypeError, ValueError) as error:
+      raise DecodeError(f'segmentation of object {place}: {one_line(error)}') from error
 
 
 def create(path: str, split: str) -> CocoSource:
@@ -130,7 +174,8 @@ def create(path: str, split: str) -> CocoSource:
       any object but crowds are not in 'train'.
 
   Raises:
-    ValueError: there is no such file or split.
+    ValueError: there is no such file or split, or a file has entries that do not fit
+      together; see `coco_file`.
   """
   root = epath.Path(path).expanduser()
   files = {
@@ -145,11 +190,19 @@ def create(path: str, split: str) -> CocoSource:
     )
   parts = splits.canonical(split)
   read = splits.to_read(parts, there)
-  examples, categories = {}, {}
-  for name in sorted(read):
-    examples[name], categories = _read(files[name], root / _FOLDERS[name])
+  found = {
+    name: coco_file.read(files[name], root / _FOLDERS[name]) for name in sorted(read)
+  }
+  categories = next(iter(found.values())).categories
+  for name, content in found.items():
+    if content.categories != categories:
+      raise ValueError(
+        f'{files[name]} has other categories than {files[next(iter(found))]}; read one '
+        'split at a time, or give both files the same list'
+      )
+  examples = {name: content.examples for name, content in found.items()}
   if 'train' in examples:
-    examples['train'] = [x for x in examples['train'] if _has_objects(x)]
+    examples['train'] = [x for x in examples['train'] if x.has_objects]
   sizes = {name: len(there) for name, there in examples.items()}
   chosen = [
     example
@@ -163,74 +216,11 @@ def create(path: str, split: str) -> CocoSource:
     objects=_pack([example.objects for example in chosen], list(categories)),
     class_names=tuple(categories.values()),
     category_ids=tuple(categories),
+    has_masks=all(x.outline for example in chosen for x in example.objects),
   )
 
 
-class _Object(NamedTuple):
-  """An entry of 'annotations' in a file."""
-
-  image_id: int
-  category_id: int
-  box: tuple[float, ...]
-  area: float
-  is_crowd: bool
-  outline: list[np.ndarray] | dict
-
-
-class _Example(NamedTuple):
-  """An image, and its objects."""
-
-  path: str
-  image_id: int
-  size: tuple[int, int]
-  objects: list[_Object]
-
-
-def _read(file: epath.Path, folder: epath.Path) -> tuple[list[_Example], dict]:
-  """The images of a file; names of categories by COCO's number, which ascends."""
-  content = json.loads(file.read_bytes(), object_hook=_compact)
-  objects = collections.defaultdict(list)
-  for entry in content['annotations']:
-    if min(entry.box[2:]) > 0:  # There are a few in COCO that have no extent.
-      objects[entry.image_id].append(entry)
-  examples = [
-    _Example(
-      f'{os.fspath(folder)}/{image["file_name"]}',
-      image['id'],
-      (image['height'], image['width']),
-      objects[image['id']],
-    )
-    for image in content['images']
-  ]
-  categories = sorted((entry['id'], entry['name']) for entry in content['categories'])
-  return examples, dict(categories)
-
-
-def _compact(entry: dict) -> dict | _Object:
-  """What is needed of an object of the file, as soon as it is parsed.
-
-  The numbers of all outlines take gigabytes as Python's floats.
-  """
-  if 'segmentation' not in entry:
-    return entry
-  outline = entry['segmentation']
-  if isinstance(outline, list):
-    outline = [np.array(polygon, np.float32) for polygon in outline]
-  return _Object(
-    entry['image_id'],
-    entry['category_id'],
-    tuple(entry['bbox']),
-    entry['area'],
-    bool(entry['iscrowd']),
-    outline,
-  )
-
-
-def _has_objects(example: _Example) -> bool:
-  return any(not entry.is_crowd for entry in example.objects)
-
-
-def _pack(of_images: list[list[_Object]], category_ids: list[int]) -> Objects:
+def _pack(of_images: list[list[coco_file.Object]], category_ids: list[int]) -> Objects:
   """The objects of images, as arrays."""
   flat = [entry for entries in of_images for entry in entries]
   boxes = np.array([entry.box for entry in flat], np.float32).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""What is wrong with data, found while a job runs."""
+"""Errors in the data, found while a job runs."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,19 @@ class InputError(ValueError):
 
 
 class DecodeError(ValueError):
-  """An image cannot be decoded: it is corrupt, truncated, or no image."""
+  """An example cannot be used; the message is the cause, in one line.
+
+  Its image is corrupt, truncated, too large or no image, its file cannot be read, or
+  its targets do not fit it.
+  """
+
+
+def one_line(error: Exception) -> str:
+  """The message of an error of a library, in at most 300 characters of one line."""
+  text = ' '.join(str(error).split()) or type(error).__name__
+  return text if len(text) <= 300 else f'{text[:297]}…'
+
+
+def printable(text: str) -> str:
+  """A path or name for a message: escapes stand for bytes that are no text."""
+  return text if text.isprintable() else repr(text)[1:-1]

@@ -5,26 +5,32 @@
     PATH/CLASS/*.jpg                                 one split, 'train'
     PATH/*.jpg                                       one split, unlabelled
 
-Files are JPEG, PNG or WebP. Below the folder of a class they may lie at any depth.
-Classes are numbered in the order of their names. Examples come in an order that is
-random but the same everywhere, given by a hash of their paths, so that a part such as
-'train[:90%]' holds all classes.
+Names of splits may have any case, and be variants such as 'Training', 'valid' or
+'val2017'. A folder that holds everything, such as PATH/images/train, makes no
+difference. Below the folder of a class images may lie at any depth. Files are those of
+`images.SUFFIXES`; others are counted. Classes are numbered in the order of their names,
+over all splits. Examples come in an order that is random but the same everywhere, given
+by a hash of their paths, so that a part such as 'train[:90%]' holds all classes.
+
+Options decide what the names leave open: `folder:PATH?splits=none` (see
+`folder_layout.Options`).
 """
 
 import dataclasses
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
 
-from sslhsic.data import splits
+from sslhsic.data import folder_files, folder_layout, splits
+from sslhsic.data.errors import printable
+from sslhsic.data.origins import Origin
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
-# A folder is divided into splits if it has one of these subfolders.
-_SPLITS = {'train', 'validation', 'test'}
+# A folder changed so shortly before it was listed may change again unnoticed.
+_CLOCK_NS = 2_000_000_000
+_MOST_KEPT = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +40,24 @@ class FolderSource:
   Attributes:
     paths: of the files.
     labels: [n] int32, numbers of the classes; -1 where there are none.
-    num_classes: 0 where there are none.
+    class_names: by number; empty where there are none.
+    description: what the folder holds, in one or two lines.
   """
 
   paths: Sequence[str]
   labels: np.ndarray
-  num_classes: int
+  class_names: tuple[str, ...]
+  description: str
+
+  @property
+  def num_classes(self) -> int:
+    """0 where there are none."""
+    return len(self.class_names)
+
+  @property
+  def origin(self) -> Origin:
+    """The paths."""
+    return Origin.of_paths(self.paths)
 
   def __len__(self) -> int:
     return len(self.paths)
@@ -50,117 +68,63 @@ class FolderSource:
 
   def name(self, index: int) -> str:
     """The path of an example."""
-    return self.paths[index]
+    return printable(self.paths[index])
 
 
-def create(path: str, split: str) -> FolderSource:
+def create(argument: str, split: str) -> FolderSource:
   """The images below a folder.
 
   Args:
-    path: of the folder.
+    argument: the path of the folder; and options, after a '?'.
     split: parts in TFDS's syntax; 'val' and 'validation' are the same.
 
   Raises:
-    ValueError: there is no such folder or split, it holds no image, or a class is
-      missing from it.
+    ValueError: there is no such folder or split, it holds no image, or it is not clear
+      which subfolders are splits or classes.
   """
+  path, options = _parse(argument)
+  layout = _layout(path, options)
+  sizes = {name: len(there.paths) for name, there in layout.splits.items()}
+  parts = splits.ranges(splits.canonical(split), sizes, f'folder:{printable(path)}')
+  paths = [x for name, part in parts for x in layout.splits[name].paths[part]]
+  labels = np.concatenate([layout.splits[name].labels[part] for name, part in parts])
+  names = layout.class_names if labels.max() >= 0 else ()
+  return FolderSource(paths, labels, names, layout.description)
+
+
+def _parse(argument: str) -> tuple[str, folder_layout.Options]:
+  """Path and options of a source's name; a folder may have a '?' in its own name."""
+  path, query = argument, ''
+  if '?' in argument and not epath.Path(argument).expanduser().is_dir():
+    path, _, query = argument.rpartition('?')
   root = epath.Path(path).expanduser()
   if not path or not root.is_dir():
     raise ValueError(f'there is no folder {path!r}; use folder:PATH, PATH a folder')
-  parts = splits.canonical(split)
-  folders = _split_folders(root)
-  read = splits.to_read(parts, folders)
-  files = {name: _files(folders[name]) for name in folders if name in read}
-  if not any(files.values()):
-    raise ValueError(f'folder {path!r} holds no image ({", ".join(SUFFIXES)})')
-  classes = _classes(folders, files)
-  sizes = {name: len(there) for name, there in files.items()}
-  chosen = [
-    file
-    for name, part in splits.ranges(parts, sizes, f'folder:{path}')
-    for file in files[name][part]
-  ]
-  labels = np.array([classes.get(file.label, -1) for file in chosen], np.int32)
-  is_labelled = bool(len(labels)) and labels.max() >= 0
-  paths = [file.path for file in chosen]
-  return FolderSource(paths, labels, len(classes) if is_labelled else 0)
+  return os.fspath(root), folder_layout.parse(query)
 
 
-class _File(NamedTuple):
-  """An image, and the folder of its class, or ''."""
-
-  path: str
-  label: str
+# The folders that were read last, for other splits of them.
+_kept: dict[tuple, tuple[folder_files.Stamps, folder_layout.Layout]] = {}
 
 
-def _split_folders(root: epath.Path) -> dict[str, epath.Path]:
-  """The folder of each split; without any, the whole is 'train'."""
-  folders = {splits.canonical(folder.name): folder for folder in _subfolders(root)}
-  return folders if _SPLITS & folders.keys() else {'train': root}
-
-
-def _subfolders(folder: epath.Path) -> list[epath.Path]:
-  return [entry for entry in _entries(folder) if not _is_image(entry)]
-
-
-def _entries(folder: epath.Path) -> Iterator[epath.Path]:
-  """Images and subfolders."""
-  for entry in folder.iterdir():
-    if entry.name.startswith('.'):
-      continue
-    # On a bucket a call is slow; names of images tell that they are no folders.
-    if _is_image(entry) or entry.is_dir():
-      yield entry
-
-
-def _is_image(path: epath.Path) -> bool:
-  return path.suffix.lower() in SUFFIXES
-
-
-def _files(folder: epath.Path) -> list[_File]:
-  """The images of a split, in an order that its names alone decide."""
-  files = []
-  for entry in _entries(folder):
-    if _is_image(entry):
-      files.append(_File(os.fspath(entry), ''))
-    else:
-      files += [_File(path, entry.name) for path in _walk(entry)]
-  start = len(os.fspath(folder))
-  digest = lambda file: hashlib.blake2b(file.path[start:].encode()).digest()
-  return sorted(files, key=digest)
-
-
-def _walk(folder: epath.Path) -> Iterator[str]:
-  for entry in _entries(folder):
-    if _is_image(entry):
-      yield os.fspath(entry)
-    else:
-      yield from _walk(entry)
-
-
-def _classes(
-  folders: dict[str, epath.Path], files: dict[str, list[_File]]
-) -> dict[str, int]:
-  """Numbers of the classes, the same in all splits.
-
-  Raises:
-    ValueError: a split lacks a class, or holds images outside the folders of classes.
-  """
-  subfolders = {name: _subfolders(folder) for name, folder in folders.items()}
-  names = sorted({folder.name for there in subfolders.values() for folder in there})
-  for name, there in files.items():
-    if not subfolders[name]:
-      continue  # Without labels.
-    missing = sorted(set(names) - {file.label for file in there})
-    if missing:
-      raise ValueError(
-        f'class {missing[0]!r} has no image in {folders[name]}'
-        f'{f" ({len(missing)} such classes)" if len(missing) > 1 else ""}; every '
-        'split with folders of classes needs some of each class'
-      )
-    if any(not file.label for file in there):
-      raise ValueError(
-        f'{folders[name]} holds folders and images side by side; move the images into '
-        'folders of classes, or all of them into one folder'
-      )
-  return {name: number for number, name in enumerate(names)}
+def _layout(path: str, options: folder_layout.Options) -> folder_layout.Layout:
+  """What a folder holds; it is listed again only if it has changed."""
+  key = (path, options)
+  if key in _kept and folder_files.are_current(_kept[key][0]):
+    return _kept[key][1]
+  _kept.pop(key, None)
+  start = time.time_ns()
+  stamps = {}
+  if options.folders:
+    trees = {}
+    for name, folder in options.folders:
+      trees[name], of_split = folder_files.read(os.path.join(path, folder))
+      stamps |= of_split
+  else:
+    trees, stamps = folder_files.read(path)
+  layout = folder_layout.understand(trees, path, options)
+  if max(stamps.values(), default=0) < start - _CLOCK_NS:
+    while len(_kept) >= _MOST_KEPT:
+      del _kept[next(iter(_kept))]
+    _kept[key] = stamps, layout
+  return layout

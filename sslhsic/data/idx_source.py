@@ -31,6 +31,7 @@ import numpy as np
 from etils import epath
 
 from sslhsic.data import splits
+from sslhsic.data.origins import Origin
 
 _NAME = re.compile(
   r'((?P<prefix>.+)-)?(?P<split>train|t10k|test)-(?P<kind>images|labels)'
@@ -73,6 +74,11 @@ class IdxSource:
   rows: np.ndarray
   labels: np.ndarray
   num_classes: int
+
+  @property
+  def origin(self) -> Origin:
+    """The files, and the rows in them."""
+    return Origin.of_paths([f'{self.files[file]} {row}' for file, row in self.rows])
 
   def __len__(self) -> int:
     return len(self.rows)

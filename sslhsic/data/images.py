@@ -6,53 +6,96 @@ centres, the border repeated, no smoothing before an image is made smaller.
 
 import io
 import math
+import multiprocessing
 
 import cv2
 import numpy as np
+from absl import logging
 from PIL import Image
 
-from sslhsic.data.errors import DecodeError
+from sslhsic.data.errors import DecodeError, one_line
 
 # The loader runs images in parallel; OpenCV's own threads would fight with it.
 cv2.setNumThreads(0)
 
 
-def decode(image: bytes | np.ndarray) -> np.ndarray:
-  """The pixels [H, W, 3] of a JPEG, PNG or WebP; an array is taken as it is.
+# As many as Pillow decodes without an error.
+MAX_PIXELS = 178_956_970
 
-  Gray and CMYK become RGB, 16 bits become 8, what is transparent lies on white. A JPEG
-  is turned as its EXIF orientation says.
+Image.init()
+# Suffixes by format, as Pillow calls it.
+_SUFFIXES_OF = {
+  'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
+  'PNG': ('.png',),
+  'WEBP': ('.webp',),
+  'GIF': ('.gif',),
+  'BMP': ('.bmp', '.dib'),
+  'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
+  'TIFF': ('.tif', '.tiff'),
+  'AVIF': ('.avif',),
+}
+# Pillow reads the headers, OpenCV the pixels; not every build knows every format.
+_FORMATS = tuple(
+  name
+  for name, suffixes in _SUFFIXES_OF.items()
+  if name in Image.OPEN and cv2.haveImageWriter(f'x{suffixes[0]}')
+)
+SUFFIXES = frozenset(x for name in _FORMATS for x in _SUFFIXES_OF[name])
+
+
+def suffix(name: str) -> str:
+  """The suffix of a file's name, in lower case; '' if it has none."""
+  stem, dot, last = name.rpartition('.')
+  return f'.{last.lower()}' if dot and stem else ''
+
+
+def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """The pixels [H, W, 3] of an encoded image; an array is taken as it is.
+
+  Gray and CMYK become RGB, what is transparent lies on white. Sixteen bits become
+  eight: the largest value of an image says of how many bits (8, 10, 12, 14 or 16) its
+  values are, and the first 8 of these are kept. A JPEG is turned as its EXIF
+  orientation says. Of several frames or pages the first is read.
+
+  Args:
+    image: a file of one of the formats of `SUFFIXES`.
+    max_pixels: largest number of pixels.
 
   Raises:
-    DecodeError: it is no image, or a part of it is missing. Damage inside compressed
-      data that the decoder can go on after is not noticed.
+    DecodeError: it is no image, has more pixels, or a part of it is missing. Damage
+      inside compressed data that the decoder can go on after is not noticed.
   """
   if isinstance(image, np.ndarray):
     return image
+  title = _checked(image, max_pixels)
   # Decoding at half the size, where crops allow it, is faster, but as interpolation
   # does not smooth, crops then differ by 12 of 255 on average in images with texture.
   if image.startswith(b'\xff\xd8'):
-    return _imdecode(image, cv2.IMREAD_COLOR_RGB)
-  pixels = _imdecode(image, cv2.IMREAD_UNCHANGED)
-  if pixels.dtype == np.uint16:
-    pixels = (pixels >> 8).astype(np.uint8)
+    return _imdecode(image, cv2.IMREAD_COLOR_RGB, title)
+  pixels = _imdecode(image, cv2.IMREAD_UNCHANGED, title)
   if pixels.ndim == 2:
-    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(_eight_bits(pixels, title), cv2.COLOR_GRAY2RGB)
   if pixels.shape[2] == 4:
-    return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
-  return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return _on_white(_eight_bits(pixels[..., :3], title), pixels[..., 3], title)
+  if pixels.shape[2] != 3:
+    raise DecodeError(f'{title} has {pixels.shape[2]} channels; 1, 3 or 4 can be read')
+  return cv2.cvtColor(_eight_bits(pixels, title), cv2.COLOR_BGR2RGB)
 
 
-def decode_gray(image: bytes) -> np.ndarray:
-  """The pixels [H, W, 1] of a JPEG, PNG or WebP; RGB becomes its luma.
+def decode_gray(image: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """The pixels [H, W, 1] of an encoded image; RGB becomes its luma.
 
   Raises:
     DecodeError: as by `decode`.
   """
-  return _imdecode(image, cv2.IMREAD_GRAYSCALE)[..., None]
+  title = _checked(image, max_pixels)
+  flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+  return _eight_bits(_imdecode(image, flags, title), title)[..., None]
 
 
-def decode_classes(segmentation: bytes | np.ndarray) -> np.ndarray:
+def decode_classes(
+  segmentation: bytes | np.ndarray, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
   """The class of each pixel, uint8 [H, W], of a PNG; an array is taken as it is.
 
   The PNG is gray, or has a palette as those of PASCAL VOC, whose indices are the
@@ -63,14 +106,20 @@ def decode_classes(segmentation: bytes | np.ndarray) -> np.ndarray:
   """
   if isinstance(segmentation, np.ndarray):
     return segmentation
+  title = _checked(segmentation, max_pixels)
+  if not title.startswith('a PNG'):
+    raise DecodeError(f'the segmentation is {title}; use a PNG, which keeps all values')
   try:
-    picture = Image.open(io.BytesIO(segmentation))
-    classes = np.array(picture)
+    opened = Image.open(io.BytesIO(segmentation))
+    classes = np.array(opened)
   except (OSError, SyntaxError, ValueError) as error:  # All that Pillow raises.
-    raise DecodeError(str(error)) from error
-  if picture.mode not in ('L', 'P'):
-    raise DecodeError(f'a segmentation of mode {picture.mode}; use gray or a palette')
-  return classes
+    raise DecodeError(f'the segmentation, {title}: {one_line(error)}') from error
+  if opened.mode not in ('1', 'L', 'P'):
+    raise DecodeError(
+      f'the segmentation is {title} of mode {opened.mode}; use gray of 8 bits, or a '
+      'palette'
+    )
+  return classes.astype(np.uint8)
 
 
 def size(image: bytes) -> tuple[int, int]:
@@ -79,26 +128,85 @@ def size(image: bytes) -> tuple[int, int]:
   Raises:
     DecodeError: it is no image.
   """
-  try:
-    with Image.open(io.BytesIO(image)) as opened:
-      return opened.height, opened.width
-  except (OSError, SyntaxError, ValueError) as error:
-    raise DecodeError(f'{len(image)} bytes are no JPEG, PNG or WebP') from error
+  return _header(image)[1:]
 
 
-def _imdecode(image: bytes, flags: int) -> np.ndarray:
+def _header(image: bytes) -> tuple[str, int, int]:
+  """Format, height and width; unlike `Image.open` without a limit of its own."""
+  for name in _FORMATS:
+    factory, accept = Image.OPEN[name]
+    if accept and not accept(image[:16]):
+      continue
+    try:
+      with factory(io.BytesIO(image), '') as opened:
+        return name, opened.height, opened.width
+    except Exception as error:  # Whatever damaged headers make of a parser.
+      raise DecodeError(
+        f'{len(image):,} bytes have the damaged header of a {name}: {one_line(error)}'
+      ) from error
+  start = f', they start with {image[:12]!r}' if image else ''
+  known = ', '.join(_FORMATS)
+  raise DecodeError(f'{len(image):,} bytes are no image ({known}){start}')
+
+
+def _checked(image: bytes, max_pixels: int) -> str:
+  """What an encoded image is, in words, if it is not too large."""
+  name, height, width = _header(image)
+  title = f'a {name} of {height}×{width} pixels'
+  if height * width > max_pixels:
+    raise DecodeError(
+      f'{title}, {height * width:,} in all, more than config.data.max_pixels = '
+      f'{max_pixels:,}'
+    )
+  return title
+
+
+def _imdecode(image: bytes, flags: int, title: str) -> np.ndarray:
   try:
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
-  except cv2.error as error:  # Nothing at all, or too many pixels.
-    raise DecodeError(str(error)) from error
+  except cv2.error as error:  # More pixels than OpenCV's own limit.
+    raise DecodeError(f'{title}: {one_line(error)}') from error
   if pixels is None:
-    raise DecodeError(f'{len(image)} bytes are not a whole JPEG, PNG or WebP')
+    raise DecodeError(f'{title} that is truncated or damaged ({len(image):,} bytes)')
   return pixels
 
 
-def _on_white(rgba: np.ndarray) -> np.ndarray:
-  opacity = rgba[..., 3:].astype(np.float32) / 255
-  return np.round(255 + opacity * (rgba[..., :3] - 255.0)).astype(np.uint8)
+def _eight_bits(pixels: np.ndarray, title: str) -> np.ndarray:
+  """Of 16-bit pixels the first 8 of the bits that their largest value has."""
+  if pixels.dtype == np.uint8:
+    return pixels
+  if pixels.dtype != np.uint16:
+    raise DecodeError(
+      f'{title} has pixels of {pixels.dtype}; save it with 8 or 16 bits'
+    )
+  bits = max(int(pixels.max()).bit_length(), 8)
+  bits += bits % 2
+  if bits < 16 and multiprocessing.parent_process() is None:
+    logging.log_first_n(
+      logging.WARNING,
+      '%s with 16 bits has values up to %d: they are read as %d bits, and so are those '
+      'of other images, each by its largest value',
+      1,
+      title,
+      pixels.max(),
+      bits,
+    )
+  return (pixels >> (bits - 8)).astype(np.uint8)
+
+
+def _on_white(bgr: np.ndarray, opacity: np.ndarray, title: str) -> np.ndarray:
+  """Colours [H, W, 3] with this opacity [H, W] before white, as RGB."""
+  if opacity.dtype == np.uint16:  # Opacity has no range but its own.
+    opacity = (opacity >> 8).astype(np.uint8)
+  opacity = np.ascontiguousarray(_eight_bits(opacity, title))
+  rgb = np.empty(bgr.shape, np.uint8)
+  for channel in range(3):
+    # 255 - opacity · (255 - colour) / 255, one channel after the other to save memory.
+    inverse = cv2.bitwise_not(np.ascontiguousarray(bgr[..., 2 - channel]))
+    cv2.multiply(inverse, opacity, inverse, scale=1 / 255)
+    cv2.bitwise_not(inverse, inverse)
+    rgb[..., channel] = inverse
+  return rgb
 
 
 def random_resized_crop(

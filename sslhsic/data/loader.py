@@ -66,9 +66,11 @@ def _without_rng(
   return crop(image)
 
 
-def image_shape(source: sources.Source, crop: Crop) -> tuple[int, int, int]:
+def image_shape(
+  source: sources.Source, crop: Crop, max_pixels: int = images.MAX_PIXELS
+) -> tuple[int, int, int]:
   """[H, W, C] of the images that a crop makes."""
-  example, _ = reading.first_decodable(source, range(len(source)))
+  example, _ = reading.first_decodable(source, range(len(source)), max_pixels)
   return crop(np.random.default_rng(0), example['image']).shape
 
 
@@ -118,12 +120,14 @@ class Stream:
     batch_size: B of the global batch; a multiple of the number of hosts.
     seed: of the order and of the views.
     num_workers: worker processes; 0 reads in a thread of this process.
-    max_bad_fraction: share of the images that may be corrupt. In the place of one comes
-      another image, the same whenever this place is read.
+    max_bad_fraction: share of the images that may be bad: corrupt, not readable, too
+      large, or with targets that do not fit. In the place of one comes another image,
+      the same whenever this place is read.
+    max_pixels: largest number of pixels of an image; one that has more is not decoded.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
   Raises, by `next`:
-    InputError: too many images are corrupt, one cannot be read, or sizes differ.
+    InputError: too many images are bad, or sizes differ.
 
   Attributes:
     bad_images: what was skipped so far.
@@ -138,11 +142,12 @@ class Stream:
     seed: int,
     num_workers: int = 0,
     max_bad_fraction: float = MAX_BAD_FRACTION,
+    max_pixels: int = images.MAX_PIXELS,
     host_index: int | None = None,
     host_count: int | None = None,
   ):
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    view = reading.View(source, order, seed, make)
+    view = reading.View(source, order, seed, make, max_pixels)
     self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers
@@ -159,8 +164,8 @@ class Stream:
       self._iterator = self._start()
     try:
       chunks = itertools.islice(self._iterator, self._chunks.per_batch)
-      batch, skipped = _join(chunks, self._received)
-      self.bad_images.add(skipped)
+      batch, *skipped = _join(chunks, self._received)
+      self.bad_images.add(*skipped)
     except Exception:
       self.close()
       raise
@@ -233,12 +238,13 @@ def _chunks(
   return reading.Chunks(load, batch_size, host_index, host_count, _CHUNK_SIZE)
 
 
-def _join(chunks: Iterator[dict], received: slots.Received) -> tuple[Batch, np.ndarray]:
-  """The batch that chunks make up, and the rows that were skipped in it."""
+def _join(
+  chunks: Iterator[dict], received: slots.Received
+) -> tuple[Batch, np.ndarray, np.ndarray]:
+  """The batch that chunks make up, the rows that were skipped in it, and the causes."""
   chunks = list(chunks)
   batch = {name: received.concatenate([x[name] for x in chunks]) for name in chunks[0]}
-  skipped = batch.pop('skipped')
-  return batch, skipped
+  return batch, batch.pop('skipped'), batch.pop('causes')
 
 
 class DeviceIterator:
@@ -296,6 +302,7 @@ def every_example(
   make: reading.Make,
   batch_size: int,
   max_bad_fraction: float = MAX_BAD_FRACTION,
+  max_pixels: int = images.MAX_PIXELS,
   host_index: int | None = None,
   host_count: int | None = None,
 ) -> Iterator[Batch]:
@@ -308,7 +315,8 @@ def every_example(
     make: what makes the arrays of a decoded example; it is to draw nothing.
     batch_size: B of the global batch; host h gets rows [h·b, (h + 1)·b) of each, with
       b = B / hosts.
-    max_bad_fraction: share of the images that may be corrupt.
+    max_bad_fraction: share of the images that may be bad.
+    max_pixels: largest number of pixels of an image.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
   Yields:
@@ -317,9 +325,9 @@ def every_example(
     in place of corrupt images.
 
   Raises:
-    InputError: too many images are corrupt, one cannot be read, or sizes differ.
+    InputError: too many images are bad, or sizes differ.
   """
-  example = reading.Example(source, make)
+  example = reading.Example(source, make, max_pixels)
   chunks = _chunks(example, batch_size, host_index, host_count)
   bad_images = BadImages(source, max_bad_fraction)
   received = slots.Received()
@@ -332,8 +340,8 @@ def every_example(
   )
   try:
     for _ in range(num_batches):
-      batch, skipped = _join(itertools.islice(iterator, chunks.per_batch), received)
-      bad_images.add(skipped)
+      batch, *skipped = _join(itertools.islice(iterator, chunks.per_batch), received)
+      bad_images.add(*skipped)
       yield batch
   finally:
     iterator.close()

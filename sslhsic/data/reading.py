@@ -12,17 +12,21 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import cv2
 import numpy as np
 
-from sslhsic.data import images, slots
-from sslhsic.data.errors import DecodeError, InputError
+from sslhsic.data import images, slots, targets
+from sslhsic.data.annotations import Annotations
+from sslhsic.data.errors import DecodeError, InputError, one_line
 from sslhsic.data.sources import Source
 
 Crop = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 # From a decoded example to the arrays of a batch, whose shapes are always the same.
 Make = Callable[[np.random.Generator, dict], dict[str, np.ndarray]]
-# The arrays of an example, and the rows of its source that could not be decoded.
-Loaded = tuple[dict[str, np.ndarray], list[int]]
+# Rows of a source that cannot be used, and why.
+Bad = dict[int, str]
+# The arrays of an example, and the rows of its source that were skipped for it.
+Loaded = tuple[dict[str, np.ndarray], Bad]
 
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
@@ -45,34 +49,59 @@ def _end_with_parent() -> None:
   os._exit(1)
 
 
-def first_decodable(source: Source, rows: Iterable[int]) -> tuple[dict, list[int]]:
-  """The first of these examples that can be decoded.
+def first_decodable(
+  source: Source, rows: Iterable[int], max_pixels: int = images.MAX_PIXELS
+) -> tuple[dict, Bad]:
+  """The first of these examples that can be used.
+
+  Args:
+    source: the examples.
+    rows: of the source.
+    max_pixels: of an image; one that has more is not decoded.
 
   Returns:
     The example, with 'image' [H, W, C] uint8 and, if it has one, 'segmentation' [H, W]
-    uint8; and the rows before.
+    uint8; and the rows before, with the cause of each.
 
   Raises:
-    InputError: none of many can be decoded, or one cannot be read.
+    InputError: none of many can be used.
   """
-  bad = []
+  return _first_made(source, rows, max_pixels, lambda example: example)
+
+
+def _first_made(
+  source: Source,
+  rows: Iterable[int],
+  max_pixels: int,
+  make: Callable[[dict], dict[str, np.ndarray]],
+) -> Loaded:
+  """What is made of the first example that can be used; see `first_decodable`."""
+  bad, tries = {}, 0
   for row in itertools.islice(rows, _MAX_TRIES):
+    tries += 1
     try:
-      return _decode(source[row]), bad
-    except DecodeError:
-      bad.append(row)
+      return make(_decode(source, row, max_pixels)), bad
+    except DecodeError as error:
+      bad[row] = str(error)
+    except cv2.error as error:
+      bad[row] = one_line(error)
     except OSError as error:
-      raise InputError(f'cannot read {source.name(row)}: {error}') from error
+      bad[row] = f'it cannot be read: {error.strerror or one_line(error)}'
+  if not bad:
+    raise InputError('there is no example')
+  row, cause = next(iter(bad.items()))
   raise InputError(
-    f'{len(bad)} images in a row cannot be decoded, {source.name(bad[0])} among them; '
-    'check the data set'
+    f'{tries} images in a row cannot be used, {source.name(row)} among them: '
+    f'{cause}; check the data set'
   )
 
 
-def _decode(example: dict) -> dict:
-  decoded = example | {'image': images.decode(example['image'])}
+def _decode(source: Source, row: int, max_pixels: int) -> dict:
+  example = source[row]
+  decoded = example | {'image': images.decode(example['image'], max_pixels)}
   if 'segmentation' in example:
-    decoded['segmentation'] = images.decode_classes(example['segmentation'])
+    decoded['segmentation'] = images.decode_classes(example['segmentation'], max_pixels)
+  targets.check(decoded, getattr(source, 'annotations', Annotations()))
   return decoded
 
 
@@ -104,20 +133,23 @@ class View:
     order: index in the stream -> row of the source.
     seed: of the views.
     make: what makes the arrays of an example.
+    max_pixels: of an image.
   """
 
   source: Source
   order: Sequence[int]
   seed: int
   make: Make
+  max_pixels: int = images.MAX_PIXELS
 
   def __call__(self, index: int) -> Loaded:
     """The arrays of the example at a place in the stream."""
     rng = np.random.default_rng([self.seed, index])
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
     rows = itertools.chain([self.order[index]], others)
-    example, bad = first_decodable(self.source, rows)
-    return self.make(rng, example) | {'index': np.uint32(index % 2**32)}, bad
+    make = functools.partial(self.make, rng)
+    arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
+    return arrays | {'index': np.uint32(index % 2**32)}, bad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,19 +159,21 @@ class Example:
   Attributes:
     source: the examples.
     make: what makes the arrays of an example.
+    max_pixels: of an image.
   """
 
   source: Source
   make: Make
+  max_pixels: int = images.MAX_PIXELS
 
   def __call__(self, index: int) -> Loaded:
     """The example of a row."""
     size = len(self.source)
     row = min(index, size - 1)
     rows = ((row + step) % size for step in range(size))
-    example, bad = first_decodable(self.source, rows)
     # A pass draws nothing at random.
-    arrays = self.make(np.random.default_rng(0), example)
+    make = functools.partial(self.make, np.random.default_rng(0))
+    arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
     is_example = index < size and not bad
     return arrays | {'row': np.int32(row), 'mask': np.bool_(is_example)}, bad
 
@@ -170,12 +204,12 @@ class Chunks:
     return -(-self.batch_size // (self.host_count * self.chunk_size))
 
   def __call__(self, number: int) -> dict[str, np.ndarray | slots.Sent]:
-    """The arrays of a chunk, [chunk, ...] each, and 'skipped', rows of the source."""
+    """The arrays of a chunk, [chunk, ...] each; 'skipped', rows, and their 'causes'."""
     step, part = divmod(number, self.per_batch)
     share = self.batch_size // self.host_count
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
-    arrays, results, skipped = {}, {}, []
+    arrays, results, skipped = {}, {}, {}
     # One after the other into its place: memory is written once, and little at a time.
     for place, row in enumerate(rows):
       loaded, bad = self.load(first + row)
@@ -184,8 +218,11 @@ class Chunks:
           shape = (len(rows), *value.shape)
           arrays[name], results[name] = self._empty(shape, value.dtype)
         _put(arrays[name], place, value)
-      skipped += bad
-    return results | {'skipped': np.array(skipped, np.int64)}
+      skipped |= bad
+    return results | {
+      'skipped': np.array(list(skipped), np.int64),
+      'causes': np.array(list(skipped.values()), np.str_),
+    }
 
   def _empty(
     self, shape: tuple[int, ...], dtype: np.dtype

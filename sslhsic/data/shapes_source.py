@@ -13,6 +13,7 @@ import numpy as np
 
 from sslhsic.data import shapes_scene, splits
 from sslhsic.data.annotations import VOID, Annotations
+from sslhsic.data.origins import Origin
 
 SIZES = {'train': 4000, 'test': 500}
 _DEFAULT_SIDE = 96
@@ -35,11 +36,19 @@ class ShapesSource:
   rows: np.ndarray
 
   num_classes: ClassVar[int] = len(shapes_scene.CLASSES)
+  class_names: ClassVar[tuple[str, ...]] = shapes_scene.CLASSES
+  # To know them, outlines of all examples are drawn.
+  has_slow_labels: ClassVar[bool] = True
   annotations: ClassVar[Annotations] = Annotations(
     frozenset({'segmentation', 'depth', 'boxes', 'masks'}),
     ('background', *shapes_scene.CLASSES),
     shapes_scene.CLASSES,
   )
+
+  @property
+  def origin(self) -> Origin:
+    """The split and the number in it, whatever the side."""
+    return Origin('shapes', self.rows[:, 0] * max(SIZES.values()) + self.rows[:, 1])
 
   def __len__(self) -> int:
     return len(self.rows)

@@ -4,7 +4,8 @@ An example is `{'image': …, 'label': …}`: an image, encoded (the bytes of a 
 WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none. If it may be of
 several classes, the label is [C] of 1 (it is), 0 (it is not), -1 (not to be judged).
 A source with the attribute `annotations` has more in its examples, such as the boxes of
-objects: see `Annotations`.
+objects: see `Annotations`. Other attributes that a source may have: `class_names` by
+their number, `origin` (see `origins`), and `description`, which programs print.
 
 Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source,
 where the argument is what follows the colon of a name such as 'tfds:imagenet2012', and
@@ -26,6 +27,7 @@ from sslhsic.data import (
   voc_source,
 )
 from sslhsic.data.annotations import Annotations
+from sslhsic.data.origins import Origin
 
 
 class Source(Protocol):
@@ -56,11 +58,13 @@ class ArraySource:
     images: [n, H, W, C], uint8.
     labels: [n], int32.
     num_classes: labels are below it.
+    origin: of the examples, if they are of a data set.
   """
 
   images: np.ndarray
   labels: np.ndarray
   num_classes: int
+  origin: Origin | None = None
 
   def __post_init__(self):
     shape, dtypes = self.images.shape, (self.images.dtype, self.labels.dtype)
@@ -164,6 +168,51 @@ class ConcatenatedSource:
     return self.second, index - len(self.first)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class RelabelledSource:
+  """The examples of a source, with other numbers for their classes.
+
+  Attributes:
+    source: the examples.
+    numbers: [C + 1] int32, by the source's number; the last is -1, for no class.
+    num_classes: of the new numbers.
+    object_numbers: [K + 1], the same for the classes of objects; or None.
+    annotations: with the new numbers.
+  """
+
+  source: Source
+  numbers: np.ndarray
+  num_classes: int
+  object_numbers: np.ndarray | None
+  annotations: Annotations
+
+  @property
+  def labels(self) -> np.ndarray:
+    """[n] or [n, num_classes]."""
+    return self._renumbered(self.source.labels)
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
+    example = self.source[index]
+    example |= {'label': self._renumbered(example['label'], example=True)}
+    if self.object_numbers is not None:
+      example |= {'classes': self.object_numbers[example['classes']]}
+    return example
+
+  def name(self, index: int) -> str:
+    """As the source calls it."""
+    return self.source.name(index)
+
+  def _renumbered(self, labels: np.ndarray, *, example: bool = False) -> np.ndarray:
+    if np.ndim(labels) == (0 if example else 1):
+      return self.numbers[labels]
+    renumbered = np.zeros((*labels.shape[:-1], self.num_classes), np.int32)
+    renumbered[..., self.numbers[:-1]] = labels
+    return renumbered
+
+
 def digits(argument: str, split: str) -> ArraySource:
   """Scikit-learn's handwritten digits, [8, 8, 1]: 1,437 to train on, 360 to test.
 
@@ -183,7 +232,8 @@ def digits(argument: str, split: str) -> ArraySource:
   parts = splits.ranges(split, sizes, 'digits')
   rows = np.concatenate([rows_of[name][part] for name, part in parts])
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-  return ArraySource(images[rows], bunch.target[rows].astype(np.int32), num_classes=10)
+  labels = bunch.target[rows].astype(np.int32)
+  return ArraySource(images[rows], labels, 10, Origin('digits', rows))
 
 
 def single_label_classes(source: Source) -> int:
@@ -218,6 +268,26 @@ def annotations(source: Source, kind: str) -> Annotations:
   return found
 
 
+def origins(source: Source) -> list[Origin]:
+  """Where the examples come from, as far as it is known."""
+  if isinstance(source, ConcatenatedSource):
+    return [*origins(source.first), *origins(source.second)]
+  if isinstance(source, RelabelledSource):
+    return origins(source.source)
+  if isinstance(source, SubsetSource):
+    whole = origins(source.source)
+    return [Origin(x.where, x.rows[source.rows]) for x in whole if len(whole) == 1]
+  origin = getattr(source, 'origin', None)
+  return [] if origin is None else [origin]
+
+
+def of_whole(source: Source) -> Source:
+  """The source that a subset is of, or the source itself."""
+  while isinstance(source, SubsetSource):
+    source = source.source
+  return source
+
+
 def _annotations_of(source: Source) -> Annotations:
   return getattr(source, 'annotations', Annotations())
 
@@ -237,8 +307,8 @@ def create(name: str, split: str) -> Source:
   """The examples of a split of a data set.
 
   Args:
-    name: 'digits', 'shapes', 'tfds:NAME', 'folder:PATH', 'idx:PATH', 'voc:PATH' or
-      'coco:PATH'; see `tfds_source` and the others.
+    name: 'digits', 'shapes', 'tfds:NAME', 'folder:PATH' (or 'folder:PATH?OPTIONS'),
+      'idx:PATH', 'voc:PATH' or 'coco:PATH'; see `tfds_source` and the others.
     split: parts and, after a comma, which subset of them: 'train[:-10009]',
       'train+validation', 'train, balanced 1%, seed 0' (see `splits`).
 

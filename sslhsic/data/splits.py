@@ -87,9 +87,34 @@ def parse(split: str) -> tuple[str, Subset | None]:
   return parts.strip(), Subset(match['kind'], match['size'], seed, is_rest)
 
 
+# Names of the splits, and their usual variants.
+_NAMES = {
+  'train': 'train|training',
+  'validation': 'validation|valid|val|dev',
+  'test': 'test|testing',
+}
+_THING = 'images?|imgs?|data|set|split'
+_VARIANT = {
+  name: re.compile(
+    rf'(({_THING})[-_ ]?)?({variants})([-_ ]?({_THING}|\d{{4}}))?', re.IGNORECASE
+  )
+  for name, variants in _NAMES.items()
+}
+
+
+def canonical_name(name: str) -> str | None:
+  """'train', 'validation' or 'test' for a variant such as 'Training' or 'val2017'.
+
+  None for any other name.
+  """
+  return next((x for x, variant in _VARIANT.items() if variant.fullmatch(name)), None)
+
+
 def canonical(parts: str) -> str:
-  """The same parts, with 'validation' for 'val'."""
-  return re.sub(r'\bval\b', 'validation', parts)
+  """The same parts, with 'train', 'validation' and 'test' for variants of them."""
+  return re.sub(
+    r'\b[a-zA-Z]\w*', lambda match: canonical_name(match[0]) or match[0], parts
+  )
 
 
 def to_read(parts: str, there: Collection[str]) -> set[str]:
@@ -121,7 +146,7 @@ def ranges(
     there = ', '.join(f'{name} ({size:,} examples)' for name, size in sizes.items())
     raise ValueError(
       f'{source} has no split {parts!r}; it has {there}: use one, or parts such as '
-      f"'{next(iter(sizes))}[:90%]'"
+      f"'{next(iter(sizes))}[:90%]' to train on and '{next(iter(sizes))}[90%:]' to test"
     ) from error
   slices = [(part.splitname, slice(part.from_, part.to)) for part in absolute]
   if not any(range(sizes[name])[part] for name, part in slices):

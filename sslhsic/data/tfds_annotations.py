@@ -8,6 +8,7 @@ from tensorflow_datasets.proto import tf_feature_pb2
 
 from sslhsic.data import images
 from sslhsic.data.annotations import Annotations
+from sslhsic.data.errors import DecodeError
 
 _BOX, _CLASS, _AREA = 'objects/bbox', 'objects/label', 'objects/area'
 # Objects that are marked so are to be ignored.
@@ -46,23 +47,36 @@ def read(
     image: the example's, encoded, of which the size is needed.
 
   Raises:
-    DecodeError: the image is none.
+    DecodeError: the image is none, or its targets have other lengths than they should.
   """
   if not annotations.kinds:
     return {}
   height, width = images.size(image)
   found = {}
   if 'depth' in annotations.kinds:
-    found['depth'] = _floats(feature['depth']).reshape(height, width)
+    depth = _floats(feature['depth'])
+    if len(depth) != height * width:
+      raise DecodeError(
+        f'depth has {len(depth):,} values, the image has {height}×{width} pixels'
+      )
+    found['depth'] = depth.reshape(height, width)
   if 'boxes' in annotations.kinds:
     found |= _objects(feature, height, width)
+    found['annotated_size'] = np.array([height, width])
   return found
 
 
 def _objects(
   feature: Mapping[str, tf_feature_pb2.Feature], height: int, width: int
 ) -> dict[str, np.ndarray]:
-  relative = _floats(feature[_BOX]).reshape(-1, 4)  # (y1, x1, y2, x2) of 1.
+  classes = np.array(feature[_CLASS].int64_list.value, np.int32)
+  numbers = _floats(feature[_BOX])
+  if len(numbers) != 4 * len(classes):
+    raise DecodeError(
+      f'{_BOX} has {len(numbers)} numbers for {len(classes)} objects; it has to be '
+      'four for each'
+    )
+  relative = numbers.reshape(-1, 4)  # (y1, x1, y2, x2) of 1.
   boxes = relative[:, [1, 0, 3, 2]] * np.array([width, height] * 2, np.float32)
   if _DIFFICULT in feature:
     # PASCAL VOC counts pixels from 1, and gives the first and the last.
@@ -70,12 +84,21 @@ def _objects(
   ignore = np.zeros(len(boxes), bool)
   for key in (_DIFFICULT, _CROWD):
     if key in feature:
-      ignore |= np.array(feature[key].int64_list.value, bool)
+      ignore |= _of_objects(feature, key, bool, len(boxes))
   area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
   if _AREA in feature:
-    area = np.array(feature[_AREA].int64_list.value, np.float32)
-  classes = np.array(feature[_CLASS].int64_list.value, np.int32)
+    area = _of_objects(feature, _AREA, np.float32, len(boxes))
   return {'boxes': boxes, 'classes': classes, 'ignore': ignore, 'area': area}
+
+
+def _of_objects(
+  feature: Mapping[str, tf_feature_pb2.Feature], key: str, dtype: type, count: int
+) -> np.ndarray:
+  """One whole number of each object."""
+  values = np.array(feature[key].int64_list.value, dtype)
+  if len(values) != count:
+    raise DecodeError(f'{key} has {len(values)} values for {count} objects')
+  return values
 
 
 def _floats(feature: tf_feature_pb2.Feature) -> np.ndarray:

@@ -8,20 +8,24 @@ with 'bbox' and 'label') and depth are read, too: see `tfds_annotations`.
 
 import dataclasses
 import functools
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
-from tensorflow_datasets.core import read_only_builder
-from tensorflow_datasets.proto import tf_example_pb2
+from google.protobuf import message
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from sslhsic.data import images, splits, tfds_annotations
+from sslhsic.data import images, splits, tfds_annotations, tfds_metadata
 from sslhsic.data.annotations import Annotations
+from sslhsic.data.errors import DecodeError, one_line
+from sslhsic.data.origins import Origin
 
 # Labels of objects that are not marked difficult, in PASCAL VOC.
 _NOT_DIFFICULT = 'labels_no_difficult'
+_MOST_NAMES = 100_000  # TFDS would make up names for millions of classes.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,8 +40,12 @@ class TfdsSource:
     label_key: the feature that holds the label; None without labels.
     multi_label: whether it holds any number of them.
     num_classes: C; 0 without labels.
+    class_names: of the classes; empty where they have numbers only.
     annotations: what else the examples hold.
     is_gray: whether images have one channel.
+    directory: of the data set.
+    rows: of the examples, if all splits lie one after the other.
+    description: why there are no labels, if this is not obvious.
   """
 
   title: str
@@ -45,19 +53,36 @@ class TfdsSource:
   label_key: str | None
   multi_label: bool
   num_classes: int
+  class_names: tuple[str, ...]
   annotations: Annotations
   is_gray: bool
+  directory: str
+  rows: tuple[range, ...]
+  description: str
+
+  # To know them, all records are read.
+  has_slow_labels: ClassVar[bool] = True
+
+  @property
+  def origin(self) -> Origin:
+    """The directory, and the rows in it."""
+    rows = [np.arange(part.start, part.stop) for part in self.rows]
+    return Origin(self.directory, np.concatenate(rows))
 
   def __len__(self) -> int:
     return len(self.records)
 
   def __getitem__(self, index: int) -> dict:
     feature = self._features(index)
-    image = feature['image'].bytes_list.value[0]
+    image = _first(feature, 'image', 'bytes_list')
     more = tfds_annotations.read(feature, self.annotations, image)
     if self.is_gray:
       image = images.decode_gray(image)
     return {'image': image, 'label': self._label(feature)} | more
+
+  def is_unlabelled(self) -> bool:
+    """Whether the first example has no label, as in STL-10's split 'unlabelled'."""
+    return _first(self._features(0), self.label_key, 'int64_list') < 0
 
   def name(self, index: int) -> str:
     """What to call an example."""
@@ -68,21 +93,47 @@ class TfdsSource:
     """[n] int32, or [n, C]; reads every record, for which a large data set is slow."""
     return np.stack([self._label(self._features(i)) for i in range(len(self))])
 
-  def _features(self, index: int):
-    return tf_example_pb2.Example.FromString(self.records[index]).features.feature
+  def _features(self, index: int) -> Mapping[str, tf_feature_pb2.Feature]:
+    try:
+      record = self.records[index]
+      return tf_example_pb2.Example.FromString(record).features.feature
+    except (RuntimeError, LookupError, ValueError, message.DecodeError) as error:
+      raise DecodeError(f'its record is damaged: {one_line(error)}') from error
 
-  def _label(self, feature) -> np.ndarray:
+  def _label(self, feature: Mapping[str, tf_feature_pb2.Feature]) -> np.ndarray:
     if self.label_key is None:
       return np.int32(-1)
-    values = feature[self.label_key].int64_list.value
     if not self.multi_label:
-      return np.int32(values[0])
-    classes = np.arange(self.num_classes)
-    label = np.isin(classes, values).astype(np.int32)
+      return self._known(_first(feature, self.label_key, 'int64_list'))
+    values = (
+      feature[self.label_key].int64_list.value if self.label_key in feature else ()
+    )
+    label = np.zeros(self.num_classes, np.int32)
+    label[[self._known(value, 0) for value in values]] = 1
     if _NOT_DIFFICULT in feature:
-      clear = np.isin(classes, feature[_NOT_DIFFICULT].int64_list.value)
+      clear = np.isin(
+        np.arange(self.num_classes), feature[_NOT_DIFFICULT].int64_list.value
+      )
       label[(label == 1) & ~clear] = -1
     return label
+
+  def _known(self, value: int, lowest: int = -1) -> np.int32:
+    """A class that there is; or -1, of an example without a label."""
+    if self.num_classes and not lowest <= value < self.num_classes:
+      raise DecodeError(
+        f'{self.label_key} is {value}; classes are 0 to {self.num_classes - 1}'
+      )
+    return np.int32(value)
+
+
+def _first(
+  feature: Mapping[str, tf_feature_pb2.Feature], key: str, kind: str
+) -> bytes | int:
+  """The only value of a feature."""
+  values = getattr(feature[key], kind).value if key in feature else ()
+  if not len(values):
+    raise DecodeError(f'its record has no {key}')
+  return values[0]
 
 
 def create(name: str, split: str) -> TfdsSource:
@@ -98,75 +149,98 @@ def create(name: str, split: str) -> TfdsSource:
     ValueError: it is not prepared, not in ArrayRecord format, has no such split or no
       images.
   """
-  builder = _builder(name)
+  builder = tfds_metadata.builder(name)
   source = f'tfds:{name}'
   sizes = {key: info.num_examples for key, info in builder.info.splits.items()}
-  splits.ranges(split, sizes, source)  # Raises one clear line; TFDS's has several.
-  raw = tfds.decode.DeserializeMethod.RAW_BYTES
-  try:
-    data_source = builder.as_data_source(split, deserialize_method=raw)
-  except NotImplementedError as error:
-    full_name = builder.info.full_name  # With the version.
-    directory = os.fspath(builder.data_path)
-    data_dir = directory.removesuffix(f'/{full_name}')
-    raise ValueError(
-      f'{source} is prepared in another format than array_record; remove {directory} '
-      f'and {_how_to_prepare(full_name.rpartition("/")[0], data_dir)}'
-    ) from error
-  records = data_source.data_source  # Without what TFDS wraps around, which is slow.
+  parts = splits.ranges(split, sizes, source)  # One clear line; TFDS's has several.
   labelling = _labelling(builder.info.features, source)
-  annotations = tfds_annotations.describe(builder.info.features)
-  is_gray = builder.info.features['image'].shape[-1] == 1
-  made = TfdsSource(f'{source}, {split}', records, *labelling, annotations, is_gray)
-  if not made.multi_label and made[0]['label'] < 0:  # Such as STL-10's 'unlabelled'.
-    return dataclasses.replace(made, num_classes=0)
+  made = TfdsSource(
+    f'{source}, {split}',
+    _records(builder, split, source),
+    labelling.key,
+    labelling.multi_label,
+    labelling.num_classes,
+    labelling.class_names,
+    tfds_annotations.describe(builder.info.features),
+    is_gray=builder.info.features['image'].shape[-1] == 1,
+    directory=os.fspath(builder.data_path),
+    rows=tuple(_rows(sizes, parts)),
+    description=labelling.description,
+  )
+  if labelling.key and not made.multi_label and made.is_unlabelled():
+    return dataclasses.replace(made, num_classes=0, class_names=())
   return made
 
 
-def _builder(name: str) -> tfds.core.DatasetBuilder:
-  if name.startswith('/') or '://' in name:
-    if not (epath.Path(name) / 'dataset_info.json').exists():
-      raise ValueError(
-        f'tfds:{name} holds no prepared data set; give the directory of a version, '
-        'with dataset_info.json in it, or use tfds:NAME'
-      )
-    return tfds.builder_from_directory(name)
+def _records(
+  builder: tfds.core.DatasetBuilder, split: str, source: str
+) -> Sequence[bytes]:
+  directory = os.fspath(builder.data_path)
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
   try:
-    return read_only_builder.builder_from_files(name, data_dir=_data_dir())
-  except tfds.core.DatasetNotFoundError as error:
+    data_source = builder.as_data_source(split, deserialize_method=raw)
+    # Without what TFDS wraps around, which is slow.
+    records = data_source.data_source
+    _ = records[0]
+  except NotImplementedError as error:
+    full_name = builder.info.full_name  # With the version.
+    data_dir = directory.removesuffix(f'/{full_name}')
+    how = tfds_metadata.how_to_prepare(full_name.rpartition('/')[0], data_dir)
     raise ValueError(
-      f'tfds:{name} is not prepared in {_data_dir()}; '
-      f'{_how_to_prepare(name, _data_dir())}'
+      f'{source} is prepared in another format than array_record; remove {directory} '
+      f'and {how}'
     ) from error
-
-
-def _data_dir() -> str:
-  """Where TFDS keeps what it prepares."""
-  directory = os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-  return os.fspath(epath.Path(directory).expanduser())
-
-
-def _how_to_prepare(name: str, data_dir: str) -> str:
-  # Not 'tfds build', which does not start without Apache Beam.
-  return (
-    'prepare it with: python -c "import tensorflow_datasets as tfds; '
-    f"tfds.builder('{name}', data_dir='{data_dir}', file_format='array_record')"
-    '.download_and_prepare()" (for this alone TensorFlow is needed: pip install '
-    'tensorflow importlib_resources)'
-  )
-
-
-def _labelling(
-  features: tfds.features.FeaturesDict, source: str
-) -> tuple[str | None, bool, int]:
-  """The feature that holds labels, whether it holds several, number of classes."""
-  if 'image' not in features:
+  except Exception as error:  # A file is missing or damaged; types vary.
     raise ValueError(
-      f"{source} has no feature 'image', only {', '.join(features)}; use a data set "
-      'of images'
+      f'{source} cannot be read from {directory}: {one_line(error)}; prepare it anew'
+    ) from error
+  return records
+
+
+def _rows(sizes: Mapping[str, int], parts: list[tuple[str, slice]]) -> Iterator[range]:
+  """Numbers of the examples of parts, if all splits lie one after the other."""
+  starts = dict(
+    zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False)
+  )
+  for name, part in parts:
+    yield range(starts[name], starts[name] + sizes[name])[part]
+
+
+class _Labelling(NamedTuple):
+  """Which feature holds labels, whether it holds several, and of which classes."""
+
+  key: str | None
+  multi_label: bool = False
+  num_classes: int = 0
+  class_names: tuple[str, ...] = ()
+  description: str = ''
+
+
+def _labelling(features: tfds.features.FeaturesDict, source: str) -> _Labelling:
+  """How examples are labelled; not at all, if the feature is of another kind."""
+  found = {}
+  if isinstance(features, tfds.features.FeaturesDict):
+    found = dict(features.items())
+  if not isinstance(found.get('image'), tfds.features.Image):
+    raise ValueError(
+      f"{source} has no feature 'image' that is an image, only {', '.join(found)}; use "
+      'a data set of images'
     )
-  if 'label' in features:
-    return 'label', False, features['label'].num_classes
-  if 'labels' in features:
-    return 'labels', True, features['labels'].feature.num_classes
-  return None, False, 0
+  for key in ('label', 'labels'):
+    if key not in found:
+      continue
+    feature, multi_label = found[key], False
+    if isinstance(feature, tfds.features.Sequence):
+      feature, multi_label = feature.feature, True
+    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes:
+      count = feature.num_classes
+      names = feature.names if count <= _MOST_NAMES else ()
+      is_number = all(name == str(place) for place, name in enumerate(names))
+      return _Labelling(key, multi_label, count, () if is_number else tuple(names))
+    kind = type(found[key]).__name__
+    return _Labelling(
+      None,
+      description=f'{source}: no labels, since the feature {key!r} is a {kind}; a '
+      'ClassLabel or a Sequence of it is read',
+    )
+  return _Labelling(None)

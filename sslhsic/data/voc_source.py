@@ -14,6 +14,7 @@ with the outlines of Hariharan et al. (2011) are the split 'train_aug', if there
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -22,6 +23,8 @@ from etils import epath
 
 from sslhsic.data import splits
 from sslhsic.data.annotations import Annotations
+from sslhsic.data.errors import one_line, printable
+from sslhsic.data.origins import Origin
 
 OBJECTS = (
   *('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair'),
@@ -59,6 +62,11 @@ class VocSource:
     """[n] int32, -1: there are none."""
     return np.full(len(self), -1, np.int32)
 
+  @property
+  def origin(self) -> Origin:
+    """The paths of the images."""
+    return Origin.of_paths([image for image, _ in self.paths])
+
   def __len__(self) -> int:
     return len(self.paths)
 
@@ -68,7 +76,7 @@ class VocSource:
 
   def name(self, index: int) -> str:
     """The path of an image."""
-    return self.paths[index][0]
+    return printable(self.paths[index][0])
 
 
 def create(path: str, split: str) -> VocSource:
@@ -123,11 +131,20 @@ def _lists(root: epath.Path, path: str) -> dict[str, epath.Path]:
 def _pairs(root: epath.Path, file: epath.Path) -> list[tuple[str, str]]:
   """Paths of images and masks. Lines are an image's name, or paths that end in it."""
   masks = root / _MASKS[file.stem]
-  lines = file.read_text().splitlines()
-  names = [
-    pathlib.PurePosixPath(line.split()[0]).stem for line in lines if line.strip()
-  ]
+  try:
+    lines = file.read_bytes().decode('utf-8-sig').splitlines()
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'{os.fspath(file)} is no list of names in UTF-8: {one_line(error)}'
+    ) from error
+  names = [_name(line.strip()) for line in lines if line.strip()]
   return [
     (os.fspath(root / 'JPEGImages' / f'{name}.jpg'), os.fspath(masks / f'{name}.png'))
     for name in names
   ]
+
+
+def _name(line: str) -> str:
+  """The name of an image, without its folder and suffix."""
+  path = line.split()[0] if '/' in line else line
+  return re.sub(r'\.(jpe?g|png)$', '', pathlib.PurePosixPath(path).name)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslhsic import augment, parallel
+from sslhsic.data import images as images_lib
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import features, pretrained, representations
 from sslhsic.networks import classifier
@@ -29,7 +30,8 @@ class FrozenEncoder:
       are those of its first batch.
     crop: of the images, see `crop`.
     batch_size: over all devices.
-    max_bad_fraction: share of the images that may be corrupt.
+    max_bad_fraction: share of the images that may be bad.
+    max_pixels: of an image; larger ones are bad.
     seed: of random initial values.
 
   Raises:
@@ -54,6 +56,7 @@ class FrozenEncoder:
     crop: loader.Crop,
     batch_size: int,
     max_bad_fraction: float,
+    max_pixels: int = images_lib.MAX_PIXELS,
     seed: int = 0,
   ):
     parallel.per_device(batch_size)
@@ -62,6 +65,7 @@ class FrozenEncoder:
       batch_size=batch_size,
       crop=crop,
       max_bad_fraction=max_bad_fraction,
+      max_pixels=max_pixels,
     )
     self._network = classifier.encoder(
       encoder=settings.encoder,
@@ -70,7 +74,7 @@ class FrozenEncoder:
     )
     mean, std = settings.mean, settings.std
     self.prepare = preparation(mean, std)
-    image_shape = loader.image_shape(source, crop)
+    image_shape = loader.image_shape(source, crop, max_pixels)
     initial = initial_values(self._network, image_shape, seed)
     start = pretrained.load(init_from, *initial, mean=mean, std=std)
     images = jnp.zeros((1, *image_shape))

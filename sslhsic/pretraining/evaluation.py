@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 
 from sslhsic import evaluators
+from sslhsic.data import compared
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Arrays, Extraction, Network
 
@@ -18,7 +19,7 @@ class Evaluation:
     num_classes: of the training images; 0: there are no labels.
 
   Raises:
-    ValueError: see `measurements.create`.
+    ValueError: see `measurements.create` and `compared.for_pretraining`.
 
   Attributes:
     skipped: names of evaluators that are left out, for lack of labels.
@@ -27,6 +28,7 @@ class Evaluation:
   def __init__(
     self, config: ml_collections.ConfigDict, extraction: Extraction, num_classes: int
   ):
+    compared.for_pretraining(config.data, config.evaluation)
     self._config = config
     self._extraction = extraction
     found = measurements.create(config, extraction.source, num_classes)

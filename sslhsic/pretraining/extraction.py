@@ -49,7 +49,10 @@ class Extraction:
     data, count = config.data, training.num_global_views
     self.source = functools.cache(lambda part: sources.create(*part))
     self._batch_size = config.evaluation.batch_size
-    self._max_bad_fraction = data.max_bad_fraction
+    self._limits = {
+      'max_bad_fraction': data.max_bad_fraction,
+      'max_pixels': data.max_pixels,
+    }
     self._seed, self._seed_key = config.seed, jax.random.key(config.seed)
     self._crop = centre_crop(data.crop_size)
     self._view_crops = [view.crop(data.crop_size) for view in of_views[:count]]
@@ -110,7 +113,7 @@ class Extraction:
       batch_size=batch_size,
       seed=self._seed,
       crops=[self._view_crops[i % len(self._view_crops)] for i in range(num_views)],
-      max_bad_fraction=self._max_bad_fraction,
+      **self._limits,
     )
     batches = []
     for _ in range(-(-num_images // batch_size)):
@@ -134,7 +137,7 @@ class Extraction:
       source,
       batch_size=self._batch_size,
       crop=self._crop,
-      max_bad_fraction=self._max_bad_fraction,
+      **self._limits,
     )
 
   # On a device

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import ml_collections
 
 from sslhsic import evaluators
-from sslhsic.data import loader, sources
+from sslhsic.data import compared, loader, sources
 from sslhsic.pretraining.extraction import Part
 
 
@@ -128,6 +128,8 @@ def _measurement(
     num_train, num_test = (len(examples.get(key, ())) for key in ('train', 'test'))
     evaluator.check_sizes(num_train, num_test)
     if evaluator.source:
+      if 'train' in parts:
+        compared.create(*parts.values(), allow_overlap=config.data.allow_overlap)
       _check_channels(examples['test'], len(config.data.mean))
   prefix = '' if name == kind else f'{name}_'
   return Measurement(evaluator, parts, prefix, num_classes)

@@ -106,6 +106,7 @@ def _encoder(
     crop=encoder.crop(settings.crop_size),
     batch_size=config['evaluation']['batch_size'],
     max_bad_fraction=config['data']['max_bad_fraction'],
+    max_pixels=config['data']['max_pixels'],
     seed=config['seed'],
   )
 
@@ -125,6 +126,7 @@ def view_sheet(config: dict[str, Any]) -> str:
     crops=[view.crop(data['crop_size']) for view in views],
     num_workers=0,
     max_bad_fraction=data['max_bad_fraction'],
+    max_pixels=data['max_pixels'],
   )
   batch = next(iter(batches))
   rows = []

@@ -130,6 +130,7 @@ def test_types_are_those_of_the_contract(root):
     'ignore': ('bool', (0,)),
     'area': ('float32', (0,)),
     'masks': ('uint8', (0, 24 + 21, 40)),
+    'annotated_size': ('int64', (2,)),
   }
   assert sources.create(f'coco:{root}', 'validation[2:]').image_ids == [22]
 

@@ -1,5 +1,7 @@
 """Folders of images."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -81,26 +83,202 @@ def test_folder_of_classes_is_one_split(classes):
     _create(classes / 'val', 'test')
 
 
+def _make(root, layout):
+  """Writes files and folders (names that end in '/'); a '*' stands for four images."""
+  for name in layout.split():
+    for number in range(4 if '*' in name else 1):
+      path = root / name.replace('*', f'{number}.jpg')
+      (path if name.endswith('/') else path.parent).mkdir(parents=True, exist_ok=True)
+      if not name.endswith('/'):
+        path.write_bytes(name.encode())
+
+
+def _found(root, split, options=''):
+  """The class, or '' without labels, of the paths of a split."""
+  source = _create(f'{root}{options}', split)
+  names = (*source.class_names, '')
+  return {
+    path.removeprefix(f'{root}/'): names[label]
+    for path, label in zip(source.paths, source.labels, strict=True)
+  }
+
+
+def _four(classes):
+  """Four images in each of these folders, with the classes that are given."""
+  return {
+    f'{folder}/{number}.jpg': name
+    for folder, name in classes.items()
+    for number in range(4)
+  }
+
+
+CAT_DOG = {'cat': 'cat', 'dog': 'dog'}
+AMONG_OTHERS = 'car/* bus/* train/* tram/*'
+
+
+@pytest.mark.parametrize(
+  ('layout', 'split', 'expected'),
+  [
+    (
+      'Train/cat/* Train/dog/* Test/cat/*',
+      'train',
+      {'Train/cat': 'cat', 'Train/dog': 'dog'},
+    ),
+    ('Train/a/* Train/b/* Test/a/*', 'test', {'Test/a': 'a'}),
+    ('TRAINING/* valid/*', 'training', {'TRAINING': ''}),
+    ('TRAINING/* valid/*', 'validation', {'valid': ''}),
+    ('train2017/* val2017/*', 'val', {'val2017': ''}),
+    (AMONG_OTHERS, 'train', {x: x for x in ('car', 'bus', 'train', 'tram')}),
+    # A folder that holds everything.
+    ('images/*', 'train', {'images': ''}),
+    ('a/b/cat/* a/b/dog/*', 'train', {'a/b/cat': 'cat', 'a/b/dog': 'dog'}),
+    ('images/train/* images/val/* labels/train/0.txt', 'val', {'images/val': ''}),
+    (
+      'train/train/cat/* train/train/dog/*',
+      'train',
+      {'train/train/cat': 'cat', 'train/train/dog': 'dog'},
+    ),
+    ('train/a/images/* train/b/images/* val/images/*', 'val', {'val/images': ''}),
+    ('train/a/* train/b/* test/test/*', 'test', {'test/test': ''}),
+    # One class of several.
+    ('train/a/* train/b/* val/b/*', 'val', {'val/b': 'b'}),
+    ('train/a/* train/b/* val/a/* val/b/', 'val', {'val/a': 'a'}),
+    ('train/b/* val/a/* val/b/*', 'train', {'train/b': 'b'}),
+    # What is no image, and what is not ours.
+    (
+      'cat/* dog/* docs/a.txt __MACOSX/cat/._0.jpg .x/1.jpg @eaDir/1.jpg',
+      'train',
+      CAT_DOG,
+    ),
+    ('cat/* cat/x.jpg.part cat/noext dog/*', 'train', CAT_DOG),
+    # A folder with the suffix of an image.
+    ('v1.jpg/* dog/*', 'train', {'v1.jpg': 'v1.jpg', 'dog': 'dog'}),
+    ('train/a/* val/a/* train/b/* val/b/* more/*', 'more', {'more': ''}),
+  ],
+)
+def test_layouts_are_understood(tmp_path, layout, split, expected):
+  _make(tmp_path, layout)
+  assert _found(tmp_path, split) == _four(expected)
+
+
+@pytest.mark.parametrize(
+  ('layout', 'options', 'split', 'expected'),
+  [
+    ('val/* x/*', 'splits=none', 'train', {'val': 'val', 'x': 'x'}),
+    (
+      'train/a/* train/b/* x/*',
+      'train=train',
+      'train',
+      {'train/a': 'a', 'train/b': 'b'},
+    ),
+    ('val/* x/*', 'train=x&valid=val', 'validation', {'val': ''}),
+    ('train/* Training/*', 'train=Training', 'train', {'Training': ''}),
+    ('cat/* dog/*', 'classes=none', 'train', {'cat': '', 'dog': ''}),
+    ('cat/*', 'classes=folders', 'train', {'cat': 'cat'}),
+  ],
+)
+def test_options_decide(tmp_path, layout, options, split, expected):
+  _make(tmp_path, layout)
+  assert _found(tmp_path, split, f'?{options}') == _four(expected)
+
+
 @pytest.mark.parametrize(
   ('layout', 'message'),
   [
-    ([], r'holds no image \(.jpg, .jpeg, .png, .webp\)'),
-    (['train/cat/', 'train/dog/'], 'holds no image'),
-    (['train/cat/1.jpg', 'train/dog/'], "class 'dog' has no image in .*train"),
-    (['train/cat/1.jpg', 'val/cow/2.jpg'], "class 'cow' has no image in .*train"),
-    (['train/cat/1.jpg', 'train/2.jpg'], 'folders and images side by side'),
-    (['cat/1.jpg', '2.jpg'], 'folders and images side by side'),
+    ('', r'holds no image; images are JPEG'),
+    ('a.heic b.txt', r'holds no image, only 1 \.heic, 1 \.txt'),
+    ('train/cat/ train/dog/', 'holds no image'),
+    (
+      'train/cat/* train/dog/',
+      "class 'dog' has no image in .*train', its folder is empty",
+    ),
+    ('cat/* cow/* dog/1.HEIC', "class 'dog' has no image in .*only 1 .heic"),
+    ('train/cat/* train/dog/* train/2.jpg', "side by side.*'.classes=none'"),
+    ('cat/* 2.jpg', 'side by side'),
+    ('train/cat/* 2.jpg', r"1 images beside folders .*\(train\).*train=train'"),
+    (
+      'train/* Train/*',
+      r"2 folders for the split 'train': Train, train; .*train=Train'",
+    ),
+    ('val/* valid/*', "2 folders for the split 'validation'"),
+    (
+      'val/* x/*',
+      r'like splits \(val\) among others \(x\).*splits=none.*validation=val',
+    ),
+    ('a/val/* a/x/*', r'validation=a/val'),
+    ('cat/* dog/* cow/* test/*', 'splits=none'),
+    ('train/a/* train/b/* car/* bus/* tram/*', 'splits=none'),
   ],
 )
-def test_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, layout, message):
-  for name in layout:
-    path = tmp_path / name
-    (path if name.endswith('/') else path.parent).mkdir(parents=True, exist_ok=True)
-    if not name.endswith('/'):
-      path.write_bytes(b'')
+def test_layout_that_is_not_clear_raises_one_line(tmp_path, layout, message):
+  _make(tmp_path, layout)
   with pytest.raises(ValueError, match=message) as error:
     _create(tmp_path)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('options', ['split=none', 'splits=all', 'classes=', 'a b=c'])
+def test_unknown_options_raise_an_error(tmp_path, options):
+  _make(tmp_path, '*')
+  with pytest.raises(ValueError, match=r"unknown option .* use 'splits=none'"):
+    _create(f'{tmp_path}?{options}')
+
+
+def test_folder_may_have_a_question_mark_in_its_name(tmp_path):
+  _make(tmp_path, 'why?/cat/* why?/dog/*')
+  assert len(_create(tmp_path / 'why?')) == 8
+  assert _create(f'{tmp_path}/why??classes=none').num_classes == 0
+
+
+def test_description_counts_everything(tmp_path):
+  _make(tmp_path, 'train/a/* train/b/* val/* train/a/x.heic notes.txt more.txt')
+  description = _create(tmp_path).description
+  assert description == (
+    f'folder:{tmp_path}: train 8 images, validation 4 images without labels; 2 classes '
+    '(a, b)\n  left out: 2 .txt, 1 .heic'
+  )
+
+
+def test_links_and_loops_are_followed_once(tmp_path):
+  _make(tmp_path, 'real/cat/* root/dog/* root/cow/*')
+  root = tmp_path / 'root'
+  (root / 'cat').symlink_to('../real/cat')
+  (root / 'again').symlink_to('dog')
+  (root / 'dog' / 'up').symlink_to('..')
+  (root / 'dog' / 'itself').symlink_to('itself')
+  (root / 'broken.jpg').symlink_to('nowhere')
+  found = _found(root, 'train')
+  assert found == _four({x: x for x in ('cat', 'cow', 'dog')})
+  assert '2 link to a folder listed already' in _create(root).description
+
+
+def test_names_may_be_any_bytes(tmp_path, encoded_image):
+  names = [b'caf\xe9.jpg', b'a\nb.jpg', b'\x1b[31m.jpg', ' ü日.jpg'.encode()]
+  for number, name in enumerate(names):
+    with open(os.path.join(os.fsencode(tmp_path), name), 'wb') as file:
+      file.write(encoded_image(number))
+  source = _create(tmp_path)
+  assert sorted(_numbers(source)) == [0, 1, 2, 3]
+  assert all(source.name(row).isprintable() for row in range(4))
+
+
+def test_special_files_are_not_opened(tmp_path):
+  _make(tmp_path, '*')
+  os.mkfifo(tmp_path / 'pipe.jpg')
+  assert len(_create(tmp_path)) == 4
+
+
+def test_folder_is_listed_once_until_it_changes(tmp_path, monkeypatch):
+  _make(tmp_path, 'train/a/* train/b/* val/a/* val/b/*')
+  for folder, _, _ in os.walk(tmp_path):
+    os.utime(folder, (1e9, 1e9))  # Long ago.
+  listed = []
+  scandir = os.scandir
+  monkeypatch.setattr(os, 'scandir', lambda path: listed.append(path) or scandir(path))
+  assert len(_create(tmp_path)) == len(_create(tmp_path, 'val')) == 8
+  assert len(listed) == 7
+  (tmp_path / 'val' / 'b' / 'new.jpg').write_bytes(b'')
+  assert len(_create(tmp_path, 'val')) == 9
 
 
 @pytest.mark.parametrize('path', ['', '/nowhere/at/all'])

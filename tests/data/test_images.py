@@ -2,6 +2,7 @@
 
 import io
 import math
+import zlib
 
 import cv2
 import numpy as np
@@ -101,8 +102,65 @@ def test_truncated_image_is_refused(suffix, share):
 
 
 def test_what_is_no_image_is_refused():
-  with pytest.raises(DecodeError, match='15 bytes are not a whole JPEG, PNG or WebP'):
+  with pytest.raises(DecodeError, match=r"15 bytes are no image .* b'<html>404</h'"):
     images.decode(b'<html>404</html>'[:15])
+
+
+@pytest.mark.parametrize(
+  ('suffix', 'mode'),
+  [('TIFF', 'RGB'), ('BMP', 'RGB'), ('GIF', 'L'), ('PPM', 'RGB'), ('TIFF', 'CMYK')],
+)
+def test_lossless_formats_are_read_as_pillow_reads_them(suffix, mode):
+  encoded = _encode(Image.fromarray(_photo()).convert(mode), suffix)
+  expected = np.asarray(Image.open(io.BytesIO(encoded)).convert('RGB'))
+  np.testing.assert_allclose(images.decode(encoded).astype(int), expected, atol=1)
+  assert images.suffix('a.TIF') in images.SUFFIXES
+  assert {'.jpe', '.jfif', '.bmp', '.gif'} <= images.SUFFIXES
+
+
+@pytest.mark.parametrize('suffix', ['PNG', 'JPEG', 'TIFF', 'WEBP', 'GIF', 'BMP'])
+def test_size_is_limited_before_an_image_is_decoded(suffix, monkeypatch):
+  encoded = _encode(Image.fromarray(_photo()), suffix)
+  assert images.decode(encoded, max_pixels=4800).shape == (60, 80, 3)
+  assert images.size(encoded) == (60, 80)
+  monkeypatch.setattr(cv2, 'imdecode', None)
+  match = f'a {suffix} of 60×80 pixels, 4,800 in all, more than config.data.max_pixels'
+  with pytest.raises(DecodeError, match=match):
+    images.decode(encoded, max_pixels=4799)
+
+
+def test_large_header_is_an_error_also_where_pillow_raises_its_own():
+  encoded = bytearray(_encode(Image.fromarray(_photo()), 'PNG'))
+  encoded[16:24] = (60_000).to_bytes(4) * 2
+  encoded[29:33] = zlib.crc32(encoded[12:29]).to_bytes(4)
+  with pytest.raises(DecodeError, match='60000×60000 pixels, 3,600,000,000 in all'):
+    images.decode(bytes(encoded))
+  with pytest.raises(DecodeError, match='max_pixels'):
+    images.decode_classes(bytes(encoded))
+
+
+@pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
+def test_sixteen_bits_are_scaled_by_the_range_that_is_used(bits):
+  values = np.linspace(0, 2**bits - 1, 256).astype(np.uint16).reshape(16, 16)
+  encoded = _encode(Image.fromarray(values), 'PNG')
+  expected = np.floor(values / 2 ** (bits - 8))
+  np.testing.assert_array_equal(images.decode(encoded)[..., 0], expected)
+  np.testing.assert_array_equal(images.decode_gray(encoded)[..., 0], expected)
+
+
+def test_transparent_images_of_sixteen_bits_lie_on_white():
+  pixels = np.zeros((2, 2, 4), np.uint16)
+  pixels[0] = [40000, 20000, 60000, 65535]
+  expected = [[[60000 >> 8, 20000 >> 8, 40000 >> 8]] * 2, [[255] * 3] * 2]
+  encoded = cv2.imencode('.png', pixels)[1].tobytes()
+  np.testing.assert_array_equal(images.decode(encoded), expected)
+
+
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+def test_pixels_without_a_known_range_are_an_error(dtype):
+  encoded = _encode(Image.fromarray(np.ones((3, 4), dtype)), 'TIFF')
+  with pytest.raises(DecodeError, match=f'{dtype.__name__}.* 8 or 16 bits'):
+    images.decode(encoded)
 
 
 def _cubic(distance):
@@ -211,13 +269,14 @@ def test_classes_are_the_indices_of_a_palette_or_gray_values():
   assert images.decode_classes(classes) is classes
 
 
-@pytest.mark.parametrize('damage', ['colours', 'truncated', 'nothing'])
+@pytest.mark.parametrize('damage', ['colours', 'truncated', 'nothing', 'lossy'])
 def test_what_is_no_segmentation_is_refused(damage):
   noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
   encoded = {
     'colours': _png(Image.fromarray(noise)),
     'truncated': _png(Image.fromarray(noise[..., 0]))[:-500],
     'nothing': b'',
+    'lossy': _encode(Image.fromarray(noise[..., 0]), 'JPEG'),
   }[damage]
   with pytest.raises(DecodeError):
     images.decode_classes(encoded)

@@ -3,12 +3,13 @@
 import functools
 import logging
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from sslhsic.data import loader, sources
-from sslhsic.data.errors import InputError
+from sslhsic.data.errors import DecodeError, InputError
 
 
 def _source(count=10):
@@ -275,12 +276,13 @@ def test_too_many_corrupt_images_stop_the_job(folder, max_bad_fraction):
     loader.views(source, seed=0, crops=(loader.random_crop(8),) * 2, **settings),
     loader.one_pass(source, crop=loader.centre_crop(8), **settings),
   ):
-    with pytest.raises(InputError, match='2 of 20 images are corrupt') as error:
+    with pytest.raises(InputError, match='2 of 20 images cannot be used') as error:
       next(batches)
     message = str(error.value)
     assert f'a fraction of {max_bad_fraction:g}: ' in message
-    assert 'cat/3.jpg' in message
-    assert 'dog/14.png' in message
+    assert 'cat/3.jpg: a JPEG of 27×40 pixels that is truncated' in message
+    assert 'dog/14.png: 8 bytes are no image' in message
+    assert 'raise config.data.max_bad_fraction' in message
     assert '\n' not in message
 
 
@@ -289,16 +291,57 @@ def test_data_set_of_corrupt_images_stops_the_job(tmp_path):
     (tmp_path / f'{number}.jpg').write_bytes(b'corrupt')
   source = sources.create(f'folder:{tmp_path}', 'train')
   stream = loader.views(source, batch_size=4, seed=0, max_bad_fraction=1.0)
-  with pytest.raises(InputError, match='100 images in a row cannot be decoded'):
+  with pytest.raises(InputError, match='100 images in a row cannot be used'):
     next(stream)
 
 
-def test_image_that_vanished_stops_the_job(tmp_path, write_images):
+def test_image_that_vanished_is_bad(tmp_path, write_images):
   write_images(tmp_path, 4)
   source = sources.create(f'folder:{tmp_path}', 'train')
   (tmp_path / '2.jpg').unlink()
-  with pytest.raises(InputError, match=r'cannot read .*2\.jpg: .*No such file'):
-    list(loader.one_pass(source, batch_size=4, crop=loader.centre_crop(8)))
+  one_pass = functools.partial(
+    loader.one_pass, source, batch_size=4, crop=loader.centre_crop(8)
+  )
+  (batch,) = one_pass(max_bad_fraction=0.25)
+  assert batch['mask'].sum() == 3
+  with pytest.raises(InputError, match=r'2\.jpg: it cannot be read: No such file'):
+    list(one_pass(max_bad_fraction=0.24))
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_images_that_are_too_large_are_bad_and_the_cause_is_logged(
+  folder, num_workers, caplog
+):
+  source = sources.create(f'folder:{folder}', 'train')
+  sizes = [(24 + number % 32) * 40 for number in range(20) if number not in (3, 14)]
+  stream = loader.views(
+    source,
+    batch_size=20,
+    seed=0,
+    crops=(loader.random_crop(8),),
+    num_workers=num_workers,
+    max_bad_fraction=1.0,
+    max_pixels=sizes[9],
+  )
+  with caplog.at_level(logging.WARNING):
+    next(stream)
+  stream.close()
+  assert len(stream.bad_images.rows) == 2 + sum(size > sizes[9] for size in sizes)
+  assert 'more than config.data.max_pixels = ' in caplog.text
+
+
+@pytest.mark.parametrize('error', [DecodeError('no mask'), cv2.error('bad size')])
+def test_examples_of_which_nothing_can_be_made_are_bad(error):
+  class Odd:
+    def __call__(self, rng, example):
+      if example['label'] == 2:
+        raise error
+      return {'label': example['label']}
+
+  (batch,) = loader.every_example(
+    _source(4), make=Odd(), batch_size=4, max_bad_fraction=0.5
+  )
+  np.testing.assert_array_equal(batch['label'][batch['mask']], [0, 1, 3])
 
 
 @pytest.mark.usefixtures('small_chunks')

@@ -124,3 +124,17 @@ def test_all_but_a_subset_is_the_rest(kind):
 def test_subset_that_cannot_be_drawn_is_refused(subset, num_classes, message):
   with pytest.raises(ValueError, match=message):
     splits.draw(subset, _source(num_classes))
+
+
+@pytest.mark.parametrize(
+  ('parts', 'expected'),
+  [
+    ('Train[:10%]+VAL', 'train[:10%]+validation'),
+    ('Training+valid+dev+Testing', 'train+validation+validation+test'),
+    ('train2017+val_set[1:]', 'train+validation[1:]'),
+    ('images_train', 'train'),
+    ('trainval+train_aug+trained+latest', 'trainval+train_aug+trained+latest'),
+  ],
+)
+def test_variants_of_a_name_are_the_same_split(parts, expected):
+  assert splits.canonical(parts) == expected

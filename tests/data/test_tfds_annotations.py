@@ -131,5 +131,5 @@ def test_size_is_read_from_the_header(encoded_image, suffix):
   encoded = encoded_image(6, suffix)
   assert images.size(encoded) == (30, 40)
   for damaged in (b'', b'text', encoded[:10]):
-    with pytest.raises(DecodeError, match='are no JPEG, PNG or WebP'):
+    with pytest.raises(DecodeError, match=r'are no image|have the damaged header'):
       images.size(damaged)

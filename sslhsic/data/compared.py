@@ -1,0 +1,306 @@
+"""Sources to train on and to test on, compared before anything is measured with them.
+
+The numbers of their classes have to mean the same, and no image may be in two of them.
+"""
+
+import itertools
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from sslhsic.data import folder_source, origins, sources
+from sslhsic.data.annotations import Annotations
+from sslhsic.data.errors import printable
+
+_MOST_NAMES = 5  # In a message.
+# Files that are looked into, to find copies.
+_NUM_SAMPLED = 1_000
+_MOST_LISTED = 200_000
+_MOST_CANDIDATES = 5_000
+_HEAD = 4_096  # Bytes.
+# Data sets have a few images twice.
+_SHARE_OF_COPIES = 0.01
+
+
+class Part(Protocol):
+  """A part of a configuration, of which `sources.create` makes a source."""
+
+  source: str
+  split: str
+
+
+class _Named(NamedTuple):
+  """A source, and what to call it in a message."""
+
+  title: str
+  source: sources.Source
+
+
+def create(
+  train: Part, *others: Part, allow_overlap: bool = False, need_labels: bool = True
+) -> list[sources.Source]:
+  """The sources to train on and to validate or test on; prints what their folders hold.
+
+  Classes of the others get the numbers that they have in the first, by their names.
+
+  Args:
+    train: what is trained on.
+    others: what is tested on.
+    allow_overlap: whether the same images may be in two of them.
+    need_labels: whether examples have to be labelled.
+
+  Raises:
+    ValueError: one is not there or, if needed, has no labels; their classes differ; or
+      they share images.
+  """
+  named = [
+    _Named(f'{part.source} {part.split}', sources.create(part.source, part.split))
+    for part in (train, *others)
+  ]
+  _print_descriptions(named)
+  if need_labels:
+    _check_labels(named)
+  first = named[0]
+  named = [first, *(_with_classes_of(first, other) for other in named[1:])]
+  if need_labels:
+    for other in named[1:]:
+      _warn_of_missing_classes(first, other)
+  for pair in itertools.combinations(named, 2):
+    _check_overlap(*pair, allow_overlap)
+  return [source for _, source in named]
+
+
+def for_pretraining(
+  data: ml_collections.ConfigDict, evaluation: ml_collections.ConfigDict
+) -> tuple[sources.Source, sources.Source]:
+  """The sources that a pre-training is evaluated with; prints which are held out.
+
+  Args:
+    data: its `config.data`; the images of `train_split` are trained on.
+    evaluation: its `config.evaluation`, with a `train_split` to fit on and a
+      `test_split` to test on.
+
+  Raises:
+    ValueError: one is not there; or labelled images are tested on that are fitted or
+      trained on, the latter by the online classifier.
+  """
+  trained, train, test = (
+    _Named(f'{data.source} {split}', sources.create(data.source, split))
+    for split in (data.train_split, evaluation.train_split, evaluation.test_split)
+  )
+  _print_descriptions([trained])
+  if train.source.num_classes and test.source.num_classes:
+    for other in {trained.title: trained, train.title: train}.values():
+      _check_overlap(other, test, data.allow_overlap)
+  shared = _num_shared(trained, test)
+  print(
+    f'evaluated on {test.title}: {len(test.source):,} images, '
+    f'{f"{shared:,} of which are" if shared else "none of which is"} trained on'
+  )
+  return train.source, test.source
+
+
+def _print_descriptions(named: Sequence[_Named]) -> None:
+  wholes = [sources.of_whole(source) for _, source in named]
+  found = dict.fromkeys(getattr(whole, 'description', '') for whole in wholes)
+  for description in filter(None, found):
+    print(description)
+
+
+# Classes
+
+
+def _check_labels(named: Sequence[_Named]) -> None:
+  for title, source in named:
+    if not source.num_classes:
+      raise ValueError(
+        f'{title} has no labels, which are needed here; use a split with labels, or '
+        'put its images into folders of classes'
+      )
+
+
+def _with_classes_of(first: _Named, other: _Named) -> _Named:
+  """The other source, with the numbers of classes that the first has."""
+  names, theirs = (_class_names(x.source) for x in (first, other))
+  count, their_count = (x.source.num_classes for x in (first, other))
+  numbers = np.arange(their_count + 1)
+  if count and their_count and names and theirs:
+    numbers = _numbers(first.title, names, other.title, theirs)
+  elif count and their_count and count != their_count:
+    raise ValueError(
+      f'{other.title} has {their_count} classes, but {first.title} has {count}'
+    )
+  here, there = (_annotations(x.source) for x in (first, other))
+  pixels = [x.segmentation_classes for x in (here, there)]
+  if all(pixels) and pixels[0] != pixels[1]:
+    raise ValueError(
+      f'pixels of {other.title} have the classes {_list(pixels[1])}, but those of '
+      f'{first.title} {_list(pixels[0])}'
+    )
+  objects = np.arange(len(there.object_classes) + 1)
+  if there.object_classes and here.object_classes:
+    objects = _numbers(
+      first.title, here.object_classes, other.title, there.object_classes
+    )
+  numbers[-1], objects[-1] = -1, -1
+  is_same = names == theirs or not (names and theirs)
+  if is_same and here.object_classes == there.object_classes:
+    return other
+  print(f'classes of {other.title} are numbered as in {first.title}, by their names')
+  return other._replace(
+    source=sources.RelabelledSource(
+      other.source,
+      numbers.astype(np.int32),
+      count,
+      objects.astype(np.int32) if there.object_classes else None,
+      there._replace(object_classes=here.object_classes),
+    )
+  )
+
+
+def _numbers(
+  title: str, names: Sequence[str], other: str, theirs: Sequence[str]
+) -> np.ndarray:
+  """The number of each class among `names`, and one more."""
+  unknown = [name for name in theirs if name not in set(names)]
+  if unknown:
+    raise ValueError(
+      f'{other} has {len(unknown)} of {len(theirs)} classes that {title} has not: '
+      f'{_list(unknown)}; it has {_list(names)}. Use the same names in both'
+    )
+  number = {name: number for number, name in enumerate(names)}
+  return np.array([*(number[name] for name in theirs), 0])
+
+
+def _warn_of_missing_classes(first: _Named, other: _Named) -> None:
+  """Warns of classes that the one or the other has no example of."""
+  known = [_classes_there(x.source) for x in (first, other)]
+  if None in known:
+    return
+  names = _class_names(first.source)
+  for (title, _), there, rest in (
+    (other, known[1], 'scores are of the other classes alone'),
+    (first, known[0], 'these classes cannot be learnt'),
+  ):
+    missing = sorted(known[0].union(known[1]) - there)
+    if missing:
+      listed = _list([names[x] if names else str(x) for x in missing])
+      logging.warning(
+        '%s has no image of %d of the classes: %s; %s',
+        title,
+        len(missing),
+        listed,
+        rest,
+      )
+
+
+def _classes_there(source: sources.Source) -> set[int] | None:
+  """The classes that there are examples of; None if it takes long to find out."""
+  whole = source
+  while isinstance(whole, sources.SubsetSource | sources.RelabelledSource):
+    whole = whole.source
+  if getattr(whole, 'has_slow_labels', False) or source.labels.ndim > 1:
+    return None
+  return set(np.unique(source.labels).tolist()) - {-1}
+
+
+def _class_names(source: sources.Source) -> tuple[str, ...]:
+  return getattr(sources.of_whole(source), 'class_names', ())
+
+
+def _annotations(source: sources.Source) -> Annotations:
+  return getattr(source, 'annotations', Annotations())
+
+
+def _list(names: Sequence[str]) -> str:
+  more = f', … {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''
+  return ', '.join(map(printable, names[:_MOST_NAMES])) + more
+
+
+# Images
+
+
+def _num_shared(first: _Named, other: _Named) -> int:
+  return origins.num_shared(*(sources.origins(source) for _, source in (first, other)))
+
+
+def _check_overlap(first: _Named, other: _Named, allow_overlap: bool) -> None:
+  """Raises an error, or warns, if images are in both.
+
+  Raises:
+    ValueError: they are, and it is not allowed.
+  """
+  shared, total = _num_shared(first, other), len(other.source)
+  how, most = 'are also in', 0.0
+  if not shared:
+    shared, total = _num_copies(first.source, other.source)
+    how = 'looked at have the same content as images of'
+    most = _SHARE_OF_COPIES * total
+  if not shared:
+    return
+  message = (
+    f'{shared:,} of the {total:,} images of {other.title} {how} {first.title}: scores '
+    'would be of images that were trained on'
+  )
+  if allow_overlap or shared <= most:
+    logging.warning('%s', message)
+    return
+  raise ValueError(
+    f"{message}; use splits that share none, such as 'train[:90%]' and 'train[90%:]', "
+    'or set config.data.allow_overlap=True'
+  )
+
+
+def _num_copies(first: sources.Source, other: sources.Source) -> tuple[int, int]:
+  """How many of some files of a folder are also in another, and how many those are.
+
+  Files have to agree in size and in their first bytes, and then as a whole.
+  """
+  ours, theirs = _paths(first, _MOST_LISTED), _paths(other, _NUM_SAMPLED)
+  sample = {path: size for path in theirs if (size := _size(path))}
+  sizes = set(sample.values())
+  candidates = itertools.islice(
+    (path for path in ours if _size(path) in sizes), _MOST_CANDIDATES
+  )
+  paths_of = {_head(path): path for path in candidates}
+  copies = 0
+  for path in sample:
+    match = paths_of.get(_head(path))
+    copies += match is not None and _content(match) == _content(path)
+  return copies, len(sample)
+
+
+def _paths(source: sources.Source, most: int) -> list[str]:
+  """The first files of a folder on disk, which are in random order."""
+  rows = range(len(source))[:most]
+  if isinstance(source, sources.RelabelledSource):
+    return _paths(source.source, most)
+  if isinstance(source, sources.SubsetSource):
+    source, rows = source.source, source.rows[:most]
+  if not isinstance(source, folder_source.FolderSource):
+    return []
+  return [source.paths[row] for row in rows if '://' not in source.paths[row]]
+
+
+def _size(path: str) -> int:
+  """Bytes of a file; 0 if it is not there."""
+  try:
+    return os.path.getsize(path)
+  except OSError:
+    return 0
+
+
+def _head(path: str) -> tuple[int, bytes]:
+  return _size(path), _content(path, _HEAD)
+
+
+def _content(path: str, count: int = -1) -> bytes:
+  try:
+    with open(path, 'rb') as file:
+      return file.read(count)
+  except OSError:
+    return b''
