@@ -17,7 +17,7 @@ from experiments import shared
 from sslhsic import parallel
 from sslhsic.data import sources
 from sslhsic.evaluation import pretrained
-from sslhsic.runs import command_line, processes, writers
+from sslhsic.runs import command_line, paths, processes, writers
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from',
@@ -50,13 +50,14 @@ def main(argv: list[str]) -> None:
     if not _INIT_FROM.value or not _DATA.value:
       raise ValueError('give --init_from=RUN and --data=SOURCE')
     command_line.join_processes()
+    out = processes.first_does(lambda: paths.output_file(_OUT.value, '--out'))
     found = embed(
       _INIT_FROM.value,
       sources.create(_DATA.value, _SPLIT.value),
       batch_size=_IMAGES_PER_DEVICE * len(parallel.devices()),
       max_bad_fraction=_MAX_BAD_FRACTION.value,
     )
-    processes.first_does(lambda: write(pathlib.Path(_OUT.value), found))
+    processes.first_does(lambda: write(out, found))
     count, size = found.embeddings.shape
     print(f'{_OUT.value} has {count:,} embeddings of {size} numbers')
 

@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from sslhsic.evaluation import pretrained
-from sslhsic.runs import command_line, workdir
+from sslhsic.runs import command_line, paths, workdir
 from sslhsic.weights import card, export
 
 _INIT_FROM = flags.DEFINE_string(
@@ -38,14 +38,14 @@ def main(argv: list[str]) -> None:
   with command_line.one_line_errors(ValueError, OSError):
     if not _INIT_FROM.value or not _OUT.value:
       raise ValueError('give --init_from=RUN and --out=DIR')
+    out = paths.output_directory(_OUT.value, '--out')
+    evaluations = [paths.local(path, '--evaluation') for path in _EVALUATIONS.value]
     run = pretrained.read_run(_INIT_FROM.value)
     network = export.Network(
       run.averaged if _WEIGHTS.value == 'ema' else run.online,
       run.network_state,
       with_projector=_PROJECTOR.value,
     )
-    out = pathlib.Path(_OUT.value)
-    evaluations = [pathlib.Path(path) for path in _EVALUATIONS.value]
     facts = facts_of(run, _WEIGHTS.value, network, evaluations)
     export.write(out, _FORMAT.value, network, run.settings, facts)
     print(f'{run.settings.description}: {_FORMAT.value} in {out}, see {out}/README.md')

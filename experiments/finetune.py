@@ -65,11 +65,15 @@ class State(NamedTuple):
   has_diverged: chex.Array
 
 
-class FineTune:
+class FineTune(shared.KnownData):
   """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state', 'best': 'best'}
-  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {'position': 'position'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'position': 'position',
+    'data_fingerprints': 'data_fingerprints',
+  }
+  FREE_FIELDS: ClassVar = shared.OneInput.FREE_FIELDS
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
@@ -82,11 +86,15 @@ class FineTune:
     self._config = config
     self._sources = {
       name: sources.create(data[name].source, data[name].split)
-      for name in ('train', 'validation', 'test')
+      for name in shared.PARTS
       if data[name].source
+    }
+    self.data_sets = {
+      f'data.{name}.source': source for name, source in self._sources.items()
     }
     if not self._sources['train'].num_classes:
       raise ValueError(f'{data.train.source} {data.train.split} has no labels')
+    shared.check_parts(self.data_sets)
     self._settings = grid(config, len(self._sources['train']))
     if config.retrain:
       self._sources['final'] = sources.ConcatenatedSource(
@@ -398,7 +406,8 @@ def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
   lengths = lengths or list(training.steps)
   if min(lengths) < 1:
     raise ValueError(
-      f'{num_examples} examples make no step of {batch_size}; use smaller batches'
+      f'{num_examples} examples make no step of {batch_size}; use smaller batches '
+      '(config.training.batch_size) or longer trainings'
     )
   scale = batch_size / training.learning_rate_batch_size
   settings = [

@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import inspection
 from sslhsic.report import page, runs, svg
-from sslhsic.runs import command_line, writers
+from sslhsic.runs import command_line, paths, writers
 
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
 _ENCODERS = flags.DEFINE_integer(
@@ -25,10 +25,10 @@ _NOT_DRAWN = {'step', 'images_per_second', 'data_wait_share'}
 def main(argv: list[str]) -> None:
   """Writes the page."""
   with command_line.one_line_errors(ValueError, OSError):
-    directories = [pathlib.Path(argument) for argument in argv[1:]]
+    directories = [paths.local(argument, 'a run') for argument in argv[1:]]
     if not directories:
       raise ValueError('no run: give working directories, as in runs/digits')
-    output = pathlib.Path(_OUTPUT.value)
+    output = paths.output_file(_OUTPUT.value, '--output')
     writers.write_atomically(output, report(directories, _ENCODERS.value))
     print(f'the report is {output}')
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import ml_collections
 from absl import flags
 
-from sslhsic.runs import command_line, writers
+from sslhsic.runs import command_line, paths, writers
 from sslhsic.tables import jobs, render, results
 from sslhsic.tables import table as table_lib
 
@@ -44,12 +44,11 @@ def main(argv: list[str]) -> None:
   with command_line.one_line_errors(ValueError, OSError, StoppedError):
     table = load(_TABLE.value, _BASE.value)
     plans = plan(table, _SEEDS.value, root)
+    file = _JOBS.value and paths.output_file(_JOBS.value, '--jobs')
     if _DRY_RUN.value or _JOBS.value:
       lines = commands(plans)
-      if _JOBS.value:
-        writers.write_atomically(
-          pathlib.Path(_JOBS.value), ''.join(f'{line}\n' for line in lines)
-        )
+      if file:
+        writers.write_atomically(file, ''.join(f'{line}\n' for line in lines))
       print(*lines if _DRY_RUN.value else [f'{len(lines)} commands'], sep='\n')
       return
     failed = [] if _COLLECT.value else run(all_jobs(plans), in_subprocess)

@@ -1,20 +1,62 @@
 """What the evaluations share: how they read images, and the frozen encoder."""
 
 import functools
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import ml_collections
 
 from sslhsic import parallel
+from sslhsic.data import fingerprint as fingerprints
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, pretrained
+from sslhsic.runs import processes, workdir
 from sslhsic.weights import settings as settings_lib
 
 CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}
 
 
-class OneInput:
+# Parts of the data that an evaluation may have, in `config.data`.
+PARTS = ('train', 'validation', 'test')
+
+
+class KnownData:
+  """Part of an experiment that knows its data sets again, wherever they lie.
+
+  Attributes:
+    data_sets: the sources by their field of the configuration.
+  """
+
+  data_sets: Mapping[str, sources.Source]
+
+  @functools.cached_property
+  def _fingerprints(self) -> dict[str, list]:
+    return {
+      field: list(fingerprints.fingerprint(source))
+      for field, source in self.data_sets.items()
+    }
+
+  @property
+  def data_fingerprints(self) -> dict[str, list]:
+    """Of the data sets, by field; JSON types."""
+    return self._fingerprints
+
+  @data_fingerprints.setter
+  def data_fingerprints(self, value: dict[str, list]) -> None:
+    for field in sorted(value.keys() | self._fingerprints.keys()):
+      if field not in value or field not in self._fingerprints:
+        raise ValueError(
+          f'{field} was {"" if field in value else "not "}given when this run was '
+          'begun; give it as then, or use another --workdir'
+        )
+      found, here = (
+        fingerprints.Fingerprint(*x[field]) for x in (value, self._fingerprints)
+      )
+      fingerprints.check(found, here, field)
+
+
+class OneInput(KnownData):
   """Part of an experiment that reads one stream, and starts from one encoder.
 
   Attributes:
@@ -26,7 +68,9 @@ class OneInput:
   NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
     'input_state': 'input_state',
     'fingerprint': 'fingerprint',
+    'data_fingerprints': 'data_fingerprints',
   }
+  FREE_FIELDS: ClassVar = ('init_from', *(f'data.{part}.source' for part in PARTS))
 
   _config: ml_collections.ConfigDict
   _input: loader.DeviceIterator | None
@@ -98,6 +142,45 @@ def encoder_config(
       'evaluation': {'batch_size': batch_size},
     }
   )
+
+
+def check_not_empty(data_sets: Mapping[str, sources.Source]) -> None:
+  """Checks that every part of the data has examples.
+
+  Raises:
+    ValueError: one has none.
+  """
+  for field, source in data_sets.items():
+    if not len(source):
+      raise ValueError(f'config.{field} has no images in its split; use a larger part')
+
+
+def check_parts(data_sets: Mapping[str, sources.Source]) -> None:
+  """Checks that every part of the data has examples, of the classes of the training.
+
+  Raises:
+    ValueError: one has none, or another number of classes.
+  """
+  check_not_empty(data_sets)
+  wanted = data_sets['data.train.source'].num_classes
+  for field, source in data_sets.items():
+    if source.num_classes != wanted:
+      raise ValueError(
+        f'config.{field} has {source.num_classes} classes, config.data.train.source '
+        f'has {wanted}; use parts of one data set'
+      )
+
+
+def check_encoder(path: pathlib.Path, fingerprint: str, init_from: str) -> None:
+  """Checks that results in a working directory are of the same encoder, if any are.
+
+  Raises:
+    ValueError: they are of another one.
+  """
+  read = lambda: workdir.read_json(path / 'results.json').get('encoder_fingerprint')
+  found = processes.from_first((processes.first_does(read) or '').encode()).decode()
+  if found:
+    pretrained.check_fingerprint(found, fingerprint, init_from)
 
 
 def frozen_encoder(

@@ -31,7 +31,7 @@ class BadImages:
     for row in sorted(set(map(int, rows)) - self.rows):
       self.rows.add(row)
       logging.warning(
-        'skipped %s: it is corrupt or truncated (%d so far)',
+        'skipped %s: it is corrupt, truncated or missing (%d so far)',
         self._source.name(row),
         len(self.rows),
       )
@@ -42,7 +42,8 @@ class BadImages:
     names = [self._source.name(row) for row in sorted(self.rows)]
     rest = f' and {len(names) - _MOST_NAMES} more' if len(names) > _MOST_NAMES else ''
     return (
-      f'{len(names)} of {len(self._source)} images are corrupt or truncated, more than '
-      f'a fraction of {self._max_fraction:g}: {", ".join(names[:_MOST_NAMES])}{rest}; '
-      'repair or remove them, or raise config.data.max_bad_fraction'
+      f'{len(names)} of {len(self._source)} images are corrupt, truncated or missing, '
+      f'more than a fraction of {self._max_fraction:g}: '
+      f'{", ".join(names[:_MOST_NAMES])}{rest}; repair or remove them, or raise '
+      'config.data.max_bad_fraction, which a resumed run may do'
     )

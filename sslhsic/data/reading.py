@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from sslhsic.data import images, slots
 from sslhsic.data.errors import DecodeError, InputError
@@ -26,6 +28,10 @@ Loaded = tuple[dict[str, np.ndarray], list[int]]
 
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
+# Seconds before a read that has failed is tried again; network file systems recover.
+_BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+# Errors that trying again does not change: the file is not there, or not for us.
+_LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def start_worker(index: int, count: int) -> None:
@@ -35,8 +41,9 @@ def start_worker(index: int, count: int) -> None:
   killed one can tell its workers nothing: they watch it.
   """
   del index, count
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
+    if hasattr(signal, name):
+      signal.signal(getattr(signal, name), signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -46,27 +53,51 @@ def _end_with_parent() -> None:
 
 
 def first_decodable(source: Source, rows: Iterable[int]) -> tuple[dict, list[int]]:
-  """The first of these examples that can be decoded.
+  """The first of these examples that can be read and decoded.
+
+  A read that fails for now is tried again; a file that is not there is a bad image.
 
   Returns:
     The example, with 'image' [H, W, C] uint8 and, if it has one, 'segmentation' [H, W]
     uint8; and the rows before.
 
   Raises:
-    InputError: none of many can be decoded, or one cannot be read.
+    InputError: none of many can be decoded, or one could not be read in many tries.
   """
   bad = []
   for row in itertools.islice(rows, _MAX_TRIES):
     try:
-      return _decode(source[row]), bad
-    except DecodeError:
+      return _decode(_read(source, row)), bad
+    except (DecodeError, *_LASTING):
       bad.append(row)
-    except OSError as error:
-      raise InputError(f'cannot read {source.name(row)}: {error}') from error
   raise InputError(
-    f'{len(bad)} images in a row cannot be decoded, {source.name(bad[0])} among them; '
-    'check the data set'
+    f'{len(bad)} images in a row cannot be decoded or are missing, '
+    f'{source.name(bad[0])} among them; check that the data set is there and whole'
   )
+
+
+def _read(source: Source, row: int) -> dict:
+  """An example; tries again what may be over soon.
+
+  Raises:
+    InputError: it was not.
+  """
+  for seconds in (*_BACKOFF_S, None):
+    try:
+      return source[row]
+    except _LASTING:
+      raise
+    except OSError as error:
+      if seconds is None:
+        raise InputError(
+          f'cannot read {source.name(row)} in {len(_BACKOFF_S) + 1} tries: {error}; '
+          'check the disk or the network'
+        ) from error
+      logging.warning(
+        'cannot read %s (%s): next try in %g s', source.name(row), error, seconds
+      )
+    time.sleep(seconds)
+  raise AssertionError  # The last try returns or raises.
 
 
 def _decode(example: dict) -> dict:

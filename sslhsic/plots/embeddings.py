@@ -9,6 +9,7 @@ from sklearn import decomposition, manifold
 
 # More points would hide each other, and t-SNE is slow.
 _MAX_POINTS = 2000
+_MIN_POINTS = 4  # Fewer have no neighbours to be kept.
 
 
 def embedding_maps(
@@ -60,6 +61,8 @@ def few_label_curve(top1: dict[int, float], path: pathlib.Path) -> None:
 def tsne(x: np.ndarray) -> np.ndarray:
   """[n, d] -> [n, 2]; the cosine of features is what the loss shapes."""
   x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+  if len(x) < _MIN_POINTS or x.shape[1] < 2:  # Nothing to map.
+    return np.pad(x, ((0, 0), (0, 1)))[:, :2]
   x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
   tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
   # So few points are done sooner by one thread than by threads that wait for another.

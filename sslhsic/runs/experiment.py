@@ -13,12 +13,22 @@ import ml_collections
 Scalars = dict[str, chex.Numeric]
 
 
+class TrainingError(Exception):
+  """The run ends early, or its report lacks a part; says why, and what is saved."""
+
+
 class Experiment(Protocol):
   """What the runner needs of an experiment.
 
   One that has a method `describe_batch(global_step) -> dict`, of JSON types, lets the
   runner say which batch was not finite. `loss` and `gradient_norm`, of the scalars of a
   step, must be finite.
+
+  One that has an attribute `FREE_FIELDS` may resume with other values of these fields
+  of its configuration, with all below them: its host values say whether what they name
+  is the same. The setter of such a value raises a `ValueError` if it is not.
+
+  One that has a method `begin()` is told so if it starts without a checkpoint.
 
   Attributes:
     CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays
@@ -43,7 +53,11 @@ class Experiment(Protocol):
     """Builds networks, data and initial state; `mode` is 'train' or 'eval'."""
 
   def step(self, global_step: int, rng: chex.PRNGKey) -> Scalars:
-    """One update; scalars may still be on their way from the device."""
+    """One update; scalars may still be on their way from the device.
+
+    Replaces the attributes that a checkpoint holds: after an error they are the old
+    ones, or what the step has left of them is not saved.
+    """
     ...
 
   def evaluate(self, global_step: int, rng: chex.PRNGKey) -> Scalars:
@@ -51,5 +65,8 @@ class Experiment(Protocol):
     ...
 
   def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:
-    """Final results (JSON types, with their protocol); writes pictures to `figures`."""
+    """Final results (JSON types, with their protocol); writes pictures to `figures`.
+
+    What failed is among them as 'failed', part -> reason; the others are written.
+    """
     ...

@@ -144,8 +144,8 @@ def test_too_many_corrupt_images_end_the_run_in_one_clear_line(
     err.strip()
     .splitlines()[-1]
     .startswith(
-      'error: 1 of 40 images are corrupt or truncated, more than a fraction of 0.001: '
-      f'{split_folder}/train/cat/7.jpg; repair or remove them'
+      'error: 1 of 40 images are corrupt, truncated or missing, more than a fraction '
+      f'of 0.001: '{split_folder}/train/cat/7.jpg; repair or remove them'
     )
   )
 
