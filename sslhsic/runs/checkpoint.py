@@ -65,11 +65,7 @@ class Checkpointer:
   def __init__(self, directory: pathlib.Path, keep: int = 1):
     if keep < 1:
       raise ValueError(f'{keep} checkpoints are to be kept; keep one or more')
-    if set(_PATTERN) & set(str(directory.absolute())):
-      raise ValueError(
-        f'checkpoints cannot be kept in {directory.absolute()}: Orbax takes its path '
-        f'for a pattern, and would leave them incomplete; use one without {_PATTERN}'
-      )
+    check_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     self._directory = directory
     self._keep = keep
@@ -225,6 +221,19 @@ class Checkpointer:
       logging.warning('%s', error)
     self._worker.shutdown()
     self._manager.close()
+
+
+def check_path(path: pathlib.Path) -> None:
+  """Checks that checkpoints can be kept below a path.
+
+  Raises:
+    ValueError: Orbax would not find its own files there.
+  """
+  if set(_PATTERN) & set(str(path.absolute())):
+    raise ValueError(
+      f'checkpoints cannot be kept in {path.absolute()}: Orbax takes the path for a '
+      f'pattern, and would leave them incomplete; use one without any of {_PATTERN}'
+    )
 
 
 def read(

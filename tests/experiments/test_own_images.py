@@ -145,7 +145,7 @@ def test_too_many_corrupt_images_end_the_run_in_one_clear_line(
     .splitlines()[-1]
     .startswith(
       'error: 1 of 40 images are corrupt, truncated or missing, more than a fraction '
-      f'of 0.001: '{split_folder}/train/cat/7.jpg; repair or remove them'
+      f'of 0.001: {split_folder}/train/cat/7.jpg; repair or remove them'
     )
   )
 
