@@ -53,7 +53,6 @@ class DenseExperiment(shared.OneInput):
       sources.create(part.source, part.split) for part in (data.train, data.test)
     )
     self.data_sets = {'data.train.source': self._train, 'data.test.source': self._test}
-    shared.check_not_empty(self.data_sets)
     self._annotations = sources.annotations(self._train, self.kind)
     sources.annotations(self._test, self.kind)
     self._network = self._build_network()

@@ -24,7 +24,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   train_source, test_source = (
     sources.create(part.source, part.split) for part in (data.train, data.test)
   )
-  shared.check_parts(
+  shared.check_classes(
     {'data.train.source': train_source, 'data.test.source': test_source}
   )
   check_labels(train_source, protocol.labels_per_class)

@@ -94,7 +94,7 @@ class FineTune(shared.KnownData):
     }
     if not self._sources['train'].num_classes:
       raise ValueError(f'{data.train.source} {data.train.split} has no labels')
-    shared.check_parts(self.data_sets)
+    shared.check_classes(self.data_sets)
     self._settings = grid(config, len(self._sources['train']))
     if config.retrain:
       self._sources['final'] = sources.ConcatenatedSource(

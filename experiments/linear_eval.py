@@ -64,7 +64,7 @@ class LinearEval(shared.OneInput):
       self.data_sets['data.validation.source'] = self._validation
     self._learning_rates = learning_rates(config)
     self._num_classes = sources.single_label_classes(self._train)
-    shared.check_parts(self.data_sets)
+    shared.check_classes(self.data_sets)
     checks.batch_fits(
       self.batch_size, len(self._train), f'{data.train.source} {data.train.split}'
     )

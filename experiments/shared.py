@@ -144,24 +144,15 @@ def encoder_config(
   )
 
 
-def check_not_empty(data_sets: Mapping[str, sources.Source]) -> None:
-  """Checks that every part of the data has examples.
+def check_classes(data_sets: Mapping[str, sources.Source]) -> None:
+  """Checks that every part of the data has the classes of the training images.
+
+  Args:
+    data_sets: sources by their field, 'data.train.source' among them.
 
   Raises:
-    ValueError: one has none.
+    ValueError: one has another number of them.
   """
-  for field, source in data_sets.items():
-    if not len(source):
-      raise ValueError(f'config.{field} has no images in its split; use a larger part')
-
-
-def check_parts(data_sets: Mapping[str, sources.Source]) -> None:
-  """Checks that every part of the data has examples, of the classes of the training.
-
-  Raises:
-    ValueError: one has none, or another number of classes.
-  """
-  check_not_empty(data_sets)
   wanted = data_sets['data.train.source'].num_classes
   for field, source in data_sets.items():
     if source.num_classes != wanted:

@@ -47,6 +47,17 @@ def _load(path, trees):
     (layouts.HAIKU, ''),
   ],
 )
+def test_permissions_are_those_of_the_umask(tmp_path, random_encoder):
+  path = tmp_path / files.WEIGHTS_NAME
+  settings = settings_lib.Settings('resnet_digits', {}, 0, (0.3,), (0.4,), 'a run')
+  before = os.umask(0o027)
+  try:
+    files.write(path, {'encoder.w': np.ones(3, np.float32)}, settings)
+  finally:
+    os.umask(before)
+  assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_encoder_is_that_of_the_file(digits, tmp_path, layout, prefix):
   trees, write = digits
   path = write(tmp_path / 'a.safetensors', layout, prefix)
