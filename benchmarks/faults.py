@@ -2,7 +2,8 @@
 
 Run `python -m benchmarks.faults` (`--kills=N` for other than 50). Real processes
 train a small network on the digits; they are killed at random moments, their files are
-damaged, their disk is full, their batches are not finite. Then they are started again,
+damaged, their disk is full, their batches are not finite, their pipes are closed, their
+workers are killed, their data cannot be read. Then they are started again,
 and what they end with is compared, bit for bit, with a run that nothing has disturbed.
 
 Prints a table and, as the last line, the same as JSON.
@@ -55,6 +56,33 @@ step.augment_views = poisoned
 runner.main(pretrain.Pretrain)
 """
 
+# A program that trains, and has a fault at the start of one step.
+_FAULTY = """
+import errno, multiprocessing, os, signal
+from experiments import pretrain
+from sslhsic.data import reading, sources
+from sslhsic.runs import runner
+
+def unreadable(source, index):
+  raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+class Faulty(pretrain.Pretrain):
+  def step(self, global_step, rng):
+    if global_step == FAULTY_STEP:
+      FAULT
+    return super().step(global_step, rng)
+
+runner.main(Faulty)
+"""
+
+_CLOSE_PIPE = (
+  'read, write = os.pipe(); os.dup2(write, 1); os.close(read); '
+  "print('unread', flush=True)"
+)
+_LOSE_DISK = (
+  'reading._BACKOFF_S = (0.1, 0.1); sources.ArraySource.__getitem__ = unreadable'
+)
+
 
 # Kills
 
@@ -99,7 +127,7 @@ def kills(
     runs += 1
     is_over = False
     while tried.total() < count and not is_over:
-      number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[rng.choice(3, p=_SHARES)]
+      number = _SIGNALS[rng.choice(4, p=_SHARES)]
       moment = ('start', 'step', 'save')[rng.choice(3, p=_MOMENTS)]
       before = steps(workdir)
       program = start(workdir, '--mode=train', *arguments)
@@ -118,7 +146,8 @@ def kills(
   }
 
 
-_SHARES = (0.5, 0.35, 0.15)
+_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SHARES = (0.45, 0.3, 0.1, 0.15)
 _MOMENTS = (0.15, 0.4, 0.45)
 _MOMENT_NAMES = {
   'start': 'starting or at any step',
@@ -288,6 +317,60 @@ def poisoned_batch(
   }
 
 
+# Faults at the start of a step, after which the program ends by itself
+
+
+def faulty_steps(
+  directory: pathlib.Path, reference: pathlib.Path, step: int = 49
+) -> dict:
+  """Closes the pipe, kills a worker, makes the data unreadable, breaks an evaluation.
+
+  No step before the fault may be lost, though none of them has a checkpoint's number.
+  """
+  faults = {
+    'pipe closed': (_CLOSE_PIPE, '--mode=train'),
+    'input/output error': (_LOSE_DISK, '--mode=train'),
+    'worker killed': (
+      'multiprocessing.active_children()[0].kill()',
+      '--mode=train',
+      '--config.data.num_workers=1',
+    ),
+    'evaluation fails': ('self.evaluate = None', '--config.runner.evaluate_every=50'),
+  }
+  lost, said = [], []
+  for number, (name, (fault, *arguments)) in enumerate(faults.items()):
+    workdir = directory / f'run{number}'
+    code = _FAULTY.replace('FAULTY_STEP', str(step)).replace('FAULT', fault)
+    program = start(workdir, *LONG, *arguments, program=('-c', code)).finish(code=1)
+    line = next(x for x in program.err.splitlines() if x.startswith('error: '))
+    said.append(f'{name}: "{_clause(line.removeprefix("error: "), "")}"')
+    if steps(workdir)[-1] < step:
+      lost.append(f'{name}: steps {steps(workdir)[-1]} to {step}')
+    train(workdir, *LONG)
+    lost += differences(workdir, reference)
+  return {
+    'fault': 'fault in a step',
+    'tried': dict.fromkeys(faults, 1),
+    'outcome': f'{"; ".join(said)}; every step before was saved, and the same command '
+    'ended like an undisturbed run',
+    'lost': lost,
+  }
+
+
+def without_git(directory: pathlib.Path) -> dict:
+  """Trains and reports where no program can be found, and output is ASCII."""
+  workdir = directory / 'run'
+  where = {'PATH': str(directory), 'PYTHONIOENCODING': 'ascii'}
+  start(workdir, *TINY, **where).finish()
+  results = json.loads((workdir / 'results.json').read_text())
+  return {
+    'fault': 'no git, output in ASCII',
+    'tried': {'run and report': 1},
+    'outcome': 'results.json is there, with git_commit null',
+    'lost': [] if results['git_commit'] is None else ['git_commit'],
+  }
+
+
 # Several processes, and two jobs
 
 
@@ -377,6 +460,7 @@ def main() -> None:
   parser.add_argument('--kills', type=int, default=50)
   parser.add_argument('--damages', type=int, default=9)
   parser.add_argument('--lost-processes', type=int, default=4)
+  parser.add_argument('--only', nargs='*', help='names of trials, such as kills')
   settings = parser.parse_args()
   rows = []
   with tempfile.TemporaryDirectory() as directory:
@@ -387,13 +471,15 @@ def main() -> None:
       'damage': lambda path: damage(path, reference, settings.damages),
       'full_disk': lambda path: full_disk(path, reference),
       'poisoned_batch': lambda path: poisoned_batch(path, reference),
+      'faulty_steps': lambda path: faulty_steps(path, reference),
+      'without_git': without_git,
       'lost_processes': lambda path: lost_processes(path, settings.lost_processes),
       'second_job': lambda path: second_job(path, reference),
     }
-    for name, trial in trials.items():
+    for name in settings.only or trials:
       path = pathlib.Path(directory) / name
       path.mkdir()
-      rows.append(trial(path))
+      rows.append(trials[name](path))
       print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
   print(table(rows))
   print(json.dumps({'benchmark': 'faults', 'trials': rows}))

@@ -62,6 +62,7 @@ class DenseExperiment(shared.OneInput):
     self._train, self._test = compared.create(
       data.train, data.test, allow_overlap=data.allow_overlap, need_labels=False
     )
+    self.data_sets = {'data.train.source': self._train, 'data.test.source': self._test}
     self.task = create_task(config, self._train)
     for source in (self._train, self._test):
       for kind in self.task.kinds:

@@ -7,14 +7,12 @@ The file has the arrays `embeddings` [n, c], `labels` [n] (-1: none; [n, C] if a
 may be of several classes) and `names` [n], what the data set calls the images.
 """
 
-import pathlib
-
 from absl import flags
 
 from sslhsic import parallel
 from sslhsic.data import sources
 from sslhsic.evaluation import embed, pretrained
-from sslhsic.runs import command_line, processes
+from sslhsic.runs import command_line, paths, processes
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from',
@@ -39,6 +37,7 @@ def main(argv: list[str]) -> None:
     if not _INIT_FROM.value or not _DATA.value:
       raise ValueError('give --init_from=RUN and --data=SOURCE')
     command_line.join_processes()
+    out = processes.first_does(lambda: paths.output_file(_OUT.value, '--out'))
     source = sources.create(_DATA.value, _SPLIT.value)
     settings = pretrained.settings(_INIT_FROM.value)
     print(settings.description)
@@ -49,7 +48,7 @@ def main(argv: list[str]) -> None:
       batch_size=_IMAGES_PER_DEVICE * len(parallel.devices()),
       max_bad_fraction=_MAX_BAD_FRACTION.value,
     )
-    processes.first_does(lambda: embed.write(pathlib.Path(_OUT.value), found))
+    processes.first_does(lambda: embed.write(out, found))
     count, size = found.embeddings.shape
     print(f'{_OUT.value} has {count:,} embeddings of {size} numbers')
 

@@ -5,13 +5,12 @@ python -m experiments.export --init_from=runs/digits --format=torchvision --out=
 Formats are those of `sslhsic.weights.export`; a model card says how to load them.
 """
 
-import pathlib
 import shlex
 import sys
 
 from absl import flags
 
-from sslhsic.runs import command_line
+from sslhsic.runs import command_line, paths
 from sslhsic.weights import export, from_run
 
 _INIT_FROM = flags.DEFINE_string(
@@ -37,14 +36,14 @@ def main(argv: list[str]) -> None:
   with command_line.one_line_errors(ValueError, OSError):
     if not _INIT_FROM.value or not _OUT.value:
       raise ValueError('give --init_from=RUN and --out=DIR')
-    out = pathlib.Path(_OUT.value)
+    out = paths.output_directory(_OUT.value, '--out')
     settings = from_run.write(
       out,
       _FORMAT.value,
       init_from=_INIT_FROM.value,
       weights=_WEIGHTS.value,
       with_projector=_PROJECTOR.value,
-      evaluations=[pathlib.Path(path) for path in _EVALUATIONS.value],
+      evaluations=[paths.local(path, '--evaluation') for path in _EVALUATIONS.value],
       command=shlex.join(['python', '-m', 'experiments.export', *sys.argv[1:]]),
     )
     print(f'{settings.description}: {_FORMAT.value} in {out}, see {out}/README.md')

@@ -5,15 +5,17 @@ python -m experiments.few_label --config=configs/few_label/digits.py --workdir=D
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments import shared
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import few_label
 from sslhsic.plots import curves
-from sslhsic.runs import measurement, processes
+from sslhsic.runs import measurement, parts, processes
 
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
@@ -22,7 +24,9 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   train_source, test_source = compared.create(
     data.train, data.test, allow_overlap=data.allow_overlap
   )
+  check_labels(train_source, protocol.labels_per_class)
   encoder = shared.frozen_encoder(config, train_source)
+  shared.check_encoder(path, encoder.fingerprint, config.init_from)
   top1 = few_label.few_label_top1(
     *encoder.embed(train_source),
     *encoder.embed(test_source),
@@ -35,8 +39,11 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   print(f'{encoder.description}\n\n{"labels/class":>12}{"top-1":>9}')
   for count, accuracy in top1.items():
     print(f'{count:12}{accuracy:9.3f}')
-  processes.first_does(lambda: _draw(top1, path / 'figures'))
-  return {
+  failed = {}
+  with parts.part('few_label.png', failed):
+    processes.first_does(lambda: _draw(top1, path / 'figures'))
+  results = {'failed': failed} if failed else {}
+  return results | {
     'few_label_top1': top1,
     'encoder': encoder.description,
     'encoder_fingerprint': encoder.fingerprint,
@@ -50,10 +57,26 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   }
 
 
+def check_labels(source: sources.Source, labels_per_class: Sequence[int]) -> None:
+  """Checks that every class has as many images as labels are asked for.
+
+  Raises:
+    ValueError: one has not.
+  """
+  counts = np.bincount(
+    source.labels[source.labels >= 0], minlength=sources.single_label_classes(source)
+  )
+  if counts.min() < max(labels_per_class):
+    raise ValueError(
+      f'config.protocol.labels_per_class is {tuple(labels_per_class)}, but class '
+      f'{counts.argmin()} of config.data.train has {counts.min()} images; ask for fewer'
+    )
+
+
 def _draw(top1: dict[int, float], directory: pathlib.Path) -> None:
   directory.mkdir(exist_ok=True)
   curves.few_label_curve(top1, directory / 'few_label.png')
 
 
 if __name__ == '__main__':
-  measurement.main(measure)
+  measurement.main(measure, free=('init_from',))

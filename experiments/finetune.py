@@ -65,11 +65,15 @@ class State(NamedTuple):
   has_diverged: chex.Array
 
 
-class FineTune:
+class FineTune(shared.KnownData):
   """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state', 'best': 'best'}
-  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {'position': 'position'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'position': 'position',
+    'data_fingerprints': 'data_fingerprints',
+  }
+  FREE_FIELDS: ClassVar = shared.OneInput.FREE_FIELDS
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
@@ -85,6 +89,9 @@ class FineTune:
       *(data[name] for name in names), allow_overlap=data.allow_overlap
     )
     self._sources = dict(zip(names, made, strict=True))
+    self.data_sets = {
+      f'data.{name}.source': source for name, source in self._sources.items()
+    }
     self._settings = grid(config, len(self._sources['train']))
     if config.retrain:
       self._sources['final'] = sources.ConcatenatedSource(
@@ -397,7 +404,8 @@ def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
   lengths = lengths or list(training.steps)
   if min(lengths) < 1:
     raise ValueError(
-      f'{num_examples} examples make no step of {batch_size}; use smaller batches'
+      f'{num_examples} examples make no step of {batch_size}; use smaller batches '
+      '(config.training.batch_size) or longer trainings'
     )
   scale = batch_size / training.learning_rate_batch_size
   settings = [

@@ -17,12 +17,17 @@ from sslhsic.runs import measurement
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
   """Top-1 and top-5 for every k and temperature."""
-  del path
   data = config.data
   train_source, test_source = compared.create(
     data.train, data.test, allow_overlap=data.allow_overlap
   )
+  if max(config.protocol.k) > len(train_source):
+    raise ValueError(
+      f'config.protocol.k is {tuple(config.protocol.k)}, but {data.train.source} '
+      f'{data.train.split} has {len(train_source)} images; use smaller k'
+    )
   encoder = shared.frozen_encoder(config, train_source)
+  shared.check_encoder(path, encoder.fingerprint, config.init_from)
   train, test = encoder.embed(train_source), encoder.embed(test_source)
   num_classes = sources.single_label_classes(train_source)
   top5 = min(5, num_classes)
@@ -58,4 +63,4 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
 
 
 if __name__ == '__main__':
-  measurement.main(measure)
+  measurement.main(measure, free=('init_from',))

@@ -19,7 +19,7 @@ from experiments import shared
 from sslhsic import augment, optim, parallel
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import features, metrics, probe
-from sslhsic.runs import runner
+from sslhsic.runs import checks, runner
 
 
 class State(NamedTuple):
@@ -58,9 +58,16 @@ class LinearEval(shared.OneInput):
       data.train, *parts, allow_overlap=data.allow_overlap
     )
     self._validation = validation[0] if validation else None
+    self.data_sets = {'data.train.source': self._train, 'data.test.source': self._test}
+    if self._validation:
+      self.data_sets['data.validation.source'] = self._validation
     self._learning_rates = learning_rates(config)
     self._num_classes = sources.single_label_classes(self._train)
+    checks.batch_fits(
+      self.batch_size, len(self._train), f'{data.train.source} {data.train.split}'
+    )
     self.num_steps = training.epochs * len(self._train) // self.batch_size
+    checks.warmup_fits('training.warmup_steps', training.warmup_steps, self.num_steps)
     self._encoder = shared.frozen_encoder(config, self._train)
     self._policy = augment.create(
       config.augment.policy, mean=data.mean, std=data.std, **config.augment.options

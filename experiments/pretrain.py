@@ -16,22 +16,25 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from experiments import shared
 from sslhsic import optim, parallel
 from sslhsic.data import loader, sources
+from sslhsic.evaluation import pretrained
 from sslhsic.pretraining import (
   build,
   comparison,
   evaluation,
   extraction,
+  initial,
   microbatches,
   step,
   views,
 )
 from sslhsic.pretraining import state as state_lib
-from sslhsic.runs import runner
+from sslhsic.runs import checks, runner
 
 
-class Pretrain:
+class Pretrain(shared.KnownData):
   """The experiment; see `sslhsic.runs.experiment` for the contract.
 
   Attributes:
@@ -42,7 +45,11 @@ class Pretrain:
   """
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
-  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {'input_state': 'input_state'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'input_state': 'input_state',
+    'data_fingerprints': 'data_fingerprints',
+  }
+  FREE_FIELDS: ClassVar = ('data.source',)
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
@@ -56,6 +63,16 @@ class Pretrain:
     self._config, self._init_rng = config, init_rng
     self._views = views.parse(config.augment.views)
     self.source = sources.create(config.data.source, config.data.train_split)
+    self.data_sets = {'data.source': self.source}
+    checks.batch_fits(
+      self.batch_size,
+      len(self.source),
+      f'{config.data.source} {config.data.train_split}',
+    )
+    checks.warmup_fits(
+      'training.warmup_epochs', config.training.warmup_epochs, config.training.epochs
+    )
+    initial.check(config.init_what)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
     self._extraction = extraction.Extraction(config, self.training, self._views)
@@ -142,6 +159,21 @@ class Pretrain:
         'its evaluator to config.evaluators.names, or watch one of '
         f'{", ".join(sorted(names))}'
       )
+
+  def begin(self) -> None:
+    """Starts from another run or from weights, if `config.init_from` names any."""
+    config = self._config
+    if config.init_from == pretrained.RANDOM:
+      return
+    state, description = initial.state(
+      jax.device_get(parallel.first(self.state)),
+      config.init_from,
+      config.init_what,
+      mean=config.data.mean,
+      std=config.data.std,
+    )
+    self.state = parallel.replicate(state)
+    print(f'starting from the {config.init_what} of {description}')
 
   # Training
 

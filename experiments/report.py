@@ -5,12 +5,10 @@ python -m experiments.report --output=report.html runs/digits runs/digits-byol
 A directory may also be one with runs below it, as `experiments.reproduce` makes it.
 """
 
-import pathlib
-
 from absl import flags
 
 from sslhsic.report import build
-from sslhsic.runs import command_line, writers
+from sslhsic.runs import command_line, paths, writers
 
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
 _ENCODERS = flags.DEFINE_integer(
@@ -21,10 +19,10 @@ _ENCODERS = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Writes the page."""
   with command_line.one_line_errors(ValueError, OSError):
-    directories = [pathlib.Path(argument) for argument in argv[1:]]
+    directories = [paths.local(argument, 'a run') for argument in argv[1:]]
     if not directories:
       raise ValueError('no run: give working directories, as in runs/digits')
-    output = pathlib.Path(_OUTPUT.value)
+    output = paths.output_file(_OUTPUT.value, '--output')
     writers.write_atomically(output, build.build(directories, _ENCODERS.value))
     print(f'the report is {output}')
 

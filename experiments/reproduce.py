@@ -6,12 +6,11 @@ Rows that are done are not done again: it may be killed at any time and started 
 The rows, and what is published, are in configs/tables.
 """
 
-import pathlib
 import shlex
 
 from absl import flags
 
-from sslhsic.runs import command_line, writers
+from sslhsic.runs import command_line, paths, writers
 from sslhsic.tables import catalogue, execution, jobs, render, results
 
 _TABLE = flags.DEFINE_string('table', None, 'Which table: a file of configs/tables.')
@@ -33,11 +32,12 @@ def main(argv: list[str]) -> None:
   with command_line.one_line_errors(ValueError, OSError, execution.StoppedError):
     table = CATALOGUE.table(_TABLE.value, _BASE.value)
     plans = jobs.plan(table, _SEEDS.value, root, CATALOGUE.config)
+    file = _JOBS.value and paths.output_file(_JOBS.value, '--jobs')
     if _DRY_RUN.value or _JOBS.value:
       lines = jobs.commands(plans)
-      if _JOBS.value:
+      if file:
         text = ''.join(f'{line}\n' for line in lines)
-        writers.write_atomically(pathlib.Path(_JOBS.value), text)
+        writers.write_atomically(file, text)
       print(*lines if _DRY_RUN.value else [f'{len(lines)} commands'], sep='\n')
       return
     failed = []

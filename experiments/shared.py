@@ -1,16 +1,58 @@
 """What the evaluations share: how they read images, and the frozen encoder."""
 
-from collections.abc import Iterator
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import ml_collections
 
+from sslhsic.data import fingerprint as fingerprints
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, pretrained
+from sslhsic.runs import processes, workdir
 from sslhsic.weights import settings as settings_lib
 
+# Parts of the data that an evaluation may have, in `config.data`.
+PARTS = ('train', 'validation', 'test')
 
-class OneInput:
+
+class KnownData:
+  """Part of an experiment that knows its data sets again, wherever they lie.
+
+  Attributes:
+    data_sets: the sources by their field of the configuration.
+  """
+
+  data_sets: Mapping[str, sources.Source]
+
+  @functools.cached_property
+  def _fingerprints(self) -> dict[str, list]:
+    return {
+      field: list(fingerprints.fingerprint(source))
+      for field, source in self.data_sets.items()
+    }
+
+  @property
+  def data_fingerprints(self) -> dict[str, list]:
+    """Of the data sets, by field; JSON types."""
+    return self._fingerprints
+
+  @data_fingerprints.setter
+  def data_fingerprints(self, value: dict[str, list]) -> None:
+    for field in sorted(value.keys() | self._fingerprints.keys()):
+      if field not in value or field not in self._fingerprints:
+        raise ValueError(
+          f'{field} was {"" if field in value else "not "}given when this run was '
+          'begun; give it as then, or use another --workdir'
+        )
+      found, here = (
+        fingerprints.Fingerprint(*x[field]) for x in (value, self._fingerprints)
+      )
+      fingerprints.check(found, here, field)
+
+
+class OneInput(KnownData):
   """Part of an experiment that reads one stream, and starts from one encoder.
 
   Attributes:
@@ -22,7 +64,9 @@ class OneInput:
   NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
     'input_state': 'input_state',
     'fingerprint': 'fingerprint',
+    'data_fingerprints': 'data_fingerprints',
   }
+  FREE_FIELDS: ClassVar = ('init_from', *(f'data.{part}.source' for part in PARTS))
 
   _config: ml_collections.ConfigDict
   _input: loader.DeviceIterator | None
@@ -57,6 +101,18 @@ class OneInput:
   def data_wait_s(self) -> float:
     """Seconds that steps have waited for data."""
     return self._input.wait_s
+
+
+def check_encoder(path: pathlib.Path, fingerprint: str, init_from: str) -> None:
+  """Checks that results in a working directory are of the same encoder, if any are.
+
+  Raises:
+    ValueError: they are of another one.
+  """
+  read = lambda: workdir.read_json(path / 'results.json').get('encoder_fingerprint')
+  found = processes.from_first((processes.first_does(read) or '').encode()).decode()
+  if found:
+    pretrained.check_fingerprint(found, fingerprint, init_from)
 
 
 def frozen_encoder(

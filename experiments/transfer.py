@@ -7,6 +7,7 @@ Each data set has a working directory of its own below DIR; those that are done 
 done again.
 """
 
+import contextlib
 import json
 import pathlib
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from experiments import finetune, shared
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
-from sslhsic.runs import measurement, processes, runner, writers
+from sslhsic.runs import measurement, parts, processes, runner, workdir, writers
 from sslhsic.tables import printed
 
 PARTS = ('train', 'validation', 'test')
@@ -32,27 +33,59 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     )
   names = chosen(config)
   check_sources(config, names)
-  results, protocols = {}, {}
+  results, protocols, failed = {}, {}, {}
   for name in names:
-    directory = path / name
-    found = _read_results(directory)
-    if not found:
-      print(f'{name}:')
-      PROTOCOLS[config.protocol](task_config(config, name), directory)
-      found = _read_results(directory)
-    if not found:  # A signal has stopped it, which the runner has said.
-      raise SystemExit(0)
-    metric = config.tasks[name].metric
-    results[name] = {'metric': metric, 'value': found[f'{config.protocol}_{metric}']}
-    protocols[name] = found['protocol']
+    # One process of several cannot go on alone.
+    attempt = parts.part(name, failed)
+    with attempt if jax.process_count() == 1 else contextlib.nullcontext():
+      found = _do_task(config, name, path / name)
+      metric = config.tasks[name].metric
+      results[name] = {'metric': metric, 'value': found[f'{config.protocol}_{metric}']}
+      protocols[name] = found['protocol']
+    if name in failed:
+      print(f'{name} has failed: {failed[name]}')
+  if not results:
+    raise ValueError(next(iter(failed.values())))
   print(table(config, results))
   plain = {f'{name}_{x["metric"]}': x['value'] for name, x in results.items()}
+  if failed:
+    plain['failed'] = failed
   return plain | {
     'tasks': results,
     'encoder': found['encoder'],
     'encoder_fingerprint': found.get('encoder_fingerprint'),  # Older tasks do not say.
     'protocol': protocols,
   }
+
+
+def _do_task(
+  config: ml_collections.ConfigDict, name: str, directory: pathlib.Path
+) -> dict[str, Any]:
+  """The results of a task, which is done unless it was before."""
+  found, of_task = _read_results(directory), task_config(config, name)
+  if found:
+    _check_encoder(of_task, directory)
+    return found
+  print(f'{name}:')
+  PROTOCOLS[config.protocol](of_task, directory)
+  found = _read_results(directory)
+  if not found:  # A signal has stopped it, which the runner has said.
+    raise SystemExit(0)
+  return found
+
+
+def _check_encoder(config: ml_collections.ConfigDict, directory: pathlib.Path) -> None:
+  """Checks that a task was done with the same encoder, which may have moved.
+
+  Raises:
+    ValueError: it was another one.
+  """
+  read = lambda: workdir.read_json(directory / 'config.json').get('init_from')
+  found = processes.from_first(json.dumps(processes.first_does(read)).encode())
+  if json.loads(found) != config.init_from:
+    train = config.data.train
+    encoder = shared.frozen_encoder(config, sources.create(train.source, train.split))
+    shared.check_encoder(directory, encoder.fingerprint, config.init_from)
 
 
 def _read_results(directory: pathlib.Path) -> dict[str, Any]:
@@ -123,7 +156,7 @@ def fine_tuned(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
 
 def linear(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
   """Logistic regression on the frozen encoder's embeddings, in `path`."""
-  measurement.run(_measure_linear, config, path)
+  measurement.run(_measure_linear, config, path, free=('init_from',))
 
 
 PROTOCOLS = {'linear': linear, 'finetune': fine_tuned}
@@ -134,15 +167,16 @@ def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
   made = compared.create(
     *(data[part] for part in PARTS), allow_overlap=data.allow_overlap
   )
-  parts = dict(zip(PARTS, made, strict=True))
-  frozen = shared.frozen_encoder(config, parts['train'])
+  data_sets = dict(zip(PARTS, made, strict=True))
+  frozen = shared.frozen_encoder(config, data_sets['train'])
+  shared.check_encoder(path, frozen.fingerprint, config.init_from)
   train, validation, test = (
-    _cached(frozen, part, source, path) for part, source in parts.items()
+    _cached(frozen, part, source, path) for part, source in data_sets.items()
   )
   low, high, count = config.l2
   l2s = np.logspace(np.log10(low), np.log10(high), count).tolist()
   selection = probe.select(
-    *train, *validation, num_classes=parts['train'].num_classes, l2s=l2s
+    *train, *validation, num_classes=data_sets['train'].num_classes, l2s=l2s
   )
   logits = jax.device_get(probe.predict(selection.probe, test.features))
   value = float(metrics.create(config.metric)(logits, test.labels))
@@ -156,7 +190,7 @@ def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
     'validation_losses': dict(
       zip(map('{:.3g}'.format, l2s), selection.losses.tolist(), strict=True)
     ),
-    'num_examples': {part: len(source) for part, source in parts.items()},
+    'num_examples': {part: len(source) for part, source in data_sets.items()},
     'encoder': frozen.description,
     'encoder_fingerprint': frozen.fingerprint,
     'protocol': {
@@ -207,4 +241,4 @@ _SHORT = {
 
 
 if __name__ == '__main__':
-  measurement.main(measure)
+  measurement.main(measure, free=('init_from',))

@@ -13,6 +13,7 @@ python -m experiments.depth --config=configs/depth/nyu.py --workdir=DIR \
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from sslhsic import optim
 
@@ -60,6 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 50,
     'evaluate_every': 0,  # At the end only.
     'checkpoint_every': 500,
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }

@@ -13,6 +13,7 @@ python -m experiments.detection --config=configs/detection/coco.py --workdir=DIR
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from sslhsic import optim
 
@@ -69,6 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 50,
     'evaluate_every': 0,  # At the end only.
     'checkpoint_every': 1000,
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }

@@ -12,6 +12,7 @@ python -m experiments.finetune --config=configs/finetune/imagenet_1pct.py \
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from sslhsic import optim
 
@@ -57,6 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 20,
     'evaluate_every': 0,  # Each training ends with its validation.
     'checkpoint_every': 125,
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }

@@ -7,6 +7,7 @@ python -m experiments.linear_eval --config=configs/linear_eval/digits.py --workd
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from configs.linear_eval import imagenet
 
@@ -38,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 100,
     'evaluate_every': 300,
     'checkpoint_every': 300,
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }

@@ -8,6 +8,7 @@ python -m experiments.linear_eval --config=configs/linear_eval/imagenet.py \
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from sslhsic import optim
 
@@ -50,6 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 100,
     'evaluate_every': 3128,  # 10 epochs.
     'checkpoint_every': 1564,  # 5 epochs.
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }

@@ -6,6 +6,7 @@ python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from sslhsic import evaluators, losses, optim
 
@@ -14,6 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
   config = ml_collections.ConfigDict()
   config.seed = 0
+  config.init_from = 'random'  # Or a run, DIR/checkpoints/STEP, or a safetensors file.
+  config.init_what = 'state'  # What is taken from it: all; or 'encoder'.
   config.data = {
     'source': 'digits',
     'train_split': 'train',
@@ -66,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 20,
     'evaluate_every': 200,
     'checkpoint_every': 200,
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
     # Warns when one of these was smaller so often in a row.

@@ -9,6 +9,7 @@ python -m experiments.pretrain --config=configs/pretrain/imagenet.py --workdir=D
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from sslhsic import evaluators, losses, optim
 
@@ -17,6 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
   config = ml_collections.ConfigDict()
   config.seed = 0
+  config.init_from = 'random'  # Or a run, DIR/checkpoints/STEP, or a safetensors file.
+  config.init_what = 'state'  # What is taken from it: all; or 'encoder'.
   config.data = {
     'source': 'tfds:imagenet2012',
     'train_split': 'train',
@@ -67,6 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     'log_every': 100,
     'evaluate_every': 6256,  # 20 epochs.
     'checkpoint_every': 1564,  # 5 epochs.
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
     # Warns when one of these was smaller so often in a row.

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import re
 import sys
 import time
 import weakref
@@ -19,10 +20,12 @@ import chex
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from sslhsic import parallel
 from sslhsic.data import images, reading, slots, sources
 from sslhsic.data.bad_images import BadImages
+from sslhsic.data.errors import InputError
 
 Batch = dict[str, np.ndarray]
 Crop = reading.Crop
@@ -126,8 +129,12 @@ class Stream:
     max_pixels: largest number of pixels of an image; one that has more is not decoded.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
+  Raises, when constructed:
+    ValueError: the seed is negative, or the batch does not divide over the hosts.
+
   Raises, by `next`:
-    InputError: too many images are bad, or sizes differ.
+    InputError: too many images are bad, one could not be read, sizes differ, or a
+      worker has ended.
 
   Attributes:
     bad_images: what was skipped so far.
@@ -146,6 +153,8 @@ class Stream:
     host_index: int | None = None,
     host_count: int | None = None,
   ):
+    if seed < 0:
+      raise ValueError(f'the seed is {seed}; use 0 or more')
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     view = reading.View(source, order, seed, make, max_pixels)
     self._source, self._order = source, order
@@ -166,8 +175,9 @@ class Stream:
       chunks = itertools.islice(self._iterator, self._chunks.per_batch)
       batch, *skipped = _join(chunks, self._received)
       self.bad_images.add(*skipped)
-    except Exception:
+    except Exception as error:
       self.close()
+      _check_is_worker_alive(error)
       raise
     self._batches_taken += 1
     return batch
@@ -181,6 +191,9 @@ class Stream:
     ahead = 2 * threads * self._chunks.per_batch  # Two batches.
     chunks = chunks.to_iter_dataset(grain.ReadOptions(threads, ahead))
     if self._num_workers:
+      if not flags.FLAGS.is_parsed():
+        # Grain reads flags of its own here, also in a script that parses none.
+        flags.FLAGS.mark_as_parsed()
       chunks = chunks.mp_prefetch(
         grain.MultiprocessingOptions(self._num_workers, per_worker_buffer_size=2),
         worker_init_fn=reading.start_worker,
@@ -220,6 +233,20 @@ class Stream:
       self._stop()
       self._received.close()
       self._iterator = None
+
+
+def _check_is_worker_alive(error: Exception) -> None:
+  """Translates Grain's message of a worker that has ended.
+
+  Raises:
+    InputError: that is the error.
+  """
+  if isinstance(error, RuntimeError) and str(error).startswith('Worker process was'):
+    code = ''.join(re.findall(r'exit code (-?\d+)', str(error)))
+    raise InputError(
+      f'a worker process of the loader has ended (exit code {code}); -9 is mostly for '
+      'lack of memory, -7 for lack of shared memory: set config.data.num_workers lower'
+    ) from error
 
 
 def _chunks(

@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
+from absl import logging
 
 from sslhsic.data import images, slots, targets
 from sslhsic.data.annotations import Annotations
@@ -30,6 +32,10 @@ Loaded = tuple[dict[str, np.ndarray], Bad]
 
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
+# Seconds before a read that has failed is tried again; network file systems recover.
+_BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+# Errors that trying again does not change: the file is not there, or not for us.
+_LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def start_worker(index: int, count: int) -> None:
@@ -39,8 +45,9 @@ def start_worker(index: int, count: int) -> None:
   killed one can tell its workers nothing: they watch it.
   """
   del index, count
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
+    if hasattr(signal, name):
+      signal.signal(getattr(signal, name), signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -54,6 +61,8 @@ def first_decodable(
 ) -> tuple[dict, Bad]:
   """The first of these examples that can be used.
 
+  A read that fails for now is tried again; a file that is not there is a bad image.
+
   Args:
     source: the examples.
     rows: of the source.
@@ -64,7 +73,7 @@ def first_decodable(
     uint8; and the rows before, with the cause of each.
 
   Raises:
-    InputError: none of many can be used.
+    InputError: none of many can be used, or one could not be read in many tries.
   """
   return _first_made(source, rows, max_pixels, lambda example: example)
 
@@ -80,12 +89,12 @@ def _first_made(
   for row in itertools.islice(rows, _MAX_TRIES):
     tries += 1
     try:
-      return make(_decode(source, row, max_pixels)), bad
+      return make(_decode(source, _read(source, row), max_pixels)), bad
     except DecodeError as error:
       bad[row] = str(error)
     except cv2.error as error:
       bad[row] = one_line(error)
-    except OSError as error:
+    except _LASTING as error:
       bad[row] = f'it cannot be read: {error.strerror or one_line(error)}'
   if not bad:
     raise InputError('there is no example')
@@ -96,8 +105,31 @@ def _first_made(
   )
 
 
-def _decode(source: Source, row: int, max_pixels: int) -> dict:
-  example = source[row]
+def _read(source: Source, row: int) -> dict:
+  """An example; tries again what may be over soon.
+
+  Raises:
+    InputError: it was not.
+  """
+  for seconds in (*_BACKOFF_S, None):
+    try:
+      return source[row]
+    except _LASTING:
+      raise
+    except OSError as error:
+      if seconds is None:
+        raise InputError(
+          f'cannot read {source.name(row)} in {len(_BACKOFF_S) + 1} tries: {error}; '
+          'check the disk or the network'
+        ) from error
+      logging.warning(
+        'cannot read %s (%s): next try in %g s', source.name(row), error, seconds
+      )
+    time.sleep(seconds)
+  raise AssertionError  # The last try returns or raises.
+
+
+def _decode(source: Source, example: dict, max_pixels: int) -> dict:
   decoded = example | {'image': images.decode(example['image'], max_pixels)}
   if 'segmentation' in example:
     decoded['segmentation'] = images.decode_classes(example['segmentation'], max_pixels)

@@ -7,12 +7,17 @@ several copies of it, which is why arrays do not get memory of their own.
 
 import dataclasses
 import math
+import os
+import pathlib
 from multiprocessing import shared_memory, util
 
 import numpy as np
 
+from sslhsic.data.errors import InputError
+
 _HEADER = 64  # Bytes before the array; the first says whether the slot is taken.
 _FREE, _TAKEN = 0, 1
+_DIRECTORY = pathlib.Path('/dev/shm')  # Of shared memory, on Linux.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +42,16 @@ class Slots:
     util.Finalize(None, self.remove, exitpriority=10)
 
   def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, Sent]:
-    """An array in a free slot, to be written, and what to send when it is."""
+    """An array in a free slot, to be written, and what to send when it is.
+
+    Raises:
+      InputError: there is no shared memory left for it.
+    """
     size = _HEADER + math.prod(shape) * np.dtype(dtype).itemsize
     free = (x for x in self._slots if x.buf[0] == _FREE and x.size >= size)
     slot = next(free, None)
     if slot is None:
-      slot = shared_memory.SharedMemory(create=True, size=size)
+      slot = _reserve(size)
       self._slots.append(slot)
     slot.buf[0] = _TAKEN
     sent = Sent(slot.name, shape, np.dtype(dtype).str)
@@ -80,6 +89,35 @@ class Received:
     for slot in self._slots.values():
       slot.close()
     self._slots.clear()
+
+
+def _reserve(size: int) -> shared_memory.SharedMemory:
+  """New shared memory that is there: without that, a write into it ends the process."""
+  try:
+    slot = shared_memory.SharedMemory(create=True, size=size)
+    try:
+      _allocate(_DIRECTORY / slot.name, size)
+    except OSError:
+      slot.close()
+      slot.unlink()
+      raise
+  except OSError as error:
+    raise InputError(
+      f'shared memory is full ({error.strerror}): a worker process needs '
+      f'{size / 2**20:.1f} MiB more in {_DIRECTORY}; give the container more of it '
+      '(docker run --shm-size=2g), or set config.data.num_workers lower'
+    ) from error
+  return slot
+
+
+def _allocate(file: pathlib.Path, size: int) -> None:
+  if not file.exists():  # Shared memory is a file on Linux alone.
+    return
+  descriptor = os.open(file, os.O_RDWR)
+  try:
+    os.posix_fallocate(descriptor, 0, size)
+  finally:
+    os.close(descriptor)
 
 
 def _array(slot: shared_memory.SharedMemory, sent: Sent) -> np.ndarray:

@@ -4,6 +4,8 @@ import numpy as np
 import threadpoolctl
 from sklearn import decomposition, manifold
 
+_MIN_POINTS = 4  # Fewer have no neighbours to be kept.
+
 
 def maps(features: np.ndarray) -> dict[str, np.ndarray]:
   """Maps of features [n, d] to the plane, [n, 2], by method.
@@ -19,6 +21,8 @@ def maps(features: np.ndarray) -> dict[str, np.ndarray]:
 def tsne(features: np.ndarray) -> np.ndarray:
   """Map [n, 2] of features [n, d] by t-SNE; of directions, which the losses shape."""
   x = unit_norm(features)
+  if len(x) < _MIN_POINTS or x.shape[1] < 2:  # Nothing to map.
+    return np.pad(x, ((0, 0), (0, 1)))[:, :2]
   x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
   tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
   # So few points are done sooner by one thread than by threads that wait for another.

@@ -1,7 +1,6 @@
 """What an evaluation starts from: a pre-trained encoder, or a random one."""
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,8 @@ from absl import logging
 
 from sslhsic.networks import classifier
 from sslhsic.pretraining import state as state_lib
-from sslhsic.runs import checkpoint
+from sslhsic.runs import checkpoint, paths
+from sslhsic.runs import workdir as workdir_lib
 from sslhsic.weights import files, layouts
 from sslhsic.weights import settings as settings_lib
 
@@ -85,7 +85,7 @@ def load(
   """
   if init_from == RANDOM:
     return _start(params, network_state, 'random initial values')
-  path = files.locate(init_from)
+  path = _file(init_from)
   if path:
     return _from_file(files.read(path), params, network_state, mean, std)
   run = read_run(init_from)
@@ -109,7 +109,7 @@ def settings(init_from: str) -> settings_lib.Settings:
   Raises:
     ValueError: there is no such checkpoint or file, or it cannot be told.
   """
-  path = files.locate(init_from)
+  path = _file(init_from)
   if path:
     return files.read(path).known_settings
   return _describe(init_from)[-1]
@@ -130,12 +130,54 @@ def read_run(init_from: str) -> Run:
   return Run(workdir, step, config, *saved, found)
 
 
+def read_state(
+  init_from: str,
+  like: state_lib.State,
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+) -> tuple[state_lib.State, str]:
+  """Reads all that the training of a pre-training run changes.
+
+  Args:
+    init_from: a working directory, or DIR/checkpoints/STEP.
+    like: a state with the same structure, shapes and types.
+    mean, std: of the images that the networks will see.
+
+  Returns:
+    The state, on the host, and where it comes from, in words.
+
+  Raises:
+    ValueError: there is no such checkpoint, it is damaged or does not fit, or its
+      images were normalised otherwise.
+  """
+  if _file(init_from):
+    raise ValueError(
+      f'{init_from} has the weights of an encoder and no state of a training; set '
+      "config.init_what = 'encoder'"
+    )
+  workdir, step, _, settings = _describe(init_from)
+  _check_normalization(settings, mean, std, init_from)
+  found = checkpoint.read(workdir / 'checkpoints', step, {'state': like})
+  return found.arrays['state'], settings.description
+
+
+def _file(init_from: str) -> pathlib.Path | None:
+  """The file of weights that a path names, see `files.locate`."""
+  return files.locate(str(paths.local(init_from, 'init_from')))
+
+
 def _describe(
   init_from: str,
 ) -> tuple[pathlib.Path, int, dict[str, Any], settings_lib.Settings]:
   """Working directory, step, configuration and settings of a checkpoint, unread."""
   workdir, step = _find(init_from)
-  config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+  config = workdir_lib.read_json(workdir / 'config.json')
+  if not config:
+    raise ValueError(
+      f'{workdir / "config.json"} is damaged; without it the encoder in {workdir} is '
+      'not known. Resume the run with its command, which writes the file again'
+    )
   if 'target_network' not in config:
     raise ValueError(
       f'{init_from} is a run of another program; give the pre-training run that it '
@@ -159,7 +201,7 @@ def fingerprint(params: hk.Params, network_state: hk.State) -> str:
 
 
 def check_fingerprint(found: str, here: str, init_from: str) -> None:
-  """Refuses to go on with a run that was begun with another encoder.
+  """Checks that a run was begun with the same encoder.
 
   Raises:
     ValueError: the fingerprints differ.
@@ -174,7 +216,7 @@ def check_fingerprint(found: str, here: str, init_from: str) -> None:
 
 def _find(init_from: str) -> tuple[pathlib.Path, int | None]:
   """The working directory, and the step if one is asked for."""
-  path = pathlib.Path(init_from).expanduser()
+  path = paths.local(init_from, 'init_from')
   step = None
   if path.parent.name == 'checkpoints' and path.name.isdigit():
     path, step = path.parent.parent, int(path.name)

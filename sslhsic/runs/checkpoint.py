@@ -17,6 +17,9 @@ from absl import logging
 # What Orbax keeps a checkpoint's parts under.
 _ARRAYS, _HOST, _MANIFEST = 'arrays', 'host', 'manifest'
 
+# What makes a path a pattern for `glob`, with which Orbax looks for its own files.
+_PATTERN = '*?['
+
 _MOST_OF_MESSAGE = 300  # Characters; TensorStore's own can be pages.
 
 
@@ -48,15 +51,25 @@ class Checkpointer:
   Only one process may have it at a time; of several that train together, the first. It
   starts by removing what earlier processes left half written.
 
+  The first checkpoint that it saves is read back and compared with what was saved.
+
   Args:
     directory: of the checkpoints, a subdirectory for each, named by its step.
-    keep: how many; older ones are removed.
+    keep: how many, at least one; older ones are removed.
+
+  Raises:
+    ValueError: Orbax cannot use the directory, or none is to be kept.
+    OSError: the directory cannot be made.
   """
 
   def __init__(self, directory: pathlib.Path, keep: int = 1):
+    if keep < 1:
+      raise ValueError(f'{keep} checkpoints are to be kept; keep one or more')
+    check_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     self._directory = directory
     self._keep = keep
+    self._is_verified = False
     self._manager = self._open()
     self._worker = futures.ThreadPoolExecutor(1, 'checkpoint')
     self._pending: tuple[int, futures.Future] | None = None
@@ -128,16 +141,33 @@ class Checkpointer:
     return f'the last good checkpoint is that of step {step}'
 
   def _write(self, checkpoint: Checkpoint) -> None:
+    manifest = _manifest(checkpoint)
     self._manager.save(
       checkpoint.step,
       args=ocp.args.Composite(
         **{
           _ARRAYS: ocp.args.StandardSave(checkpoint.arrays),
           _HOST: ocp.args.JsonSave(checkpoint.host),
-          _MANIFEST: ocp.args.JsonSave(_manifest(checkpoint)),
+          _MANIFEST: ocp.args.JsonSave(manifest),
         }
       ),
     )
+    if not self._is_verified:
+      self._verify(checkpoint.step, manifest)
+      self._is_verified = True
+
+  def _verify(self, step: int, manifest: dict[str, str]) -> None:
+    """Reads a checkpoint back; one that is not what was saved is put aside.
+
+    Raises:
+      DamagedError: this one.
+    """
+    try:
+      if _manifest(_read(self._manager, step)) != manifest:
+        raise DamagedError('it is not what was saved')
+    except DamagedError as error:
+      self._put_aside([step])
+      raise DamagedError(f'it cannot be read back: {error}') from error
 
   def restore_latest(self, like: chex.ArrayTree) -> Checkpoint | None:
     """The latest good checkpoint, or None if there never was one.
@@ -193,15 +223,34 @@ class Checkpointer:
     self._manager.close()
 
 
-def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
-  """A checkpoint of another run, as nested dicts and lists of its arrays.
+def check_path(path: pathlib.Path) -> None:
+  """Checks that checkpoints can be kept below a path.
+
+  Raises:
+    ValueError: Orbax would not find its own files there.
+  """
+  if set(_PATTERN) & set(str(path.absolute())):
+    raise ValueError(
+      f'checkpoints cannot be kept in {path.absolute()}: Orbax takes the path for a '
+      f'pattern, and would leave them incomplete; use one without any of {_PATTERN}'
+    )
+
+
+def read(
+  directory: pathlib.Path,
+  step: int | None = None,
+  like: chex.ArrayTree | None = None,
+) -> Checkpoint:
+  """A checkpoint of another run.
 
   Args:
     directory: of the checkpoints.
     step: which of them; by default the latest.
+    like: a tree with the structure, shapes and types of the saved arrays; by default
+      they come as nested dicts and lists.
 
   Raises:
-    ValueError: there is no such checkpoint, or it is damaged.
+    ValueError: there is no such checkpoint, it is damaged, or not like that.
   """
   step = resolve(directory, step)
   options = ocp.CheckpointManagerOptions(
@@ -212,11 +261,12 @@ def read(directory: pathlib.Path, step: int | None = None) -> Checkpoint:
   )
   with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
     try:
-      return _read(manager, step)
+      found = _read(manager, step)
     except DamagedError as error:
       raise ValueError(
         f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
       ) from error
+  return found if like is None else found._replace(arrays=_fit(found, like))
 
 
 def resolve(directory: pathlib.Path, step: int | None) -> int:

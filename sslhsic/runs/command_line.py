@@ -1,6 +1,9 @@
 """The command line of every program: --config, --workdir, and mistakes in one line."""
 
+import contextlib
+import difflib
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +12,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from sslhsic.runs import processes
+from sslhsic.runs import output, paths, processes
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps its files.')
@@ -59,7 +62,11 @@ def run(program: Callable[[list[str]], None]) -> None:
 
   For one that has no configuration; of `main`, it only reads the flags.
   """
-  app.run(program, flags_parser=_parse_flags)
+  output.replace_what_cannot_be_shown()
+  try:
+    app.run(program, flags_parser=_parse_flags)
+  finally:
+    output.drop_if_broken()
 
 
 def no_arguments(argv: list[str]) -> None:
@@ -72,7 +79,8 @@ def workdir() -> pathlib.Path:
   """The directory of --workdir; without one, the program ends."""
   if not _WORKDIR.value:
     _fail('no working directory: give --workdir=DIR')
-  return pathlib.Path(_WORKDIR.value)
+  with one_line_errors(ValueError):
+    return paths.local(_WORKDIR.value, '--workdir')
 
 
 @contextmanager
@@ -94,11 +102,48 @@ def _parse_flags(argv):
     _fail(str(error))
   except OSError:
     _fail('cannot read the configuration: give --config=FILE.py, an existing file')
-  except (AttributeError, KeyError) as error:
-    # The configuration's own message, which may have a second line with a guess.
-    _fail('the configuration has no field ' + ' '.join(error.args[0].split()))
+  except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    _fail(_wrong_field(argv) or ' '.join(str(error).split()))
+
+
+def _wrong_field(argv: list[str]) -> str | None:
+  """What to say of the first --config.FIELD that the configuration does not have.
+
+  The messages of ml_collections differ from one kind of mistake to the next, and some
+  name no field.
+  """
+  given, files = [], []
+  for number, argument in enumerate(argv):
+    if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
+      given.append(match[1])
+    elif re.fullmatch(r'--?config', argument):
+      files = argv[number : number + 2]
+    elif re.match(r'--?config=', argument):
+      files = [argument]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=files)
+  values([argv[0], *files])
+  fields = list(_fields(values.config))
+  for name in given:
+    plain = name.partition('[')[0]  # Elements of sequences are not looked into.
+    if plain not in fields:
+      near = difflib.get_close_matches(plain, fields, n=3)
+      last = plain.rpartition('.')[2]
+      near += [x for x in fields if x.rpartition('.')[2] == last and x not in near][:3]
+      guess = f'; did you mean {" or ".join(near)}?' if near else ''
+      return f'the configuration has no field {name!r}{guess}'
+  return None
+
+
+def _fields(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:
+  """Every field, sections included."""
+  for name, value in config.items():
+    yield f'{prefix}{name}'
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _fields(value, f'{prefix}{name}.')
 
 
 def _fail(message: str) -> None:
-  print(f'error: {message}', file=sys.stderr)
+  with contextlib.suppress(OSError):  # Nobody may be there to read it.
+    print(f'error: {message}', file=sys.stderr, flush=True)
   processes.leave(1)

@@ -14,12 +14,22 @@ import numpy as np
 Scalars = dict[str, chex.Numeric]
 
 
+class TrainingError(Exception):
+  """The run ends early, or its report lacks a part; says why, and what is saved."""
+
+
 class Experiment(Protocol):
   """What the runner needs of an experiment.
 
   One that has a method `describe_batch(global_step) -> dict`, of JSON types, lets the
   runner say which batch was not finite. `loss` and `gradient_norm`, of the scalars of a
   step, must be finite.
+
+  One that has an attribute `FREE_FIELDS` may resume with other values of these fields
+  of its configuration, with all below them: its host values say whether what they name
+  is the same. The setter of such a value raises a `ValueError` if it is not.
+
+  One that has a method `begin()` is told so if it starts without a checkpoint.
 
   Attributes:
     CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays
@@ -46,6 +56,9 @@ class Experiment(Protocol):
   def step(self, global_step: int, rng: np.ndarray) -> Scalars:
     """Updates the state once.
 
+    Replaces the attributes that a checkpoint holds: after an error they are the old
+    ones, or what the step has left of them is not saved.
+
     Args:
       global_step: number of updates before.
       rng: data of the run's key (see `jax.random.wrap_key_data`), the same at every
@@ -62,5 +75,8 @@ class Experiment(Protocol):
     ...
 
   def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:
-    """Final results (JSON types, with their protocol); writes pictures to `figures`."""
+    """Final results (JSON types, with their protocol); writes pictures to `figures`.
+
+    What failed is among them as 'failed', part -> reason; the others are written.
+    """
     ...

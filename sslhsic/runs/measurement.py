@@ -7,45 +7,64 @@ from typing import Any
 
 import ml_collections
 
-from sslhsic.runs import command_line, processes, workdir
+from sslhsic.runs import checks, command_line, parts, processes, workdir
 
 Measure = Callable[[ml_collections.ConfigDict, pathlib.Path], dict[str, Any]]
 
 
-def main(measure: Measure) -> None:
+def main(measure: Measure, free: tuple[str, ...] = ()) -> None:
   """Runs a program from its command line; see `command_line.main`.
 
   Args:
     measure: a function of configuration and working directory; gives the results, of
       JSON types. A `ValueError` or `OSError` of it ends the program with one line.
+    free: see `run`.
   """
 
   def program(config, path):
     others = processes.OtherProcessError
     with command_line.one_line_errors(ValueError, OSError, others):
-      run(measure, config, path)
+      run(measure, config, path, free)
 
   command_line.main(program)
 
 
 def run(
-  measure: Measure, config: ml_collections.ConfigDict, path: pathlib.Path
+  measure: Measure,
+  config: ml_collections.ConfigDict,
+  path: pathlib.Path,
+  free: tuple[str, ...] = (),
 ) -> None:
   """Measures, and writes `config.json` and `results.json` into a working directory.
 
   Several processes all measure; the first alone writes.
 
+  Args:
+    measure: see `main`. What failed is among its results as 'failed', part -> reason.
+    config: the configuration.
+    path: the working directory.
+    free: fields of the configuration that may differ from an earlier run in the
+      directory, since `measure` checks what they name.
+
   Raises:
-    ValueError: the directory holds a run of another configuration, or is in use.
+    ValueError: the directory holds a run of another configuration, or is in use; a
+      setting is impossible; or a part has failed, after the others were written.
     OSError: the directory cannot be written.
     OtherProcessError: one of these, of the first process; in the others.
   """
   start = time.perf_counter()
-  lock = processes.first_does(lambda: workdir.claim(path, config))
-  processes.first_does(lambda: workdir.write_config(path, config))
-  results = measure(config, path)
-  results |= {'wall_time_s': time.perf_counter() - start}
-  processes.first_does(lambda: workdir.write_results(path, results))
-  if lock:
-    lock.close()
+  checks.sizes(config)
+  lock = processes.first_does(lambda: workdir.claim(path, config, free))
+  try:
+    if not (path / 'config.json').exists():  # Another one is replaced at the end.
+      processes.first_does(lambda: workdir.write_config(path, config))
+    results = measure(config, path)
+    processes.first_does(lambda: workdir.write_config(path, config))
+    results |= {'wall_time_s': time.perf_counter() - start}
+    processes.first_does(lambda: workdir.write_results(path, results))
+  finally:
+    if lock:
+      lock.close()
   print(f'results.json is in {path}')
+  if results.get('failed'):
+    raise ValueError(f'{path}: {parts.message(results["failed"])}')

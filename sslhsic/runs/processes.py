@@ -6,6 +6,7 @@ not share a file system for it. Nothing else may be on the devices then: on CPUs
 exchanges at once get in each other's way.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -210,7 +211,7 @@ def lost_others() -> Iterator[None]:
     reason = ' '.join(str(error).split())
     raise OtherProcessError(
       f'another process has ended or cannot be reached ({reason}); start all again, '
-      'and they go on from the last checkpoint'
+      'and they resume from the last checkpoint'
     ) from error
 
 
@@ -226,7 +227,9 @@ def leave(code: int) -> None:
   An orderly exit waits for the others, which may be waiting for this one.
   """
   if jax.distributed.is_initialized():
-    logging.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # A closed pipe, or a terminal that is gone.
+      logging.flush()
+      sys.stdout.flush()
+      sys.stderr.flush()
     os._exit(code)
   sys.exit(code)

@@ -1,5 +1,6 @@
 """The progress line of a training run, and its speed."""
 
+import contextlib
 import sys
 import time
 
@@ -36,7 +37,8 @@ class Progress:
     return self
 
   def __exit__(self, *exception) -> None:
-    self._bar.close()
+    with contextlib.suppress(OSError):  # The terminal may be gone.
+      self._bar.close()
 
   def restart(self) -> None:
     """Begins a new interval for measuring speed."""

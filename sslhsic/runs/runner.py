@@ -1,11 +1,12 @@
 """The loop around an experiment: progress, logs, checkpoints, results, and faults."""
 
+import contextlib
 import json
 import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,22 +15,25 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
-from sslhsic import parallel
 from sslhsic.data import errors
 from sslhsic.plots import curves
 from sslhsic.runs import (
   checkpoint,
+  checks,
   command_line,
   health,
   in_flight,
+  output,
+  parts,
   processes,
   profiling,
   progress,
+  saving,
   stopping,
   workdir,
   writers,
 )
-from sslhsic.runs.experiment import Experiment, Scalars
+from sslhsic.runs.experiment import Experiment, Scalars, TrainingError
 
 _MODE = flags.DEFINE_enum(
   'mode',
@@ -41,10 +45,6 @@ _MODE = flags.DEFINE_enum(
 _PROFILE = flags.DEFINE_string(
   'profile', None, 'START:STOP, the steps that WORKDIR/profile shows to TensorBoard.'
 )
-
-
-class TrainingError(Exception):
-  """The training cannot go on; says why, and from where it can."""
 
 
 def main(experiment_class: type[Experiment]) -> None:
@@ -94,83 +94,126 @@ class Runner:
     mode: str,
     profile: str | None = None,
   ):
-    self._start = time.perf_counter()
     self._config = config.runner
     self._path = path
     self._mode = mode
-    self._on_save_error = self._config.get('on_save_error', 'stop')
-    if self._on_save_error not in ('stop', 'continue'):
-      raise ValueError(
-        f'config.runner.on_save_error is {self._on_save_error!r}, expected stop or '
-        'continue'
-      )
+    checkpoint.check_path(path)
+    checks.sizes(config)
     self._profile = profiling.Profile(path / 'profile', profile)
-    self._lock = processes.first_does(lambda: workdir.claim(path, config))
+    free = getattr(experiment_class, 'FREE_FIELDS', ())
+    self._lock = processes.first_does(lambda: workdir.claim(path, config, free))
+    self._saver = self._writer = None
+    try:
+      self._build(experiment_class, config)
+    except BaseException:
+      self._release()
+      raise
+
+  def _build(
+    self, experiment_class: type[Experiment], config: ml_collections.ConfigDict
+  ) -> None:
+    """Makes the experiment, and takes it to where the run has come so far."""
+    path, start = self._path, time.perf_counter()
     _keep_compilations(path)
+    if self._mode != 'train':
+      processes.first_does(lambda: (path / 'figures').mkdir(exist_ok=True))
     init_rng, rng = jax.random.split(jax.random.key(config.seed))
     self._rng = np.asarray(jax.random.key_data(rng))
-    experiment_mode = 'eval' if mode == 'eval' else 'train'
+    experiment_mode = 'eval' if self._mode == 'eval' else 'train'
     self._experiment = experiment_class(experiment_mode, init_rng, config)
     self._wait_for_state()
-    self._checkpointer = processes.first_does(
-      lambda: checkpoint.Checkpointer(
-        path / 'checkpoints', keep=self._config.keep_checkpoints
-      )
+    self._saver = saving.Saver(
+      self._experiment, path / 'checkpoints', config.runner, start
     )
-    self._step = self._restore()
-    if mode == 'eval' and not self._step:
+    self._step = self._saver.restore()
+    if self._mode == 'eval' and not self._step:
       raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
+    if not self._step and hasattr(self._experiment, 'begin'):
+      self._experiment.begin()
     processes.first_does(lambda: workdir.write_config(path, config))
+    self._writer = processes.first_does(lambda: writers.MetricWriter(path, self._step))
+    self._saver.note(self._step)
     self._stop = stopping.StopRequest()
     self._in_flight = in_flight.InFlight()
     collapse = self._config.get('collapse', {'minima': {}, 'patience': 1})
     self._collapse = health.CollapseWatch(collapse['minima'], collapse['patience'])
     self._is_stopped = False
-    self._must_stop = False
-    self._trouble = ''
+
+  def _wait_for_state(self) -> None:
+    """Waits for what makes the initial state; see `processes`."""
+    jax.block_until_ready(
+      [getattr(self._experiment, x) for x in self._experiment.CHECKPOINT_ATTRS]
+    )
 
   def run(self) -> None:
     """Trains, evaluates, or both, and reports; or stops early when asked by a signal.
 
+    However it ends, what the last whole step has left is saved, if it is sound.
+
     Raises:
-      TrainingError: the training cannot go on.
+      TrainingError: the training cannot go on, or a part of the report has failed.
       OtherProcessError: it cannot in the first process; in the others.
     """
-    self._writer = processes.first_does(
-      lambda: writers.MetricWriter(self._path, self._step)
-    )
     try:
-      if self._mode != 'eval':
-        self._train()
-      if self._mode != 'train' and not self._is_stopped:
-        self._report()
+      with self._stop:
+        if self._mode != 'eval':
+          self._train()
+        if self._mode != 'train' and not self._is_stopped:
+          self._report()
       processes.wait_for_all()
     except health.NotFiniteError as error:
       raise self._not_finite(error) from error
     finally:
       self._profile.close()
-      if processes.is_first():
-        self._writer.close()
-        self._checkpointer.close()
-        self._lock.close()
+      self._release()
+
+  def _release(self) -> None:
+    """Waits for what is being written, and lets go of the directory."""
+    for held in (self._writer, self._saver, self._lock):
+      if held:
+        held.close()
 
   # Training
 
   def _train(self) -> None:
     print(self._experiment.summary)
-    with self._stop, progress.Progress(self._experiment, self._step) as line:
-      while self._step < self._experiment.num_steps and not self._is_stopped:
-        self._profile.before_step(self._step)
-        scalars = self._experiment.step(self._step, self._rng)
-        self._step += 1
-        line.advance()
-        self._in_flight.add(self._step, scalars)
-        if self._is_due(self._config.log_every) or self._step == 1:
-          scalars = _to_floats(scalars)
-          self._log({**scalars, **line.log(scalars)}, line)
-        self._between_steps(line)
-        self._is_stopped = self._stop.is_reached(self._step) or self._has_failed()
+    with progress.Progress(self._experiment, self._step) as line:
+      try:
+        self._take_steps(line)
+      except health.NotFiniteError:
+        raise
+      except BaseException as error:
+        self._saver.rescue()
+        self._say_what_is_saved(error)
+        raise
       self._end_training()
+
+  def _say_what_is_saved(self, error: BaseException) -> None:
+    """Adds it to an error, or logs it if the error is not one that a line tells.
+
+    Raises:
+      TrainingError: the error with it.
+    """
+    if not processes.is_first():
+      return
+    saved = self._saver.last_good()
+    if isinstance(error, errors.InputError | OSError | TrainingError):
+      raise TrainingError(f'{error}; {saved}') from error
+    logging.warning('ended by %s; %s', parts.describe(error), saved)
+
+  def _take_steps(self, line: progress.Progress) -> None:
+    while self._step < self._experiment.num_steps and not self._is_stopped:
+      self._profile.before_step(self._step)
+      scalars = self._experiment.step(self._step, self._rng)
+      self._step += 1
+      self._saver.note(self._step)
+      line.advance()
+      self._in_flight.add(self._step, scalars)
+      if self._is_due(self._config.log_every) or self._step == 1:
+        scalars = _to_floats(scalars)
+        self._log({**scalars, **line.log(scalars)}, line)
+      self._between_steps(line)
+      self._is_stopped = self._stop.is_reached(self._step) or self._has_failed()
 
   def _between_steps(self, line: progress.Progress) -> None:
     if self._profile.is_due(self._step):
@@ -178,64 +221,60 @@ class Runner:
       self._profile.close()
     is_last = self._step == self._experiment.num_steps
     evaluates = self._mode == 'train_and_eval' and not is_last  # The report does, then.
-    if evaluates and self._is_due(self._config.evaluate_every):
-      self._in_flight.finish()
-      self._evaluate(line)
-      line.restart()
-    if self._is_due(self._config.checkpoint_every):
+    evaluates = evaluates and self._is_due(self._config.evaluate_every)
+    # An evaluation may fail, or take long.
+    is_due = self._is_due(self._config.checkpoint_every) or self._saver.is_time()
+    if is_due or evaluates:
       self._save()
       line.restart()
-    elif processes.is_first():
-      self._excuse(self._checkpointer.check)
+    else:
+      self._saver.check()
+    if evaluates:
+      with contextlib.suppress(stopping.Stopped):
+        self._evaluate_on_the_way(line)
+      line.restart()
+
+  def _evaluate_on_the_way(self, line: progress.Progress) -> None:
+    try:
+      self._evaluate(line)
+    except Exception as error:
+      if isinstance(error, BrokenPipeError) or jax.process_count() > 1:
+        raise
+      logging.debug('traceback', exc_info=True)
+      raise TrainingError(
+        f'the evaluation after step {self._step} failed: {parts.describe(error)}; '
+        'correct it, or resume with config.runner.evaluate_every = 0'
+      ) from error
 
   def _end_training(self) -> None:
     """Waits until all is saved; says how the training has ended, if early."""
     if self._is_stopped:
       self._save()
-    processes.first_does(self._finish_saving)
+    processes.first_does(lambda: self._saver.finish(is_stopped=self._is_stopped))
     if self._is_stopped:
-      name = self._stop.signal.name if self._stop.signal else 'a signal'
-      print(
-        f'stopped by {name} after step {self._step}, which is saved; the same command '
-        'goes on from there'
-      )
+      self._say_stopped(f'after step {self._step}, which is saved')
 
-  def _finish_saving(self) -> None:
-    try:
-      self._checkpointer.wait()
-    except checkpoint.SaveError as error:
-      self._note_trouble(error)
-      if self._is_stopped:  # Whatever is set: there is nothing to go on with.
-        self._must_stop = True
-    if self._must_stop:
-      raise TrainingError(f'{self._trouble}; {self._checkpointer.last_good()}')
+  def _say_stopped(self, when: str) -> None:
+    name = self._stop.signal.name if self._stop.signal else 'a signal'
+    with output.unread():  # The terminal may be gone.
+      print(f'stopped by {name} {when}; the same command resumes', flush=True)
+
+  def _save(self) -> None:
+    self._in_flight.finish()
+    self._saver.save()
 
   def _has_failed(self) -> bool:
     """Whether this process must stop on its own account; it takes the others along."""
-    if self._must_stop and jax.process_count() > 1:
+    if self._saver.must_stop and jax.process_count() > 1:
       self._stop.ask_all()
       return False  # They stop together, a few steps later.
-    return self._must_stop
-
-  def _excuse(self, action: Callable[[], None]) -> None:
-    """Does something that a full disk may prevent; if so, stops or goes on, as set."""
-    try:
-      action()
-    except (checkpoint.SaveError, OSError) as error:
-      self._note_trouble(error)
-
-  def _note_trouble(self, error: Exception) -> None:
-    if self._on_save_error == 'stop':
-      self._must_stop = True
-    elif str(error) != self._trouble:
-      logging.warning('%s; %s', error, self._checkpointer.last_good())
-    self._trouble = str(error)
+    return self._saver.must_stop
 
   def _not_finite(self, error: health.NotFiniteError) -> TrainingError:
     """What to tell of a step that is not finite; writes `bad_batch.json`."""
     message = str(error)
     if processes.is_first():
-      message += f'; {self._checkpointer.last_good()}'
+      message += f'; {self._saver.last_good()}'
       describe = getattr(self._experiment, 'describe_batch', None)
       if describe:
         path = self._path / 'bad_batch.json'
@@ -249,17 +288,13 @@ class Runner:
     at_end = self._step == self._experiment.num_steps
     return at_end or (every > 0 and self._step % every == 0)
 
-  def _elapsed_s(self) -> float:
-    """Seconds of the run so far, those of earlier processes up to their last save."""
-    return time.perf_counter() - self._start
-
   # Logs and results
 
   def _log(self, scalars: Scalars, line: progress.Progress | None = None) -> None:
     """Writes scalars of this step, and looks for collapse in them."""
     if not processes.is_first():
       return
-    self._excuse(lambda: self._writer.write(self._step, scalars))
+    self._saver.excuse(lambda: self._writer.write(self._step, scalars))
     news = self._collapse.look(scalars)
     if news:
       logging.warning('step %d: %s', self._step, news)
@@ -267,7 +302,8 @@ class Runner:
       line.warning = self._collapse.warning
 
   def _evaluate(self, line: progress.Progress | None = None) -> dict[str, float]:
-    scalars = _to_floats(self._experiment.evaluate(self._step, self._rng))
+    with self._stop.at_once():
+      scalars = _to_floats(self._experiment.evaluate(self._step, self._rng))
     self._log(scalars, line)
     shown = '  '.join(f'{name} {value:.4g}' for name, value in scalars.items())
     if shown and processes.is_first():
@@ -275,74 +311,61 @@ class Runner:
     return scalars
 
   def _report(self) -> None:
-    scalars = self._evaluate()
-    directory = self._path / 'figures'
-    if not processes.is_first():
-      with tempfile.TemporaryDirectory() as unwanted:
-        self._experiment.report(self._step, pathlib.Path(unwanted))
+    failed = {}
+    try:
+      with output.unread():  # Nothing is lost with what is printed.
+        results = self._measure(failed)
+    except stopping.Stopped:
+      self._say_stopped(f'during the report on step {self._step}, which is saved')
       return
-    directory.mkdir(exist_ok=True)
-    results = self._experiment.report(self._step, directory)
+    if not processes.is_first():
+      return
+    failed |= results.pop('failed', {})
+    if failed:
+      results['failed'] = failed
+    workdir.write_results(self._path, results)
+    with output.unread():
+      print(f'results.json and figures/ are in {self._path}')
+    if failed:
+      raise TrainingError(
+        f'{self._path}: {parts.message(failed)}; --mode=eval tries again'
+      )
+
+  def _measure(self, failed: dict[str, str]) -> dict[str, Any]:
+    """All results; the parts that fail are added to `failed`, with the reason."""
+    results = {}
+    with self._part('evaluation', failed):
+      results |= self._evaluate()
+    figures = contextlib.nullcontext(self._path / 'figures')
+    if not processes.is_first():
+      figures = tempfile.TemporaryDirectory()
+    with figures as directory, self._part('report', failed):
+      results |= self._experiment.report(self._step, pathlib.Path(directory))
+    if not processes.is_first():
+      return results
     rows = writers.read(self._path)
-    curves.plot(rows, directory / 'curves.png')
-    curves.plot_approximations(rows, directory)
+    with parts.part('curves', failed):
+      curves.plot(rows, self._path / 'figures' / 'curves.png')
+      curves.plot_approximations(rows, self._path / 'figures')
     speeds = [row['images_per_second'] for row in rows if 'images_per_second' in row]
-    run = {
+    return results | {
       'steps': self._step,
-      'wall_time_s': self._elapsed_s(),
-      'images_per_second': statistics.median(speeds),
-    }
-    workdir.write_results(self._path, {**scalars, **results, **run})
-    print(f'results.json and figures/ are in {self._path}')
-
-  # Checkpoints
-
-  def _wait_for_state(self) -> None:
-    """Waits for what makes the initial state; see `processes`."""
-    jax.block_until_ready(
-      [getattr(self._experiment, x) for x in self._experiment.CHECKPOINT_ATTRS]
-    )
-
-  def _arrays(self) -> dict[str, Any]:
-    return {
-      name: parallel.first(getattr(self._experiment, attribute))
-      for attribute, name in self._experiment.CHECKPOINT_ATTRS.items()
+      'wall_time_s': self._saver.elapsed_s,
+      'images_per_second': statistics.median(speeds) if speeds else None,
     }
 
-  def _save(self) -> None:
-    """Saves in the background, but nothing that is not finite."""
-    self._in_flight.finish()
-    names = self._experiment.CHECKPOINT_ATTRS
-    state = {name: getattr(self._experiment, x) for x, name in names.items()}
-    health.check_arrays(self._step, parallel.on_first_device(state))
-    if not processes.is_first():
-      return
-    arrays = self._arrays()
-    host = {
-      name: getattr(self._experiment, attribute)
-      for attribute, name in self._experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items()
-    }
-    host['elapsed_s'] = self._elapsed_s()
-    # A save before this one may turn out to have failed; this one is made all the same.
-    self._excuse(self._checkpointer.wait)
-    self._checkpointer.save(checkpoint.Checkpoint(self._step, arrays, host))
+  @contextlib.contextmanager
+  def _part(self, name: str, failed: dict[str, str]) -> Iterator[None]:
+    """A part of the report, whose failure does not take the others along.
 
-  def _restore(self) -> int:
-    """Goes on from the latest checkpoint; returns its step, 0 if there is none."""
-    like = self._arrays()
-    latest = processes.first_does(lambda: self._checkpointer.restore_latest(like))
-    rest = latest and {'step': latest.step, 'host': latest.host}
-    rest = json.loads(processes.from_first(json.dumps(rest).encode()))
-    if rest is None:
-      return 0
-    arrays = processes.arrays_from_first(latest and latest.arrays, like)
-    for attribute, name in self._experiment.CHECKPOINT_ATTRS.items():
-      setattr(self._experiment, attribute, parallel.replicate(arrays[name]))
-    for attribute, name in self._experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items():
-      setattr(self._experiment, attribute, rest['host'][name])
-    self._start -= rest['host']['elapsed_s']
-    print(f'going on from the checkpoint of step {rest["step"]}')
-    return rest['step']
+    Of several processes, one cannot go on alone: there it ends the run.
+    """
+    with self._stop.at_once():
+      if jax.process_count() > 1:
+        yield
+        return
+      with parts.part(name, failed):
+        yield
 
 
 def _keep_compilations(path: pathlib.Path) -> None:

@@ -1,8 +1,10 @@
-"""Being asked to stop by SIGTERM or SIGINT, in one process or in several."""
+"""Being asked to stop by SIGTERM, SIGINT or SIGHUP, in one process or in several."""
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -11,9 +13,23 @@ from jax.experimental import multihost_utils
 # the process and to its group.
 _ONE_REQUEST_S = 1.0
 
+# The terminal of a run that is over sends SIGHUP, which Windows does not know.
+_SIGNALS = tuple(
+  getattr(signal, name)
+  for name in ('SIGTERM', 'SIGINT', 'SIGHUP')
+  if hasattr(signal, name)
+)
+
+
+class Stopped(BaseException):
+  """A signal came where nothing needs to be finished; see `StopRequest.at_once`.
+
+  Like KeyboardInterrupt no `Exception`: libraries catch those.
+  """
+
 
 class StopRequest:
-  """Notes a signal; when another one comes later, it acts as if nobody listened.
+  """Notes a signal; another one that comes later has its default effect.
 
   A context manager, to be used in the main thread; in others it hears no signals.
 
@@ -27,17 +43,25 @@ class StopRequest:
   def __init__(self):
     self.signal: signal.Signals | None = None
     self._first = None
+    self._raises = False
     self._handlers = {}
 
   def __enter__(self) -> 'StopRequest':
     if threading.current_thread() is threading.main_thread():
-      heard = [signal.SIGINT] if jax.process_count() > 1 else _SIGNALS
-      self._handlers = {x: signal.signal(x, self._note) for x in heard}
+      for number in _SIGNALS:
+        if jax.process_count() > 1 and number == signal.SIGTERM:
+          continue
+        # A run under nohup outlives its terminal.
+        is_hangup = number not in (signal.SIGTERM, signal.SIGINT)
+        if is_hangup and signal.getsignal(number) == signal.SIG_IGN:
+          continue
+        self._handlers[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *exception) -> None:
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
+    self._handlers = {}
 
   def _note(self, number: int, frame) -> None:
     del frame
@@ -47,9 +71,31 @@ class StopRequest:
       self.signal = signal.Signals(number)
       if jax.process_count() > 1:
         self.ask_all()
+      elif self._raises:
+        raise Stopped  # Once: what then saves is not to be ended.
     elif now - self._first > _ONE_REQUEST_S:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
+
+  @contextlib.contextmanager
+  def at_once(self) -> Iterator[None]:
+    """A context in which a signal does not wait for the end of what is computed.
+
+    Several processes finish it all the same: they can only stop together.
+
+    Raises:
+      Stopped: a signal comes, or has come before.
+    """
+    if jax.process_count() > 1:
+      yield
+      return
+    before, self._raises = self._raises, True
+    try:
+      if self.signal:
+        raise Stopped
+      yield
+    finally:
+      self._raises = before
 
   def ask_all(self) -> None:
     """Asks all processes to stop, as a signal would."""
@@ -60,6 +106,3 @@ class StopRequest:
     if jax.process_count() == 1:
       return self.signal is not None
     return multihost_utils.reached_preemption_sync_point(step)
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)

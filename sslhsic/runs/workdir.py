@@ -1,11 +1,10 @@
 """The working directory of a run: one configuration, and the run's results."""
 
-import fcntl
+import contextlib
 import json
 import os
 import pathlib
 import platform
-import resource
 import socket
 import subprocess
 import sys
@@ -18,31 +17,104 @@ from absl import logging
 
 from sslhsic.runs import writers
 
-# Settings of how a run is watched and kept; they may change when it goes on.
-_FREE = 'runner'
+try:
+  import fcntl
+  import resource
+except ImportError:  # Windows has neither.
+  fcntl = resource = None
+
+# Fields that change neither a training nor its results, with all below them.
+_FREE = (
+  'runner',
+  'data.num_workers',
+  'data.max_bad_fraction',
+  'evaluation.batch_size',
+)
+# Fields that do not change a training.
+_FREE_TO_RESUME = (*_FREE, 'evaluation', 'training.num_microbatches')
+_NOTHING = 'nothing'
+# Fields below these are there only if they are set: none of them is ever new.
+_FREE_FORM = 'options'
+
 _PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'chex', 'grain', 'numpy')
+_GIT_TIMEOUT_S = 10  # On a file system that hangs.
 
 
-def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Checks that the directory may be used with this configuration.
+def check(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  free: tuple[str, ...] = (),
+) -> None:
+  """Checks that a run in the directory may resume with this configuration.
+
+  What changes the training must be equal. Fields that the configuration of the
+  directory lacks are those of a newer version of the program.
+
+  Args:
+    workdir: the directory.
+    config: the configuration.
+    free: more fields that may differ, with all below them; of which the run itself
+      knows again what they name.
 
   Raises:
     ValueError: it holds a run of another configuration.
   """
-  path = workdir / 'config.json'
-  if not path.exists():
-    return
-  found = json.loads(path.read_text(encoding='utf-8'))
-  differing = _differences(flat(found), flat(json.loads(config.to_json())))
+  _compare(workdir, config, (*_FREE_TO_RESUME, *free))
+
+
+def check_results(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Checks that results in the directory are those of this configuration.
+
+  As `check`, but evaluations must have been measured in the same way too.
+
+  Raises:
+    ValueError: it holds a run of another configuration.
+  """
+  _compare(workdir, config, _FREE)
+
+
+def _compare(
+  workdir: pathlib.Path, config: ml_collections.ConfigDict, free: tuple[str, ...]
+) -> list[str]:
+  """The fields that are new since the directory was begun.
+
+  Raises:
+    ValueError: a field differs that is neither new nor free.
+  """
+  found = flat(read_json(workdir / 'config.json'))
+  wanted = flat(json.loads(config.to_json()))
+  if not found:
+    return []
+  is_free = lambda name: any(name == x or name.startswith(f'{x}.') for x in free)
+  differing, new = [], []
+  for name in sorted(found.keys() | wanted.keys()):
+    there, here = found.get(name, _NOTHING), wanted.get(name, _NOTHING)
+    if there == here or is_free(name):
+      continue
+    parents = name.split('.')[:-1]
+    if name not in found and not any(x.endswith(_FREE_FORM) for x in parents):
+      new.append(f'config.{name} = {here}')
+    else:
+      differing.append(f'{name}: {there} there, {here} here')
   if differing:
     raise ValueError(
       f'{workdir} holds a run of another configuration ({"; ".join(differing)}); '
       'use its configuration or another --workdir'
     )
+  return new
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO[str]:
+def claim(
+  workdir: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  free: tuple[str, ...] = (),
+) -> IO[str]:
   """Makes the directory and claims it for this job; no other one can have it then.
+
+  Args:
+    workdir: the directory.
+    config: the configuration.
+    free: fields that may differ, see `check`. New ones are logged.
 
   Returns:
     What to close to let go of it; the end of the process does so too, whatever it was.
@@ -51,15 +123,25 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> IO[str]:
     ValueError: another job has it, or it holds a run of another configuration.
     OSError: the directory cannot be made or written.
   """
-  check(workdir, config)  # Before anything is touched.
+  check(workdir, config, free)  # Before anything is touched.
   workdir.mkdir(parents=True, exist_ok=True)
   file = _lock(workdir)
-  check(workdir, config)  # A job that has just ended may have written one.
+  try:
+    # A job that has just ended may have written one.
+    new = _compare(workdir, config, (*_FREE_TO_RESUME, *free))
+  except ValueError:
+    file.close()
+    raise
+  if new:
+    logging.warning('new since the run in %s was begun: %s', workdir, ', '.join(new))
   return file
 
 
 def _lock(workdir: pathlib.Path) -> IO[str]:
   file = (workdir / '.lock').open('a+', encoding='utf-8')
+  if not fcntl:
+    logging.warning('%s cannot be locked here: start no second job in it', workdir)
+    return file
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as error:
@@ -91,45 +173,83 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """A JSON file of a working directory; empty if it is not there."""
-  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+  """A JSON file of a working directory; empty if it is not there.
+
+  So is a damaged one, which the log names.
+  """
+  if not path.exists():
+    return {}
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    value = error
+  if isinstance(value, dict):
+    return value
+  reason = value if isinstance(value, ValueError) else 'it holds no JSON object'
+  logging.warning('%s is damaged and not used: %s', path, reason)
+  return {}
 
 
 def write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
   """Writes `results.json`: what was measured, and on what."""
-  text = json.dumps({**results, **_environment()}, indent=2)
+  text = json.dumps({**results, **_environment()}, indent=2, default=_plain)
   writers.write_atomically(workdir / 'results.json', text + '\n')
 
 
+def _plain(value: Any) -> Any:
+  """JSON values of an array; other objects, which should not be there, as text."""
+  return value.tolist() if hasattr(value, 'tolist') else str(value)
+
+
 def _environment() -> dict[str, Any]:
+  """Provenance; what cannot be found out is null, and no reason to lose results."""
   return {
     'device': f'{jax.device_count()} × {jax.devices()[0].device_kind}',
     'peak_memory_bytes': _peak_memory_bytes(),
     'versions': {
       'python': platform.python_version(),
-      **{package: metadata.version(package) for package in _PACKAGES},
+      **{package: _version(package) for package in _PACKAGES},
     },
     'git_commit': _git_commit(),
     'command': sys.argv,
   }
 
 
-def _peak_memory_bytes() -> int:
+def _version(package: str) -> str | None:
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:
+    return None
+
+
+def _peak_memory_bytes() -> int | None:
   """Of the first device if it says so, else of this process."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  return stats.get('peak_bytes_in_use', resident)
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if 'peak_bytes_in_use' in stats:
+      return stats['peak_bytes_in_use']
+  if not resource:
+    return None
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _git_commit() -> str | None:
-  """The commit of the code that runs, marked if files differ from it."""
-  describe = subprocess.run(
-    ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-    cwd=pathlib.Path(__file__).parent,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  """The commit of the code that runs, marked if files differ from it.
+
+  None without git, or outside of a checkout.
+  """
+  try:
+    describe = subprocess.run(
+      ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+      cwd=pathlib.Path(__file__).parent,
+      capture_output=True,
+      text=True,
+      check=False,
+      timeout=_GIT_TIMEOUT_S,
+    )
+  except (OSError, subprocess.SubprocessError):
+    return None
   return describe.stdout.strip() or None
 
 
@@ -142,13 +262,3 @@ def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
     else:
       leaves[f'{prefix}{name}'] = value
   return leaves
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-  missing = 'nothing'
-  return [
-    f'{name}: {found.get(name, missing)} there, {wanted.get(name, missing)} here'
-    for name in sorted(found.keys() | wanted.keys())
-    if found.get(name, missing) != wanted.get(name, missing)
-    and not name.startswith(f'{_FREE}.')
-  ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
+from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
@@ -86,13 +87,33 @@ class _Events:
 def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
   """The rows of `metrics.jsonl`; none if there is no such file.
 
-  A last line that was cut short when the job was killed is left out.
+  A last line that was cut short when the job was killed is left out. So are damaged
+  lines, which the log names.
   """
   path = workdir / 'metrics.jsonl'
   if not path.exists():
     return []
-  lines = path.read_text(encoding='utf-8').split('\n')
-  return [json.loads(line) for line in lines[:-1]]
+  lines = path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1]
+  rows = [_row(line) for line in lines]
+  damaged = [number for number, row in enumerate(rows, 1) if row is None]
+  if damaged:
+    logging.warning(
+      '%s: %d of %d lines are damaged and left out, the first is line %d',
+      path,
+      len(damaged),
+      len(lines),
+      damaged[0],
+    )
+  return [row for row in rows if row is not None]
+
+
+def _row(line: str) -> dict[str, Any] | None:
+  try:
+    row = json.loads(line)
+  except ValueError:
+    return None
+  is_row = isinstance(row, dict) and isinstance(row.get('step'), int)
+  return row if is_row else None
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -105,8 +126,12 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
   """Opens a file to be written; it is there, whole, when the context has ended well."""
   temporary = path.with_name(f'.{path.name}.tmp')
-  with temporary.open('wb') as file:
-    yield file
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.replace(path)
+  try:
+    with temporary.open('wb') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)  # What is left would fill a full disk.
+    raise

@@ -49,7 +49,7 @@ class Job(NamedTuple):
     ]
 
   def results(self) -> dict[str, Any] | None:
-    """Its results.json; None if it is not done.
+    """Its results.json; None if it is not done, or a part of it has failed.
 
     Raises:
       ValueError: they are of another configuration.
@@ -61,8 +61,9 @@ class Job(NamedTuple):
     if self.needs:  # A directory that was moved, or named otherwise, is the same run.
       found = json.loads((self.workdir / 'config.json').read_text(encoding='utf-8'))
       config.init_from = found['init_from']
-    workdir.check(self.workdir, config)
-    return json.loads(path.read_text(encoding='utf-8'))
+    workdir.check_results(self.workdir, config)
+    found = workdir.read_json(path)
+    return found if found and 'failed' not in found else None
 
 
 # The jobs of each seed, by row.

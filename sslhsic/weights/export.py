@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any, NamedTuple
 
 from sslhsic.weights import card, families, files, layouts
@@ -56,18 +55,16 @@ def write(
     raise ValueError(f'{directory} is there already, and not empty; use another --out')
   layout, texts = _layout(format_name, settings), _texts(format_name, settings)
   directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(
-    tempfile.mkdtemp(prefix=f'.{directory.name}.', dir=directory.parent)
-  )
+  temporary = directory.with_name(f'.{directory.name}.{os.getpid()}')
+  temporary.mkdir()
   try:
-    temporary.chmod(0o755)
     _write_weights(temporary, layout, network, settings)
     for name, value in texts.items():
       (temporary / name).write_text(json.dumps(value, indent=2) + '\n')
     text = card.render(format_name, settings, facts)
     (temporary / 'README.md').write_text(text, encoding='utf-8')
     for path in temporary.iterdir():  # On disk before they have their name.
-      with path.open('rb') as file:
+      with path.open('r+b') as file:  # Windows does not flush what is only read.
         os.fsync(file.fileno())
     temporary.replace(directory)
   except BaseException:

@@ -154,4 +154,5 @@ def write(
   """
   metadata = {'format': 'pt', _METADATA: settings_lib.to_json(settings)}
   contiguous = {name: np.asarray(x, order='C') for name, x in tensors.items()}
-  safetensors.numpy.save_file(contiguous, path, metadata=metadata)
+  # Not `save_file`: its file may be read by its owner alone, whatever the umask.
+  path.write_bytes(safetensors.numpy.save(contiguous, metadata=metadata))

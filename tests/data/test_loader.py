@@ -1,14 +1,18 @@
 """The streams of views, and one pass."""
 
+import errno
 import functools
 import logging
+import multiprocessing
+import os
 
 import cv2
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from sslhsic.data import loader, sources
+from sslhsic.data import loader, reading, sources
 from sslhsic.data.errors import DecodeError, InputError
 
 
@@ -200,8 +204,19 @@ def test_worker_processes_make_the_same_stream(folder):
   whole.set_state(state)
   _assert_equal(_take(whole, 4), expected[2:])
   whole.close()
+  # As in a script that parses no flags.
+  flags.FLAGS.unparse_flags()
   with pytest.raises(InputError, match='images differ in size'):
     next(stream(num_workers=1))
+
+
+def test_worker_that_is_killed_is_an_error():
+  stream = loader.views(_source(), batch_size=8, seed=0, num_workers=1)
+  next(stream)
+  (worker,) = multiprocessing.active_children()
+  worker.kill()
+  with pytest.raises(InputError, match=r'has ended \(exit code -9\)'):
+    _take(stream, 100)
 
 
 def test_device_iterator_goes_on_from_its_state():
@@ -342,6 +357,40 @@ def test_examples_of_which_nothing_can_be_made_are_bad(error):
     _source(4), make=Odd(), batch_size=4, max_bad_fraction=0.5
   )
   np.testing.assert_array_equal(batch['label'][batch['mask']], [0, 1, 3])
+
+
+class _Unreliable(sources.ArraySource):
+  """Cannot be read a number of times."""
+
+  failures = 0
+
+  def __getitem__(self, index):
+    if self.failures:
+      _Unreliable.failures -= 1
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return super().__getitem__(index)
+
+
+def test_read_that_fails_is_tried_again(monkeypatch, caplog):
+  waited = []
+  monkeypatch.setattr(reading.time, 'sleep', waited.append)
+  plain = _source()
+  source = _Unreliable(plain.images, plain.labels, plain.num_classes)
+  _Unreliable.failures = 2
+  expected = next(loader.views(plain, batch_size=4, seed=0))
+  _assert_equal([next(loader.views(source, batch_size=4, seed=0))], [expected])
+  assert len(waited) == 2
+  assert waited[0] < waited[1]
+  assert caplog.text.count('Input/output error): next try in') == 2
+  _Unreliable.failures = 10**6
+  with pytest.raises(InputError, match=r'cannot read example . in 6 tries: .*In'):
+    next(iter(loader.one_pass(source, batch_size=1)))
+  _Unreliable.failures = 0  # Threads may be ahead.
+
+
+def test_negative_seed_is_an_error():
+  with pytest.raises(ValueError, match='the seed is -1; use 0 or more'):
+    loader.views(_source(), batch_size=4, seed=-1)
 
 
 @pytest.mark.usefixtures('small_chunks')

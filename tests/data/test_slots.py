@@ -1,11 +1,14 @@
 """Shared memory that is used again and again."""
 
+import errno
+import os
 from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
 
 from sslhsic.data import slots
+from sslhsic.data.errors import InputError
 
 
 @pytest.fixture
@@ -33,6 +36,19 @@ def test_slot_is_used_again_once_its_array_was_received(sender):
   large = _send(sender, 4, shape=(100, 100))
   assert large.slot not in {first.slot, second.slot}
   received.close()
+
+
+def test_memory_that_is_not_there_is_an_error_and_not_the_end(sender, monkeypatch):
+  before = {path.name for path in slots._DIRECTORY.iterdir()}
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(os, 'posix_fallocate', full)
+  message = r'shared memory is full \(No space left.* 1\.0 MiB more .*--shm-size=2g'
+  with pytest.raises(InputError, match=message):
+    sender.empty((2**20,), np.uint8)
+  assert {path.name for path in slots._DIRECTORY.iterdir()} <= before
 
 
 def test_slots_are_removed_with_their_process(sender):

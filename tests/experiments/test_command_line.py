@@ -13,12 +13,15 @@ TINY = ('--config=configs/pretrain/digits.py', *tiny_runs.TINY)
 def whole(tmp_path_factory):
   """A run that nothing disturbed, with what it printed."""
   workdir = tmp_path_factory.mktemp('whole')
-  return workdir, tiny_runs.start(workdir, *tiny_runs.TINY).finish().out
+  # Without git, and with output that knows no ×.
+  where = {'PATH': str(workdir), 'PYTHONIOENCODING': 'ascii'}
+  return workdir, tiny_runs.start(workdir, *tiny_runs.TINY, **where).finish().out
 
 
 def test_run_prints_the_table_and_writes_results(whole):
   workdir, out = whole
   results = json.loads((workdir / 'results.json').read_text())
+  assert results['git_commit'] is None
   assert {
     'linear_top1',
     'knn_top1',
@@ -60,7 +63,20 @@ def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
 
 
 MISTAKES = [
-  ('--config.los.name=byol', "no field 'los'"),
+  (
+    '--config.los.name=byol',
+    "no field 'los.name'; did you mean loss.name",
+  ),
+  (
+    '--config.training.epoch=3',
+    "no field 'training.epoch'; did you mean training.epochs",
+  ),
+  ('--config.training.batch_size=0', 'config.training.batch_size is 0; use 1 or more'),
+  ('--config.training.batch_size=512', 'is 512, but digits train[:320] has 320 images'),
+  ('--config.seed=-1', 'config.seed is -1; use 0 or more'),
+  ('--config.runner.keep_checkpoints=0', 'config.runner.keep_checkpoints is 0'),
+  ('--workdir=gs://bucket/run', "--workdir is 'gs://bucket/run', an address"),
+  ('--workdir=run[1]', 'Orbax takes the path for a pattern'),
   ('--config.training.batch_size=33', 'batch size 33 does not divide over 2'),
   ('--config.data.source=imagenet', "unknown data source 'imagenet'"),
   ('--config.loss.name=hsic', "unknown loss 'hsic'"),

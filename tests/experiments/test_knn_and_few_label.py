@@ -1,6 +1,7 @@
 """kNN and few labels as programs: of a checkpoint, and of random values."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -54,6 +55,50 @@ def test_knn_is_that_of_scikit_learn(pretrained_run, tmp_path, capsys):
   assert out.split('\n')[2].split() == ['k', 'T', 'top-1', 'top-5']
   assert 'k = 5, T = 0.1' in results['protocol']['knn_top1']
   assert results['knn_top1'] == results['knn'][0]['top1']
+
+
+def test_impossible_protocols_are_refused_before_anything_is_read(tmp_path):
+  config = _config(knn_digits, 'random')
+  config.protocol = {'k': (5, 301), 'temperature': (0.1,)}
+  message = r'config\.protocol\.k is \(5, 301\), but digits train\[:300\] has 300 im'
+  with pytest.raises(ValueError, match=message):
+    measurement.run(knn.measure, config, tmp_path / 'knn')
+  config = _config(few_label_digits, 'random')
+  config.protocol.labels_per_class = (1, 40)
+  message = r'labels_per_class is \(1, 40\), but class \d of .* has \d+ images; ask'
+  with pytest.raises(ValueError, match=message):
+    measurement.run(few_label.measure, config, tmp_path / 'few_label')
+  config.data.test.source = 'shapes'
+  with pytest.raises(ValueError, match=r'data\.test\.source has 6 classes, .* has 10'):
+    measurement.run(few_label.measure, config, tmp_path / 'classes')
+
+
+def test_encoder_may_move_but_not_change(pretrained_run, tmp_path):
+  moved = shutil.copytree(pretrained_run[0], tmp_path / 'moved')
+  config = _config(knn_digits, pretrained_run[0])
+  config.protocol = {'k': (5,), 'temperature': (0.1,)}
+  run = lambda: measurement.run(
+    knn.measure, config, tmp_path / 'knn', free=('init_from',)
+  )
+  run()
+  config.init_from = str(moved)
+  run()
+  config.init_from = f'{moved}/checkpoints/1'
+  with pytest.raises(ValueError, match='is another one than when this run was begun'):
+    run()
+  assert _results(tmp_path / 'knn')['encoder'].startswith(str(moved))
+
+
+def test_figure_that_fails_is_named_and_the_numbers_written(tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError('No space left on device')
+
+  monkeypatch.setattr(few_label.embeddings, 'few_label_curve', full)
+  config = _config(few_label_digits, 'random')
+  config.protocol.labels_per_class = (1,)
+  with pytest.raises(ValueError, match=r'few_label\.png: No space left on device'):
+    measurement.run(few_label.measure, config, tmp_path)
+  assert 0 < _results(tmp_path)['few_label_top1']['1'] < 1
 
 
 def test_more_labels_are_worth_more(tmp_path):

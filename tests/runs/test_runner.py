@@ -1,9 +1,11 @@
 """The loop, with an experiment small enough to be worked out by hand."""
 
 import errno
+import io
 import json
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sslhsic import parallel
+from sslhsic.data.errors import InputError
 from sslhsic.runs import runner, writers
 
 
@@ -46,10 +49,13 @@ class Counter:
 
 
 def _config(steps=7, **settings):
-  settings = {'log_every': 2, 'evaluate_every': 3, 'checkpoint_every': 2} | settings
-  return ml_collections.ConfigDict(
-    {'seed': 0, 'steps': steps, 'runner': settings | {'keep_checkpoints': 2}}
-  )
+  settings = {
+    'log_every': 2,
+    'evaluate_every': 3,
+    'checkpoint_every': 2,
+    'keep_checkpoints': 2,
+  } | settings
+  return ml_collections.ConfigDict({'seed': 0, 'steps': steps, 'runner': settings})
 
 
 def _run(path, mode='train_and_eval', experiment=Counter, **settings):
@@ -131,7 +137,7 @@ def _steps(path):
   return sorted(int(x.name) for x in (path / 'checkpoints').iterdir())
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_stops_after_its_step_and_nothing_is_lost(tmp_path, capsys, number):
   whole = _results(_run(tmp_path / 'whole'))
 
@@ -152,6 +158,205 @@ def test_signal_stops_after_its_step_and_nothing_is_lost(tmp_path, capsys, numbe
   assert not (tmp_path / 'parts' / 'results.json').exists()
   assert signal.getsignal(number) is before
   assert _results(_run(tmp_path / 'parts'))['total'] == whole['total']
+
+
+def test_run_under_nohup_outlives_its_terminal(tmp_path):
+  class HungUp(Counter):
+    def step(self, global_step, rng):
+      os.kill(os.getpid(), signal.SIGHUP)
+      return super().step(global_step, rng)
+
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    assert _results(_run(tmp_path, experiment=HungUp))['steps'] == 7
+  finally:
+    signal.signal(signal.SIGHUP, before)
+
+
+def _signal_and_wait():
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(60)  # An evaluation of a large data set, which nobody waits for.
+
+
+@pytest.mark.parametrize('method', ['evaluate', 'report'])
+@pytest.mark.parametrize('mode', ['train_and_eval', 'eval'])
+def test_signal_ends_an_evaluation_at_once(tmp_path, capsys, method, mode):
+  class Signalled(Counter):
+    pass
+
+  setattr(Signalled, method, lambda self, *arguments: _signal_and_wait())
+  if mode == 'eval':
+    _run(tmp_path, mode='train')
+  start = time.monotonic()
+  _run(tmp_path, mode=mode, experiment=Signalled)
+  assert time.monotonic() - start < 30
+  step = 3 if (mode, method) == ('train_and_eval', 'evaluate') else 7
+  assert f'stopped by SIGTERM {"after" if step == 3 else "during the report on"} ' in (
+    capsys.readouterr().out
+  )
+  assert _steps(tmp_path)[-1] == step
+  assert not (tmp_path / 'results.json').exists()
+  assert _results(_run(tmp_path))['position'] == 7
+
+
+def _raise(error):
+  raise error
+
+
+class _Closed(io.TextIOBase):
+  """A pipe whose reader has ended."""
+
+  def write(self, text):
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+@pytest.mark.parametrize(
+  ('error', 'raised'),
+  [
+    (OSError(errno.EIO, 'Input/output error'), runner.TrainingError),
+    (InputError('a worker process of the loader has ended'), runner.TrainingError),
+    (RuntimeError('a mistake in the program'), RuntimeError),
+  ],
+)
+def test_every_error_between_steps_saves_the_last_one(tmp_path, caplog, error, raised):
+  whole = _results(_run(tmp_path / 'whole'))
+
+  class Failing(Counter):
+    def step(self, global_step, rng):
+      if global_step == 5:
+        self.position += 1  # As an input that is ahead of its step.
+        raise error
+      return super().step(global_step, rng)
+
+  with pytest.raises(raised, match=str(error.args[-1])) as told:
+    _run(tmp_path / 'parts', experiment=Failing)
+  assert 'the last good checkpoint is that of step 5' in f'{told.value} {caplog.text}'
+  assert _steps(tmp_path / 'parts')[-1] == 5
+  results = _results(_run(tmp_path / 'parts'))
+  assert (results['total'], results['position']) == (whole['total'], whole['position'])
+
+
+def test_closed_pipe_saves(tmp_path, monkeypatch):
+  class Unread(Counter):
+    def evaluate(self, global_step, rng):
+      monkeypatch.setattr('sys.stdout', _Closed())
+      return super().evaluate(global_step, rng)
+
+  with pytest.raises(runner.TrainingError, match=r'Broken pipe; .* of step 3'):
+    _run(tmp_path, experiment=Unread)
+  assert _steps(tmp_path)[-1] == 3
+
+
+def test_report_does_not_need_anybody_to_read_it(tmp_path, monkeypatch):
+  _run(tmp_path, mode='train')
+  made = runner.Runner(Counter, _config(), tmp_path, 'eval')
+  monkeypatch.setattr('sys.stdout', _Closed())
+  made.run()
+  assert _results(tmp_path)['position'] == 7
+
+
+def test_step_that_was_half_done_is_not_saved(tmp_path):
+  class Failing(Counter):
+    def step(self, global_step, rng):
+      super().step(global_step, rng)
+      if global_step == 5:
+        raise OSError('too late')
+
+      return {'loss': 0.0}
+
+  with pytest.raises(runner.TrainingError, match=r'too late; .* of step 4'):
+    _run(tmp_path, experiment=Failing)
+  assert _steps(tmp_path)[-1] == 4
+
+
+def test_state_is_saved_before_an_evaluation_that_fails(tmp_path):
+  class Failing(Counter):
+    def evaluate(self, global_step, rng):
+      raise KeyError('knn')
+
+  message = r"evaluation after step 3 failed: KeyError 'knn'; .* of step 3"
+  with pytest.raises(runner.TrainingError, match=message):
+    _run(tmp_path, experiment=Failing)
+  assert _steps(tmp_path)[-1] == 3
+
+
+@pytest.mark.parametrize('method', ['evaluate', 'report'])
+def test_part_of_a_report_that_fails_is_named_and_the_rest_written(tmp_path, method):
+  class Failing(Counter):
+    pass
+
+  setattr(Failing, method, lambda *_: _raise(ValueError('one image only')))
+  message = 'named in results.json: .*: one image only; the rest is written'
+  with pytest.raises(runner.TrainingError, match=message):
+    _run(tmp_path, experiment=Failing, evaluate_every=0)
+  results = _results(tmp_path)
+  part, kept = {'evaluate': ('evaluation', 'position'), 'report': ('report', 'total')}[
+    method
+  ]
+  assert results['failed'] == {part: 'one image only'}
+  assert results['steps'] == 7
+  assert kept in results
+  _run(tmp_path, mode='eval')
+  assert 'failed' not in _results(tmp_path)
+
+
+def test_curves_that_cannot_be_drawn_are_named(tmp_path, monkeypatch):
+  monkeypatch.setattr(runner.curves, 'plot', lambda *_: _raise(MemoryError()))
+  with pytest.raises(runner.TrainingError, match='curves: MemoryError'):
+    _run(tmp_path)
+  assert _results(tmp_path)['position'] == 7
+
+
+def test_time_too_decides_when_to_save(tmp_path):
+  settings = {'checkpoint_every': 0, 'evaluate_every': 0, 'keep_checkpoints': 9}
+  _run(tmp_path / 'by_steps', mode='train', **settings)
+  assert _steps(tmp_path / 'by_steps') == [7]
+  _run(tmp_path / 'always', mode='train', checkpoint_minutes=1e-9, **settings)
+  assert _steps(tmp_path / 'always') == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_failed_start_lets_go_of_the_directory(tmp_path):
+  class Failing(Counter):
+    def __init__(self, *arguments):
+      raise ValueError('no such data')
+
+  with pytest.raises(ValueError, match='no such data') as held:
+    runner.Runner(Failing, _config(), tmp_path, 'train')
+  _run(tmp_path)
+  del held
+
+
+def test_checkpoint_that_cannot_be_read_back_ends_the_run(tmp_path, monkeypatch):
+  save = ocp.CheckpointManager.save
+
+  def damaging(manager, step, args):
+    save(manager, step, args=args)
+    for file in (tmp_path / 'checkpoints' / str(step)).rglob('*'):
+      if file.is_file():
+        os.truncate(file, file.stat().st_size // 2)
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'save', damaging)
+  message = 'save the checkpoint of step .: it cannot be read back: .*; there is no'
+  with pytest.raises(runner.TrainingError, match=message):
+    _run(tmp_path)
+  assert (tmp_path / 'damaged' / '2').is_dir()
+
+
+@pytest.mark.parametrize('name', ['run[1]', 'run?', 'a*b'])
+def test_path_that_orbax_takes_for_a_pattern_is_an_error_at_the_start(tmp_path, name):
+  with pytest.raises(ValueError, match='Orbax takes the path for a pattern'):
+    _run(tmp_path / name)
+  assert not (tmp_path / name).exists()
+
+
+def test_directory_that_holds_a_checkpoint_of_another_program_is_named(tmp_path):
+  _run(tmp_path, mode='train')
+
+  class Newer(Counter):
+    NON_BROADCAST_CHECKPOINT_ATTRS = {'position': 'position', 'stop_at': 'queue'}  # noqa: RUF012
+
+  with pytest.raises(ValueError, match=r'step 7 in .* has no queue: another'):
+    _run(tmp_path, experiment=Newer)
 
 
 class Diverging(Counter):

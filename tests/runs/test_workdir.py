@@ -2,8 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import ml_collections
+import numpy as np
 import pytest
 
 from sslhsic.runs import workdir
@@ -48,6 +51,81 @@ def test_how_a_run_is_watched_may_change(tmp_path):
     workdir.check(tmp_path, _config(**{'runner.log_every': 50, 'seed': 1}))
 
 
+FREE = {
+  'data.num_workers': 3,
+  'data.max_bad_fraction': 0.5,
+  'evaluation.batch_size': 7,
+  'runner.log_every': 50,
+}
+FREE_TO_RESUME = {'evaluation.split': 'test', 'training.num_microbatches': 4}
+
+
+def _run_config(**changes):
+  config = ml_collections.ConfigDict(
+    {
+      'seed': 0,
+      'init_from': 'runs/a',
+      'data': {'source': 'folder:/a', 'num_workers': 0, 'max_bad_fraction': 0.001},
+      'network': {'encoder_options': {'width': 2}},
+      'training': {'batch_size': 8, 'num_microbatches': 1},
+      'evaluation': {'batch_size': 4, 'split': 'train'},
+      'runner': {'log_every': 10},
+    }
+  )
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+@pytest.mark.parametrize(('field', 'value'), [*FREE.items(), *FREE_TO_RESUME.items()])
+def test_what_does_not_change_a_training_may_change_when_it_resumes(
+  tmp_path, field, value
+):
+  workdir.write_config(tmp_path, _run_config())
+  changed = _run_config(**{field: value})
+  workdir.check(tmp_path, changed)
+  if field in FREE:
+    workdir.check_results(tmp_path, changed)
+    return
+  with pytest.raises(ValueError, match=field):
+    workdir.check_results(tmp_path, changed)
+
+
+def test_what_a_run_checks_itself_may_be_called_otherwise(tmp_path):
+  workdir.write_config(tmp_path, _run_config())
+  moved = _run_config(**{'data.source': 'folder:/b', 'init_from': 'runs/b'})
+  workdir.check(tmp_path, moved, ('init_from', 'data.source'))
+  with pytest.raises(ValueError, match=r'data\.source: folder:/a there'):
+    workdir.check(tmp_path, moved, ('init_from',))
+
+
+def test_field_of_a_newer_version_takes_its_default(tmp_path, caplog):
+  workdir.write_config(tmp_path, _run_config())
+  newer = _run_config()
+  newer.training = newer.training.to_dict() | {'precision': 'float32'}
+  workdir.claim(tmp_path, newer).close()
+  assert caplog.text.count('config.training.precision = float32') == 1
+  workdir.write_config(tmp_path, newer)
+  with pytest.raises(ValueError, match='precision: float32 there, nothing here'):
+    workdir.check(tmp_path, _run_config())
+
+
+def test_option_that_was_not_set_is_no_new_field(tmp_path):
+  workdir.write_config(tmp_path, _run_config())
+  other = _run_config()
+  other.network.encoder_options = {'width': 2, 'stem': 'cifar'}
+  with pytest.raises(ValueError, match=r'encoder_options\.stem: nothing there, cifar'):
+    workdir.check(tmp_path, other)
+
+
+@pytest.mark.parametrize('content', ['', '{"seed": 0', '[]', '\udcff'])
+def test_damaged_file_is_named_and_the_run_resumes(tmp_path, caplog, content):
+  file = tmp_path / 'config.json'
+  file.write_bytes(content.encode(errors='surrogateescape'))
+  assert workdir.read_json(file) == {}
+  assert f'{file} is damaged and not used' in caplog.text
+  workdir.claim(tmp_path, _config()).close()
+
+
 def test_directory_that_cannot_be_made_is_an_os_error(tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(OSError, match='file'):
@@ -62,6 +140,29 @@ def test_results_say_what_they_were_measured_on(tmp_path):
   assert results['versions']['jax'].startswith('0.')
   assert results['peak_memory_bytes'] > 1e6
   assert {'git_commit', 'command'} <= results.keys()
+
+
+def test_provenance_that_cannot_be_found_out_is_null(tmp_path, monkeypatch):
+  monkeypatch.setenv('PATH', str(tmp_path))  # Without git.
+  monkeypatch.setattr(workdir, '_PACKAGES', ('no-such-package',))
+  workdir.write_results(tmp_path, {'knn_top1': np.float32(0.5)})
+  results = json.loads((tmp_path / 'results.json').read_text())
+  assert results['knn_top1'] == 0.5
+  assert results['git_commit'] is results['versions']['no-such-package'] is None
+
+
+def test_library_needs_nothing_that_only_unix_has():
+  code = """
+import sys
+sys.modules |= {'fcntl': None, 'resource': None}
+import sslhsic
+from sslhsic import inference, losses
+from sslhsic.runs import workdir
+from sslhsic.weights import export
+assert workdir._peak_memory_bytes() is None
+"""
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+  subprocess.run([sys.executable, '-c', code], check=True, env=environment)
 
 
 def test_second_job_is_refused_until_the_first_lets_go(tmp_path):

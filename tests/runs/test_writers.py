@@ -38,10 +38,24 @@ def test_line_cut_short_by_a_kill_is_left_out(tmp_path):
   assert path.read_text() == '{"step": 1, "loss": 1.0}\n'
 
 
+def test_damaged_lines_are_named_and_left_out(tmp_path, caplog):
+  lines = [b'{"step": 1, "loss": 1.0}', b'{"step": 2, "lo', b'\xff', b'[3]', b'{}']
+  (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join([*lines, lines[0], b'']))
+  assert [row['step'] for row in writers.read(tmp_path)] == [1, 1]
+  assert (
+    'metrics.jsonl: 4 of 6 lines are damaged and left out, the first is line 2'
+    in (caplog.text)
+  )
+
+
 def test_file_is_written_whole_or_not_at_all(tmp_path):
   path = tmp_path / 'results.json'
   writers.write_atomically(path, 'first')
   writers.write_atomically(path, 'second')
+  assert path.read_text() == 'second'
+  assert [file.name for file in tmp_path.iterdir()] == ['results.json']
+  with pytest.raises(TypeError), writers.open_atomically(path) as file:
+    file.write('text')  # Not bytes.
   assert path.read_text() == 'second'
   assert [file.name for file in tmp_path.iterdir()] == ['results.json']
 

@@ -1,5 +1,6 @@
 """Files of weights: whose they are, what they lack, what is refused."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -56,6 +57,17 @@ def test_encoder_is_that_of_the_file(digits, tmp_path, layout, prefix):
       for name in leaves.keys() - {'hidden', 'counter'}:
         np.testing.assert_array_equal(found[module][name], leaves[name])
   assert start.description == f'{path}, in the layout of {layout.name}'
+
+
+def test_permissions_are_those_of_the_umask(tmp_path):
+  path = tmp_path / files.WEIGHTS_NAME
+  settings = settings_lib.Settings('resnet_digits', {}, 0, (0.3,), (0.4,), 'a run')
+  before = os.umask(0o027)
+  try:
+    files.write(path, {'encoder.w': np.ones(3, np.float32)}, settings)
+  finally:
+    os.umask(before)
+  assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_values_of_half_precision_become_float32(digits, tmp_path):

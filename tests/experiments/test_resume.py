@@ -1,0 +1,117 @@
+"""What may change when a pre-training resumes, and how another one starts from it."""
+
+import shutil
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from experiments import pretrain
+from sslhsic import parallel
+from sslhsic.data import sources
+from sslhsic.evaluation import pretrained
+from sslhsic.pretraining import initial
+from sslhsic.runs import runner
+
+
+@pytest.fixture
+def config(pretrained_run):
+  """That of a run of two steps, to be changed."""
+  return pretrained_run[1]._config.copy_and_resolve_references()
+
+
+def _resume(config, workdir):
+  made = runner.Runner(pretrain.Pretrain, config, workdir, 'train')
+  made.run()
+  return made._experiment
+
+
+def _renamed(argument, split):
+  """The digits, that somebody has put elsewhere."""
+  return sources.digits(argument, split)
+
+
+def _other(argument, split):
+  """The digits, of which some are gone."""
+  return sources.SubsetSource(sources.digits(argument, split), np.arange(20))
+
+
+def test_run_resumes_where_its_data_have_moved(
+  config, pretrained_run, tmp_path, monkeypatch
+):
+  monkeypatch.setitem(sources.SOURCES, 'renamed', _renamed)
+  monkeypatch.setitem(sources.SOURCES, 'other', _other)
+  workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
+  config.data.update(source='renamed', num_workers=1, max_bad_fraction=0.5)
+  config.evaluation.update(batch_size=40, test_split='test[:40]')
+  config.training.num_microbatches = 2
+  resumed = _resume(config, workdir)
+  chex.assert_trees_all_equal(*jax.device_get((resumed.state, pretrained_run[1].state)))
+  config.data.source = 'other'
+  with pytest.raises(ValueError, match=r'has changed .* 32 images then, 20 now'):
+    _resume(config, workdir)
+
+
+@pytest.fixture
+def extended(config, pretrained_run):
+  """A function of what is taken: an experiment that starts from the run."""
+  config.update(init_from=str(pretrained_run[0]), seed=5)
+
+  def start(what):
+    config.init_what = what
+    experiment = pretrain.Pretrain('eval', jax.random.key(1), config)
+    before = jax.device_get(parallel.first(experiment.state))
+    experiment.begin()
+    return before, jax.device_get(parallel.first(experiment.state))
+
+  return start
+
+
+def _counts(opt_state):
+  return {
+    path[-1].tuple_name: int(count)
+    for path, count in initial.optax.tree.get_all_with_path(opt_state, 'count')
+  }
+
+
+def test_extended_run_has_the_whole_state_and_a_new_schedule(extended, pretrained_run):
+  _, state = extended('state')
+  saved = jax.device_get(parallel.first(pretrained_run[1].state))
+  chex.assert_trees_all_equal(
+    state._replace(opt_state=None), saved._replace(opt_state=None)
+  )
+  assert _counts(saved.opt_state) == {'ScaleByAdamState': 2, 'ScaleByScheduleState': 2}
+  assert _counts(state.opt_state) == {'ScaleByAdamState': 2, 'ScaleByScheduleState': 0}
+  chex.assert_trees_all_equal(state.opt_state[0].mu, saved.opt_state[0].mu)
+
+
+def test_encoder_alone_starts_both_networks(extended, pretrained_run):
+  before, state = extended('encoder')
+  expected = pretrained.read_run(str(pretrained_run[0]))
+  pairs = (
+    (state.params, before.params, expected.averaged),
+    (state.target_params, before.target_params, expected.averaged),
+    (state.network_state, before.network_state, expected.network_state),
+  )
+  for found, initially, of_run in pairs:
+    for module, leaves in found.items():
+      is_encoder = module.startswith('encoder/')
+      chex.assert_trees_all_equal(leaves, (of_run if is_encoder else initially)[module])
+  chex.assert_trees_all_equal(state.opt_state, before.opt_state)
+
+
+def test_start_that_does_not_fit_is_an_error(extended, pretrained_run, tmp_path):
+  before, _ = extended('encoder')
+  normalization = {'mean': (0.3053,), 'std': (0.3760,)}
+  other = before._replace(loss_state={'queue': np.zeros((3, 2), np.float32)})
+  run = str(pretrained_run[0])
+  with pytest.raises(ValueError, match=r'queue is nothing, expected float32\(3, 2\)'):
+    initial.state(other, run, 'state', **normalization)
+  with pytest.raises(ValueError, match=r'has seen images of mean'):
+    initial.state(before, run, 'state', **normalization | {'std': (1.0,)})
+  (tmp_path / 'model.safetensors').touch()
+  with pytest.raises(ValueError, match=r"set config\.init_what = 'encoder'"):
+    initial.state(before, str(tmp_path), 'state', **normalization)
+  with pytest.raises(ValueError, match=r"config.init_what is 'all'; use state or enc"):
+    initial.check('all')
