@@ -19,19 +19,17 @@ import numpy as np
 from experiments import shared
 from sslhsic import optim, parallel
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import pretrained
 from sslhsic.pretraining import (
   build,
   comparison,
   evaluation,
   extraction,
   initial,
-  microbatches,
   step,
   views,
 )
 from sslhsic.pretraining import state as state_lib
-from sslhsic.runs import checks, runner
+from sslhsic.runs import runner
 
 
 class Pretrain(shared.KnownData):
@@ -55,24 +53,11 @@ class Pretrain(shared.KnownData):
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
   ):
     self.batch_size = config.training.batch_size
-    for batch_size in (self.batch_size, config.evaluation.batch_size):
-      parallel.per_device(batch_size)
-    microbatches.check(
-      parallel.per_device(self.batch_size), config.training.num_microbatches
-    )
     self._config, self._init_rng = config, init_rng
     self._views = views.parse(config.augment.views)
     self.source = sources.create(config.data.source, config.data.train_split)
     self.data_sets = {'data.source': self.source}
-    checks.batch_fits(
-      self.batch_size,
-      len(self.source),
-      f'{config.data.source} {config.data.train_split}',
-    )
-    checks.warmup_fits(
-      'training.warmup_epochs', config.training.warmup_epochs, config.training.epochs
-    )
-    initial.check(config.init_what)
+    build.check(config, len(self.source))
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
     self._extraction = extraction.Extraction(config, self.training, self._views)
@@ -82,7 +67,7 @@ class Pretrain(shared.KnownData):
     self._comparison = None
     if config.evaluation.compare_representations:
       self._comparison = comparison.Comparison(config, self._extraction)
-    self._check_minima()
+    build.check_minima(config, self.training, self._evaluation.names, self.source)
     self._step = parallel.pmap(
       self._train_step,
       in_axes=(0, 0, None, None, None),
@@ -101,36 +86,16 @@ class Pretrain(shared.KnownData):
   @property
   def summary(self) -> str:
     """What is trained, in a line."""
-    config, training = self._config, self._config.training
-    base = config.optimizer.base_learning_rate
-    peak = optim.scaled_learning_rate(base, self.batch_size)
-    count = training.num_microbatches
     missing = list(self._evaluation.skipped)
     if self._comparison and not self._comparison.is_possible:
       missing.append('comparison of representations')
     unmeasured = f'; no {" and no ".join(missing)}, for lack of labels'
-    return (
-      f'{config.loss.name} {"with" if config.target_network else "without"} target '
-      f'network, {config.network.encoder} on {config.data.source}: '
-      f'{len(self.source):,} images, {self.num_steps:,} steps of '
-      f'{self.batch_size} images {f"in {count} microbatches " if count > 1 else ""}on '
-      f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
-      f'{peak:g} = {base:g}·{self.batch_size}/256{unmeasured if missing else ""}'
-    )
+    trained = build.describe(self._config, len(self.source))
+    return trained + (unmeasured if missing else '')
 
   def make_input(self) -> loader.DeviceIterator:
     """The batches of the training, from their start."""
-    data = self._config.data
-    batches = loader.views(
-      self.source,
-      batch_size=self.batch_size,
-      seed=self._config.seed,
-      crops=[view.crop(data.crop_size) for view in self._views],
-      num_workers=data.num_workers,
-      max_bad_fraction=data.max_bad_fraction,
-      max_pixels=data.max_pixels,
-    )
-    return loader.DeviceIterator(batches)
+    return loader.DeviceIterator(build.batches(self._config, self._views, self.source))
 
   def _initial_state(self) -> state_lib.State:
     return self._initialize(parallel.replicate(jax.random.key_data(self._init_rng)))
@@ -143,37 +108,9 @@ class Pretrain(shared.KnownData):
     rng = jax.random.wrap_key_data(rng)
     return step.initial_state(self.training, rng, images, size)
 
-  def _check_minima(self) -> None:
-    """Checks that what the runner watches for collapse is measured."""
-    minima = self._config.runner.collapse.minima
-    names = {*self._evaluation.names} | step.scalar_names(
-      self.training,
-      batch_size=parallel.per_device(self.batch_size),
-      feature_size=self._config.network.head.output_size,
-      num_classes=self.source.num_classes,
-    )
-    unknown = sorted(set(minima) - names)
-    if unknown:
-      raise ValueError(
-        f'config.runner.collapse.minima has {unknown[0]}, which is not measured; add '
-        'its evaluator to config.evaluators.names, or watch one of '
-        f'{", ".join(sorted(names))}'
-      )
-
   def begin(self) -> None:
     """Starts from another run or from weights, if `config.init_from` names any."""
-    config = self._config
-    if config.init_from == pretrained.RANDOM:
-      return
-    state, description = initial.state(
-      jax.device_get(parallel.first(self.state)),
-      config.init_from,
-      config.init_what,
-      mean=config.data.mean,
-      std=config.data.std,
-    )
-    self.state = parallel.replicate(state)
-    print(f'starting from the {config.init_what} of {description}')
+    self.state = initial.state(self.state, self._config)
 
   # Training
 

@@ -1,15 +1,16 @@
-"""From a configuration to what a training step is made of."""
+"""From a configuration to what a training step is made of, with its checks."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import chex
 import ml_collections
 import optax
 
 from sslhsic import losses, optim, parallel
-from sslhsic.data import sources
-from sslhsic.pretraining import model, step, views
+from sslhsic.data import loader, sources
+from sslhsic.pretraining import initial, microbatches, model, step, views
+from sslhsic.runs import checks
 
 
 def training(
@@ -97,6 +98,99 @@ def _target_decay(
   )
   target_decay(0)  # An unknown schedule raises an error now.
   return target_decay
+
+
+def check(config: ml_collections.ConfigDict, num_examples: int) -> None:
+  """Checks sizes of a configuration against devices and data.
+
+  Args:
+    config: the configuration of a pre-training.
+    num_examples: number of training images.
+
+  Raises:
+    ValueError: one does not fit; names the field.
+  """
+  data, training = config.data, config.training
+  for batch_size in (training.batch_size, config.evaluation.batch_size):
+    parallel.per_device(batch_size)
+  microbatches.check(
+    parallel.per_device(training.batch_size), training.num_microbatches
+  )
+  checks.batch_fits(
+    training.batch_size, num_examples, f'{data.source} {data.train_split}'
+  )
+  checks.warmup_fits('training.warmup_epochs', training.warmup_epochs, training.epochs)
+  initial.check(config.init_what)
+
+
+def check_minima(
+  config: ml_collections.ConfigDict,
+  of_step: step.Training,
+  evaluated: Iterable[str],
+  source: sources.Source,
+) -> None:
+  """Checks that the run measures what it watches for collapse.
+
+  Args:
+    config: the configuration of a pre-training.
+    of_step: what a step is made of.
+    evaluated: names of the results of the evaluators.
+    source: the training images.
+
+  Raises:
+    ValueError: `config.runner.collapse.minima` has a name that is not measured.
+  """
+  names = {*evaluated} | step.scalar_names(
+    of_step,
+    batch_size=parallel.per_device(config.training.batch_size),
+    feature_size=config.network.head.output_size,
+    num_classes=source.num_classes,
+  )
+  unknown = sorted(set(config.runner.collapse.minima) - names)
+  if unknown:
+    raise ValueError(
+      f'config.runner.collapse.minima has {unknown[0]}, which is not measured; add '
+      'its evaluator to config.evaluators.names, or watch one of '
+      f'{", ".join(sorted(names))}'
+    )
+
+
+def describe(config: ml_collections.ConfigDict, num_examples: int) -> str:
+  """The training in words, for the first line of a run.
+
+  Args:
+    config: the configuration of a pre-training.
+    num_examples: number of training images.
+  """
+  training, base = config.training, config.optimizer.base_learning_rate
+  peak = optim.scaled_learning_rate(base, training.batch_size)
+  count = training.num_microbatches
+  return (
+    f'{config.loss.name} {"with" if config.target_network else "without"} target '
+    f'network, {config.network.encoder} on {config.data.source}: {num_examples:,} '
+    f'images, {num_steps(config, num_examples):,} steps of {training.batch_size} '
+    f'images {f"in {count} microbatches " if count > 1 else ""}on '
+    f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
+    f'{peak:g} = {base:g}·{training.batch_size}/256'
+  )
+
+
+def batches(
+  config: ml_collections.ConfigDict,
+  of_views: Sequence[views.View],
+  source: sources.Source,
+) -> loader.Stream:
+  """The batches of a training, from their start; arguments as for `training`."""
+  data = config.data
+  return loader.views(
+    source,
+    batch_size=config.training.batch_size,
+    seed=config.seed,
+    crops=[view.crop(data.crop_size) for view in of_views],
+    num_workers=data.num_workers,
+    max_bad_fraction=data.max_bad_fraction,
+    max_pixels=data.max_pixels,
+  )
 
 
 def num_steps(config: ml_collections.ConfigDict, num_examples: int) -> int:

@@ -28,12 +28,12 @@ class Evaluation:
   def __init__(
     self, config: ml_collections.ConfigDict, extraction: Extraction, num_classes: int
   ):
-    compared.for_pretraining(config.data, config.evaluation)
     self._config = config
     self._extraction = extraction
     found = measurements.create(config, extraction.source, num_classes)
     self._measurements = [measured for measured in found.values() if measured]
     self.skipped = [name for name, measured in found.items() if not measured]
+    compared.for_pretraining(config.data, config.evaluation)
 
   @property
   def names(self) -> list[str]:

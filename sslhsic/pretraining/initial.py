@@ -1,8 +1,12 @@
 """Pre-training that starts from an earlier one, or from weights of an encoder."""
 
+from typing import Any
+
+import ml_collections
 import numpy as np
 import optax
 
+from sslhsic import parallel
 from sslhsic.evaluation import pretrained
 from sslhsic.pretraining.state import State
 
@@ -19,39 +23,50 @@ def check(what: str) -> None:
     raise ValueError(f'config.init_what is {what!r}; use {STATE} or {ENCODER}')
 
 
-def state(
-  initial: State,
-  init_from: str,
-  what: str,
-  *,
-  mean: tuple[float, ...],
-  std: tuple[float, ...],
-) -> tuple[State, str]:
+def state(state: State, config: ml_collections.ConfigDict) -> State:
   """The state at the start of a training with a schedule of its own.
 
+  `config.init_from` names what to start from (see `pretrained.load`), unless it is
+  'random'. Of it, `config.init_what` takes
+
+  - 'state': everything of a pre-training run: both networks, the parameters of the
+    loss, averages and the state of the optimisers, whose schedule starts anew.
+  - 'encoder': the averaged encoder, for both networks, and nothing else.
+
   Args:
-    initial: random initial values, on the host.
-    init_from: what to start from, see `pretrained.load`.
-    what: 'state' takes everything of a pre-training run: both networks, the parameters
-      of the loss, averages and the state of the optimisers, whose schedule starts anew.
-      'encoder' takes the averaged encoder for both networks, and nothing else.
-    mean, std: of the images.
+    state: random initial values, replicated over the devices.
+    config: the configuration of the pre-training.
 
   Returns:
-    The state, and in words where it comes from.
+    The state, replicated; prints where it comes from.
 
   Raises:
     ValueError: there is no such run or file, or it does not fit.
   """
-  if what == STATE:
-    saved, description = pretrained.read_state(init_from, initial, mean=mean, std=std)
-    opt_state = optax.tree.set(saved.opt_state, _is_of_schedule, count=np.int32(0))
-    return saved._replace(opt_state=opt_state), description
-  load = lambda *initial: pretrained.load(init_from, *initial, mean=mean, std=std)
-  online = load(initial.params, initial.network_state)
+  if config.init_from == pretrained.RANDOM:
+    return state
+  start = _whole if config.init_what == STATE else _encoder
+  images = {'mean': config.data.mean, 'std': config.data.std}
+  state, description = start(parallel.first(state), config.init_from, images)
+  print(f'starting from the {config.init_what} of {description}')
+  return parallel.replicate(state)
+
+
+def _whole(initial: State, init_from: str, images: dict[str, Any]) -> tuple[State, str]:
+  saved, description = pretrained.read_state(init_from, initial, **images)
+  opt_state = optax.tree.set(saved.opt_state, _is_of_schedule, count=np.int32(0))
+  return saved._replace(opt_state=opt_state), description
+
+
+def _encoder(
+  initial: State, init_from: str, images: dict[str, Any]
+) -> tuple[State, str]:
+  online = pretrained.load(init_from, initial.params, initial.network_state, **images)
   started = initial._replace(params=online.params, network_state=online.network_state)
   if initial.target_params is not None:
-    target = load(initial.target_params, initial.target_state)
+    target = pretrained.load(
+      init_from, initial.target_params, initial.target_state, **images
+    )
     started = started._replace(
       target_params=target.params, target_state=target.network_state
     )

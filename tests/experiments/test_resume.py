@@ -49,6 +49,7 @@ def test_run_resumes_where_its_data_have_moved(
   resumed = _resume(config, workdir)
   chex.assert_trees_all_equal(*jax.device_get((resumed.state, pretrained_run[1].state)))
   config.data.source = 'other'
+  config.evaluation.compare_representations = False
   with pytest.raises(ValueError, match=r'has changed .* 32 images then, 20 now'):
     _resume(config, workdir)
 
@@ -101,17 +102,19 @@ def test_encoder_alone_starts_both_networks(extended, pretrained_run):
   chex.assert_trees_all_equal(state.opt_state, before.opt_state)
 
 
-def test_start_that_does_not_fit_is_an_error(extended, pretrained_run, tmp_path):
+def test_start_that_does_not_fit_is_an_error(extended, config, tmp_path):
   before, _ = extended('encoder')
-  normalization = {'mean': (0.3053,), 'std': (0.3760,)}
+  config.init_what = 'state'
+  start = lambda state: initial.state(parallel.replicate(state), config)
   other = before._replace(loss_state={'queue': np.zeros((3, 2), np.float32)})
-  run = str(pretrained_run[0])
   with pytest.raises(ValueError, match=r'queue is nothing, expected float32\(3, 2\)'):
-    initial.state(other, run, 'state', **normalization)
+    start(other)
+  config.data.std = (1.0,)
   with pytest.raises(ValueError, match=r'has seen images of mean'):
-    initial.state(before, run, 'state', **normalization | {'std': (1.0,)})
+    start(before)
   (tmp_path / 'model.safetensors').touch()
+  config.init_from = str(tmp_path)
   with pytest.raises(ValueError, match=r"set config\.init_what = 'encoder'"):
-    initial.state(before, str(tmp_path), 'state', **normalization)
+    start(before)
   with pytest.raises(ValueError, match=r"config.init_what is 'all'; use state or enc"):
     initial.check('all')
