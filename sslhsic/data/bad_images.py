@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from absl import logging
 
 from sslhsic.data.errors import InputError
-from sslhsic.data.sources import Source
+from sslhsic.data.source import Source
 
 _MOST_NAMES = 10  # In a message; all are in the log.
 

@@ -3,7 +3,7 @@
 import hashlib
 from typing import NamedTuple
 
-from sslhsic.data.sources import Source
+from sslhsic.data.source import Source
 
 # Names that are hashed at a time: their text stays small.
 _CHUNK = 4096

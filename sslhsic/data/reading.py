@@ -20,7 +20,7 @@ from absl import logging
 from sslhsic.data import images, slots, targets
 from sslhsic.data.annotations import Annotations
 from sslhsic.data.errors import DecodeError, InputError, one_line
-from sslhsic.data.sources import Source
+from sslhsic.data.source import Source
 
 Crop = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 # From a decoded example to the arrays of a batch, whose shapes are always the same.

@@ -5,6 +5,7 @@ import pytest
 from sklearn import datasets
 
 from sslhsic.data import sources
+from sslhsic.data.annotations import Annotations
 
 
 def test_digits_are_scikit_learns_each_in_one_split():
@@ -74,7 +75,7 @@ def test_concatenated_source_has_the_examples_of_both():
 
 
 class _Dense(sources.ArraySource):
-  annotations = sources.Annotations(
+  annotations = Annotations(
     frozenset({'segmentation', 'depth'}), segmentation_classes=('background', 'disc')
   )
 

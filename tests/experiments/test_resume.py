@@ -9,7 +9,7 @@ import pytest
 
 from experiments import pretrain
 from sslhsic import parallel
-from sslhsic.data import sources
+from sslhsic.data import digits_source, sources
 from sslhsic.evaluation import pretrained
 from sslhsic.pretraining import initial
 from sslhsic.runs import runner
@@ -29,12 +29,12 @@ def _resume(config, workdir):
 
 def _renamed(argument, split):
   """The digits, that somebody has put elsewhere."""
-  return sources.digits(argument, split)
+  return digits_source.create(argument, split)
 
 
 def _other(argument, split):
   """The digits, of which some are gone."""
-  return sources.SubsetSource(sources.digits(argument, split), np.arange(20))
+  return sources.SubsetSource(digits_source.create(argument, split), np.arange(20))
 
 
 def test_run_resumes_where_its_data_have_moved(

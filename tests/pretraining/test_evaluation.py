@@ -10,7 +10,7 @@ from sklearn import neighbors
 from configs.pretrain import digits
 from experiments import pretrain
 from sslhsic import parallel
-from sslhsic.data import loader, sources
+from sslhsic.data import digits_source, loader, sources
 from sslhsic.pretraining import build, extraction, step, views
 from sslhsic.pretraining import evaluation as evaluation_lib
 
@@ -37,7 +37,9 @@ def _made_up(monkeypatch):
   """Sources: other digits, digits without labels, of one class less, in colour."""
 
   def create(kind, split):
-    found = sources.digits('', 'train[100:160]' if split == 'train' else 'test[50:80]')
+    found = digits_source.create(
+      '', 'train[100:160]' if split == 'train' else 'test[50:80]'
+    )
     images = np.repeat(found.images, 3, axis=3) if kind == 'colour' else found.images
     labels = np.minimum(found.labels, 8) if kind == 'nine' else found.labels
     if kind == 'unlabelled':

@@ -1,0 +1,248 @@
+"""The contract of data sets, those in memory, and parts and unions of others."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from sslhsic.data.annotations import Annotations
+from sslhsic.data.origins import Origin
+
+
+class Source(Protocol):
+  """A random-access sequence of examples.
+
+  Attributes:
+    num_classes: labels are below it; 0: there are no labels.
+    labels: of all examples, [n] or [n, num_classes], without decoding an image.
+  """
+
+  num_classes: int
+  labels: np.ndarray
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]: ...
+
+  def name(self, index: int) -> str:
+    """What to call an example in a message."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+  """Examples that are in memory.
+
+  Attributes:
+    images: [n, H, W, C], uint8.
+    labels: [n], int32.
+    num_classes: labels are below it.
+    origin: of the examples, if they are of a data set.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  num_classes: int
+  origin: Origin | None = None
+
+  def __post_init__(self):
+    shape, dtypes = self.images.shape, (self.images.dtype, self.labels.dtype)
+    if len(shape) != 4 or shape[0] != len(self.labels) or dtypes != ('uint8', 'int32'):
+      raise ValueError(
+        f'images are {dtypes[0]}{shape} and labels {dtypes[1]}{self.labels.shape}; '
+        'pass uint8 [n, H, W, C] and int32 [n]'
+      )
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    return {'image': self.images[index], 'label': self.labels[index]}
+
+  def name(self, index: int) -> str:
+    """The number of an example."""
+    return f'example {index}'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubsetSource:
+  """Some examples of a source.
+
+  Attributes:
+    source: the examples.
+    rows: [n], which of them.
+  """
+
+  source: Source
+  rows: np.ndarray
+
+  @property
+  def num_classes(self) -> int:
+    """That of the source."""
+    return self.source.num_classes
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Those of the chosen examples."""
+    return self.source.labels[self.rows]
+
+  @property
+  def annotations(self) -> Annotations:
+    """Those of the source."""
+    return _annotations_of(self.source)
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
+    return self.source[int(self.rows[index])]
+
+  def name(self, index: int) -> str:
+    """As the source calls it."""
+    return self.source.name(int(self.rows[index]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConcatenatedSource:
+  """The examples of one source, then those of another.
+
+  Attributes:
+    first, second: sources of the same classes.
+  """
+
+  first: Source
+  second: Source
+
+  @property
+  def num_classes(self) -> int:
+    """That of both."""
+    return self.first.num_classes
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Those of both."""
+    return np.concatenate([self.first.labels, self.second.labels])
+
+  @property
+  def annotations(self) -> Annotations:
+    """Those of the first, of the kinds that both have."""
+    first, second = _annotations_of(self.first), _annotations_of(self.second)
+    return first._replace(kinds=first.kinds & second.kinds)
+
+  def __len__(self) -> int:
+    return len(self.first) + len(self.second)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
+    source, row = self._at(index)
+    return source[row]
+
+  def name(self, index: int) -> str:
+    """As the source that it is from calls it."""
+    source, row = self._at(index)
+    return source.name(row)
+
+  def _at(self, index: int) -> tuple[Source, int]:
+    if index < len(self.first):
+      return self.first, index
+    return self.second, index - len(self.first)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RelabelledSource:
+  """The examples of a source, with other numbers for their classes.
+
+  Attributes:
+    source: the examples.
+    numbers: [C + 1] int32, by the source's number; the last is -1, for no class.
+    num_classes: of the new numbers.
+    object_numbers: [K + 1], the same for the classes of objects; or None.
+    annotations: with the new numbers.
+  """
+
+  source: Source
+  numbers: np.ndarray
+  num_classes: int
+  object_numbers: np.ndarray | None
+  annotations: Annotations
+
+  @property
+  def labels(self) -> np.ndarray:
+    """[n] or [n, num_classes]."""
+    return self._renumbered(self.source.labels)
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
+    example = self.source[index]
+    example |= {'label': self._renumbered(example['label'], example=True)}
+    if self.object_numbers is not None:
+      example |= {'classes': self.object_numbers[example['classes']]}
+    return example
+
+  def name(self, index: int) -> str:
+    """As the source calls it."""
+    return self.source.name(index)
+
+  def _renumbered(self, labels: np.ndarray, *, example: bool = False) -> np.ndarray:
+    if np.ndim(labels) == (0 if example else 1):
+      return self.numbers[labels]
+    renumbered = np.zeros((*labels.shape[:-1], self.num_classes), np.int32)
+    renumbered[..., self.numbers[:-1]] = labels
+    return renumbered
+
+
+def single_label_classes(source: Source) -> int:
+  """Number of classes of examples that have one label each.
+
+  Raises:
+    ValueError: they have none, or several.
+  """
+  if not source.num_classes or np.ndim(source[0]['label']):
+    raise ValueError(
+      f'{source.name(0)} has no label, or several; use a data set with one label each'
+    )
+  return source.num_classes
+
+
+def annotations(source: Source, kind: str) -> Annotations:
+  """What the examples of a source hold, if that includes what is needed.
+
+  Args:
+    source: the examples.
+    kind: 'segmentation', 'depth', 'boxes' or 'masks'.
+
+  Raises:
+    ValueError: the examples do not have it.
+  """
+  found = _annotations_of(source)
+  if kind not in found.kinds:
+    raise ValueError(
+      f'{source.name(0)} has {", ".join(sorted(found.kinds)) or "an image only"}, but '
+      f'{kind} is needed; use a data set that has it'
+    )
+  return found
+
+
+def origins(source: Source) -> list[Origin]:
+  """Where the examples come from, as far as it is known."""
+  if isinstance(source, ConcatenatedSource):
+    return [*origins(source.first), *origins(source.second)]
+  if isinstance(source, RelabelledSource):
+    return origins(source.source)
+  if isinstance(source, SubsetSource):
+    whole = origins(source.source)
+    return [Origin(x.where, x.rows[source.rows]) for x in whole if len(whole) == 1]
+  origin = getattr(source, 'origin', None)
+  return [] if origin is None else [origin]
+
+
+def of_whole(source: Source) -> Source:
+  """The source that a subset is of, or the source itself."""
+  while isinstance(source, SubsetSource):
+    source = source.source
+  return source
+
+
+def _annotations_of(source: Source) -> Annotations:
+  return getattr(source, 'annotations', Annotations())
