@@ -103,7 +103,7 @@ class ViT(encoder.Encoder):
     chex.assert_type(images, float)
     patches = self._patches(images)
     n, rows, columns, _ = patches.shape
-    patches = patches + self._positions(rows, columns).astype(patches.dtype)
+    patches = patches + self._positions(rows, columns).astype(patches.dtype)[None]
     patches = patches.reshape(n, rows * columns, self.width)
     others = self._class_and_registers(n, patches.dtype)
     x = jnp.concatenate([*others, patches], axis=1)
@@ -119,6 +119,7 @@ class ViT(encoder.Encoder):
     stage = patches.reshape(n, rows, columns, self.width)
     return encoder.Features((stage,), embedding)
 
+  @hk.transparent
   def _patches(self, images: jax.Array) -> jax.Array:
     """Embedded patches, [n, rows, columns, width]."""
     _, height, width, _ = images.shape
@@ -137,6 +138,7 @@ class ViT(encoder.Encoder):
     )
     return layer(images)
 
+  @hk.transparent
   def _positions(self, rows: int, columns: int) -> jax.Array:
     """Embeddings of the places of a grid, [rows, columns, width], float32."""
     if self.positions == 'sincos':
@@ -148,6 +150,7 @@ class ViT(encoder.Encoder):
     with jax.numpy_dtype_promotion('standard'):
       return jax.image.resize(learned, (rows, columns, self.width), 'bicubic')
 
+  @hk.transparent
   def _class_and_registers(self, n: int, dtype: jnp.dtype) -> list[jax.Array]:
     """Tokens before those of the patches, [n, k, width] each."""
     counts = {'class_token': int(self.pooling == 'class')}
@@ -157,9 +160,7 @@ class ViT(encoder.Encoder):
       for name, count in counts.items()
       if count
     ]
-    return [
-      jnp.broadcast_to(x.astype(dtype)[None], (n, *x.shape)) for x in tokens
-    ]
+    return [jnp.broadcast_to(x.astype(dtype)[None], (n, *x.shape)) for x in tokens]
 
 
 class Block(hk.Module):
