@@ -120,10 +120,7 @@ METHODS = {
   'ssl_hsic, 512 stratified': _ours(
     'ssl_hsic', estimator='features', num_features=512, sampler='stratified'
   ),
-  'info_nce': _ours('info_nce'),
-  'byol': _ours('byol'),
-  'barlow_twins': _ours('barlow_twins'),
-  'vicreg': _ours('vicreg'),
+  **{name: _ours(name) for name in losses.LOSSES if name != 'ssl_hsic'},
 }
 KERNEL = kernels.InverseMultiquadric()
 

@@ -23,10 +23,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
   'ssl_hsic, 512 iid': _hsic('features', num_features=512, sampler='iid'),
   'ssl_hsic, 512 stratified': _hsic('features', num_features=512, sampler='stratified'),
   'ssl_hsic, 64 stratified': _hsic('features', num_features=64, sampler='stratified'),
-  'info_nce': ('info_nce', {}),
-  'byol': ('byol', {}),
-  'barlow_twins': ('barlow_twins', {}),
-  'vicreg': ('vicreg', {}),
+  **{name: (name, {}) for name in losses.LOSSES if name != 'ssl_hsic'},
 }
 
 

@@ -41,11 +41,11 @@ from absl import app, flags
 from benchmarks import loader as loader_benchmark
 from configs.pretrain import cifar10, digits, imagenet, imagenette
 from experiments import pretrain
-from sslhsic import parallel
+from sslhsic import losses, parallel
 from sslhsic.data import loader
 from sslhsic.pretraining import evaluation, model
 
-LOSSES = ('ssl_hsic', 'info_nce', 'byol', 'barlow_twins', 'vicreg')
+LOSSES = tuple(losses.LOSSES)
 PRECISIONS = ('float32', 'bfloat16')
 WARM_UP_STEPS = 2
 
@@ -215,7 +215,7 @@ class Subject:
   def __init__(self, config: ml_collections.ConfigDict):
     self._experiment = Experiment('train', jax.random.key(0), config)
     self._batch_size = config.training.batch_size
-    self._rng = jax.random.key(1)
+    self._rng = np.asarray(jax.random.key_data(jax.random.key(1)))
     self._steps = 0
 
   def compile(self) -> dict:

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from sslhsic.data import loader, sources
-from sslhsic.networks import resnet
 from sslhsic.pretraining import views as views_lib
+from sslhsic.weights import resnet
 
 
 class Block(nn.Module):
@@ -61,17 +61,15 @@ def _convolution(
 
 
 def encoder(name: str, channels: int, **options) -> tuple[nn.Module, int]:
-  """A network of `resnet.PRESETS`, for images of some channels; and its width."""
-  preset = {'stem': 'imagenet', **resnet.PRESETS[name], **options}
-  widths, bottleneck = preset['channels_per_group'], preset['bottleneck']
-  inputs = widths[0] // (4 if bottleneck else 1)
-  large = preset['stem'] == 'imagenet'
+  """A ResNet by its name, for images of some channels; and its width."""
+  shape = resnet.architecture(name, options)
+  inputs, large = shape.stem_channels, shape.stem == 'imagenet'
   stem = _convolution(channels, inputs, *((7, 2) if large else (3, 1)))
   modules = [*stem, nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if large else [])]
-  for group, width in enumerate(widths):
-    for block in range(preset['blocks_per_group'][group]):
+  for group, width in enumerate(shape.channels_per_group):
+    for block in range(shape.blocks_per_group[group]):
       stride = 2 if group and not block else 1
-      modules.append(Block(inputs, width, stride, bottleneck=bottleneck))
+      modules.append(Block(inputs, width, stride, bottleneck=shape.bottleneck))
       inputs = width
   return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs
 

@@ -12,7 +12,7 @@ from unittest import mock
 import haiku as hk
 import jax
 
-from sslhsic.networks import mixed_precision, resnet
+from sslhsic.networks import layers, mixed_precision
 
 
 @contextlib.contextmanager
@@ -22,14 +22,14 @@ def recomputed_batch_norm() -> Iterator[None]:
   What is kept for the backward pass is then what the convolutions gave, in their type,
   and not the intermediate results of batch norm in float32.
   """
-  plain = resnet.batch_norm
+  plain = layers.batch_norm
 
   def batch_norm(x: jax.Array, **options) -> jax.Array:
     if hk.running_init():
       return plain(x, **options)
     return hk.remat(functools.partial(plain, **options))(x)
 
-  with mock.patch.object(resnet, 'batch_norm', batch_norm):
+  with mock.patch.object(layers, 'batch_norm', batch_norm):
     yield
 
 

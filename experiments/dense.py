@@ -1,6 +1,7 @@
-"""What the dense evaluations share: an encoder trained with a head, and evaluated."""
+"""The experiment of the dense tasks: an encoder trained with a head, and evaluated."""
 
-from collections.abc import Iterator
+import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import chex
@@ -11,14 +12,16 @@ import numpy as np
 import optax
 
 from experiments import shared
-from sslhsic import augment, optim, parallel
+from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import loader, reading, sources
 from sslhsic.evaluation import encoder, features, pretrained
 from sslhsic.networks import classifier
+from sslhsic.plots import sheets
+from sslhsic.tasks.task import Batch, Task
 
-Batch = dict[str, chex.Array]
+CreateTask = Callable[[ml_collections.ConfigDict, sources.Source], Task]
 
-_NUM_SHOWN = 6  # Examples on the sheet of pictures.
+_NUM_SHOWN = 6  # On the sheet of examples.
 
 
 class State(NamedTuple):
@@ -30,18 +33,25 @@ class State(NamedTuple):
 
 
 class DenseExperiment(shared.OneInput):
-  """The experiment, but for its task; see `sslhsic.runs.experiment`.
+  """The experiment of a task; see `sslhsic.runs.experiment` for the contract.
 
-  A subclass says what `kind` of annotation it needs, and implements `_build_network`,
-  `_training_example`, `_test_example`, `_loss` and `_predict`, besides `evaluate` and
-  `report`.
+  Args:
+    create_task: the task of a configuration and its training source.
+    mode, init_rng, config: as of every experiment.
+
+  Attributes:
+    task: what is learned, and how it is scored.
+    state: all that training changes, replicated over the devices.
   """
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
-  kind: ClassVar[str]
 
   def __init__(
-    self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
+    self,
+    create_task: CreateTask,
+    mode: str,
+    init_rng: chex.PRNGKey,
+    config: ml_collections.ConfigDict,
   ):
     del init_rng  # The seed is that of the configuration.
     data, training = config.data, config.training
@@ -52,17 +62,16 @@ class DenseExperiment(shared.OneInput):
     self._train, self._test = (
       sources.create(part.source, part.split) for part in (data.train, data.test)
     )
-    self._annotations = sources.annotations(self._train, self.kind)
-    sources.annotations(self._test, self.kind)
-    self._network = self._build_network()
+    self.task = create_task(config, self._train)
+    for source in (self._train, self._test):
+      for kind in self.task.kinds:
+        sources.annotations(source, kind)
     self._policy = augment.create(config.augment.policy, mean=data.mean, std=data.std)
     self._prepare = encoder.preparation(data.mean, data.std)
     self._schedule = optim.warmup_drops(
       training.learning_rate, training.warmup_steps, self.num_steps, training.drops
     )
-    self._optimizer = optim.sgd(
-      self._schedule, momentum=0.9, weight_decay=training.weight_decay
-    )
+    self._optimizer = optim.create(config.optimizer, self._schedule)
     start = self._load()
     self._encoder = start._replace(params=None, network_state=None)
     self.state = self._initial_state(start)
@@ -78,7 +87,7 @@ class DenseExperiment(shared.OneInput):
     config, training = self._config, self._config.training
     what = 'whole network' if training.train_encoder else 'head on the frozen encoder'
     return (
-      f'{self.kind} with {config.network.encoder} ({self._encoder.description}), '
+      f'{self.task.name} with {config.network.encoder} ({self._encoder.description}), '
       f'{what}, on {config.data.train.source}: {len(self._train):,} images, '
       f'{self.num_steps:,} steps of {self.batch_size} images on '
       f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
@@ -87,28 +96,22 @@ class DenseExperiment(shared.OneInput):
 
   # Building
 
-  def _build_network(self) -> hk.TransformedWithState:
-    """A pair of Haiku functions of (images, is_training)."""
-    raise NotImplementedError
-
-  def _training_example(self) -> reading.Make:
-    """What makes the arrays of a training example, 'image' among them."""
-    raise NotImplementedError
-
-  def _test_example(self) -> reading.Make:
-    """What makes the arrays of a test example, 'image' among them."""
-    raise NotImplementedError
-
   def _load(self) -> pretrained.Start:
     config = self._config
+    has_statistics = networks.class_of(config.network.encoder).has_batch_statistics
+    if config.training.freeze_batch_norm and not has_statistics:
+      raise ValueError(
+        f'{config.network.encoder} has no batch norm to freeze; set '
+        'config.training.freeze_batch_norm = False'
+      )
     if config.init_from == pretrained.RANDOM and config.training.freeze_batch_norm:
       raise ValueError(
         'a random encoder has no batch statistics to freeze; set '
         'config.training.freeze_batch_norm = False'
       )
     example, _ = reading.first_decodable(self._test, range(len(self._test)))
-    image = self._test_example()(np.random.default_rng(0), example)['image']
-    initial = encoder.initial_values(self._network, image.shape, config.seed)
+    image = self.task.test_example(np.random.default_rng(0), example)['image']
+    initial = encoder.initial_values(self.task.network, image.shape, config.seed)
     return pretrained.load(
       config.init_from, *initial, mean=config.data.mean, std=config.data.std
     )
@@ -123,7 +126,7 @@ class DenseExperiment(shared.OneInput):
     training = self._config.training
 
     def stays(module: str, *_) -> bool:
-      is_norm = 'batchnorm' in module
+      is_norm = networks.class_of(self._config.network.encoder).is_normalisation(module)
       frozen = not training.train_encoder or (training.freeze_batch_norm and is_norm)
       return frozen and module.startswith(f'{classifier.ENCODER}/')
 
@@ -134,7 +137,7 @@ class DenseExperiment(shared.OneInput):
     return loader.DeviceIterator(
       loader.Stream(
         self._train,
-        make=self._training_example(),
+        make=self.task.training_example,
         batch_size=self.batch_size,
         seed=self._config.seed,
         num_workers=data.num_workers,
@@ -144,7 +147,7 @@ class DenseExperiment(shared.OneInput):
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update of head and, unless it is frozen, encoder."""
     del rng  # What is random is decided by the index of an image.
     self.state, scalars = self._pmapped_step(
@@ -157,11 +160,12 @@ class DenseExperiment(shared.OneInput):
   ) -> tuple[State, dict[str, chex.Array]]:
     """The train step on one device."""
     images = self._policy(self._keys(batch, 0), batch['image'])
+    keys = self._keys(batch, 1)
     frozen, trained = self._split(state.params)
 
     def loss_fn(trained: hk.Params):
       params = hk.data_structures.merge(frozen, trained)
-      return self._loss(params, state.network_state, images, batch)
+      return self.task.loss(params, state.network_state, images, batch, keys)
 
     (loss, (network_state, scalars)), gradients = jax.value_and_grad(
       loss_fn, has_aux=True
@@ -179,19 +183,31 @@ class DenseExperiment(shared.OneInput):
     """Keys of the images [b], one for each use that has a number of its own."""
     return augment.keys(jax.random.key(self._config.seed), batch['index'], number)
 
-  def _loss(
-    self, params: hk.Params, network_state: hk.State, images: chex.Array, batch: Batch
-  ) -> tuple[chex.Array, tuple[hk.State, dict[str, chex.Array]]]:
-    """The loss of all devices' images, the batch statistics after it, and scalars."""
-    raise NotImplementedError
-
   # Evaluation
+
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
+    """The scores of the test split."""
+    del global_step, rng  # Nothing is random.
+    self._scores = self.task.score(self._predictions(self._test), self._test)
+    return self._scores.scalars
+
+  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+    """Details of the last `evaluate` and their protocol, and a sheet of examples."""
+    del global_step
+    sheets.sheet(self.task.sheet(self._shown()), directory / f'{self.task.name}.png')
+    return {
+      **self._scores.details,
+      'encoder': self._encoder.description,
+      'encoder_fingerprint': self._encoder.fingerprint,
+      'protocol': self.task.protocol(self._how_trained()),
+    }
 
   def _predict(
     self, params: hk.Params, network_state: hk.State, batch: Batch
   ) -> chex.ArrayTree:
-    """What is made of each example [b, ...] of a batch of test examples."""
-    raise NotImplementedError
+    """The predictions [b, ...] for a batch of test examples, on one device."""
+    images = self._prepare(batch['image'])
+    return self.task.predict(params, network_state, images, batch)
 
   def _predictions(self, source: sources.Source) -> Iterator[chex.ArrayTree]:
     """`_predict` of every example, batch by batch; see `features.outputs`."""
@@ -220,7 +236,7 @@ class DenseExperiment(shared.OneInput):
   def _one_pass(self, source: sources.Source) -> Iterator[loader.Batch]:
     return loader.every_example(
       source,
-      make=self._test_example(),
+      make=self.task.test_example,
       batch_size=self._config.evaluation.batch_size,
       max_bad_fraction=self._config.data.max_bad_fraction,
     )
@@ -236,7 +252,7 @@ class DenseExperiment(shared.OneInput):
     return (
       f'{frozen}, batch norm of the encoder {norm}, on {data.train.source} '
       f'{data.train.split} for {self.num_steps} steps of {self.batch_size} images, '
-      f'SGD with momentum 0.9, weight decay {training.weight_decay:g}, learning rate '
+      f'{optim.describe(self._config.optimizer)}, learning rate '
       f'{training.learning_rate:g}, {training.warmup_steps} steps of warm-up, {drops}; '
       f'one pass over {data.test.source} {data.test.split}'
     )

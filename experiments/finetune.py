@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from experiments import shared
-from sslhsic import augment, optim, parallel
+from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.evaluation import encoder, features, metrics, pretrained, probe
 from sslhsic.networks import classifier
@@ -148,7 +148,8 @@ class FineTune:
   def _network(self, name: str) -> hk.TransformedWithState:
     config = self._config
     options = dict(config.network.encoder_options)
-    if config.training.short_batch_norm:
+    has_statistics = networks.class_of(config.network.encoder).has_batch_statistics
+    if config.training.short_batch_norm and has_statistics:
       steps_per_epoch = len(self._sources[name]) / self.batch_size
       options['batch_norm_decay'] = max(1 - 10 / steps_per_epoch, 0.9)
     return classifier.classifier(
@@ -172,8 +173,8 @@ class FineTune:
     return parallel.replicate(State(network, opt_state, np.bool_(False)))
 
   def _optimizer(self, learning_rate: chex.Numeric, weight_decay: chex.Numeric):
-    return optim.sgd(
-      learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    return optim.create(
+      self._config.optimizer, learning_rate, weight_decay=weight_decay
     )
 
   def _open_input(self, training: int) -> loader.DeviceIterator:
@@ -181,7 +182,7 @@ class FineTune:
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update; with the last one of a training, its validation."""
     del rng  # Views are decided by their index.
     training, step = self._locate(global_step)
@@ -307,7 +308,7 @@ class FineTune:
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """The best score on the validation split so far, if there is any."""
     del global_step, rng  # Nothing is random.
     name = f'best_validation_{self._config.metric}'
@@ -364,7 +365,7 @@ class FineTune:
       chosen += ', trained again on train and validation'
     return {
       f'finetune_{config.metric}': f'whole network fine-tuned on {data.train.source} '
-      f'{data.train.split}, SGD with Nesterov momentum 0.9, batches of '
+      f'{data.train.split}, {optim.describe(config.optimizer)}, batches of '
       f"{self.batch_size}, cosine, augmentation '{config.augment.policy}'; {chosen}; "
       f'one pass over {data.test.source} {data.test.split}',
     }

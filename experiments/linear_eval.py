@@ -66,10 +66,9 @@ class LinearEval(shared.OneInput):
     self._policy = augment.create(
       config.augment.policy, mean=data.mean, std=data.std, **config.augment.options
     )
-    self._optimizer = optim.sgd(
-      optim.warmup_cosine(1.0, training.warmup_steps, self.num_steps),
-      momentum=0.9,
-      nesterov=config.optimizer.nesterov,
+    # Its steps are multiplied by the learning rate of each classifier.
+    self._optimizer = optim.create(
+      config.optimizer, optim.warmup_cosine(1.0, training.warmup_steps, self.num_steps)
     )
     self._average = optim.weight_ema(config.weight_ema_decay)
     self._pmapped_step = parallel.pmap(
@@ -102,13 +101,13 @@ class LinearEval(shared.OneInput):
     )
     return State(
       classifiers=classifiers,
-      opt_state=self._optimizer.init(classifiers),
+      opt_state=jax.vmap(self._optimizer.init)(classifiers),
       average=self._average.init(classifiers),
     )
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update of all classifiers."""
     del global_step, rng  # The optimiser counts; views are decided by their index.
     self.state, scalars = self._pmapped_step(
@@ -126,7 +125,7 @@ class LinearEval(shared.OneInput):
       state.classifiers, embeddings, batch['label']
     )
     gradients, scalars = parallel.pmean((gradients, scalars))
-    updates, opt_state = self._optimizer.update(
+    updates, opt_state = jax.vmap(self._optimizer.update)(
       gradients, state.opt_state, state.classifiers
     )
     rates = jnp.array(self._learning_rates, jnp.float32)
@@ -149,7 +148,7 @@ class LinearEval(shared.OneInput):
 
   # Evaluation
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """Accuracy of every classifier, on the validation split if there is one."""
     del global_step, rng  # Nothing is random.
     name, source = 'test', self._test
@@ -212,7 +211,6 @@ class LinearEval(shared.OneInput):
 
   def _protocol(self) -> dict[str, str]:
     config, data = self._config, self._config.data
-    momentum = 'Nesterov' if config.optimizer.nesterov else 'heavy-ball'
     chosen = 'the only learning rate'
     if self._validation:
       chosen = (
@@ -222,7 +220,7 @@ class LinearEval(shared.OneInput):
     return {
       'linear_top1': f'linear classifier on the frozen encoder, trained on '
       f'{data.train.source} {data.train.split} for {config.training.epochs} epochs of '
-      f'batches of {self.batch_size}, SGD with {momentum} momentum 0.9, no decay, '
+      f'batches of {self.batch_size}, {optim.describe(config.optimizer)}, '
       f'{config.training.warmup_steps} steps of warm-up, cosine, augmentation '
       f"'{config.augment.policy}'; {chosen}; classifier averaged with decay "
       f'{config.weight_ema_decay}; one pass over {data.test.source} {data.test.split}',

@@ -6,7 +6,6 @@ The step is `sslhsic.pretraining.step.train_step`; this file wires it to the dat
 configuration and the runner.
 """
 
-import functools
 import pathlib
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from sslhsic import optim, parallel
 from sslhsic.data import loader, sources
@@ -49,16 +49,15 @@ class Pretrain:
     self.source = sources.create(config.data.source, config.data.train_split)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
-    self.training.loss.check_batch(parallel.per_device(self.batch_size))
     self._evaluation = evaluation.Evaluation(config, self.training.model.online)
     self._step = parallel.pmap(
-      functools.partial(step.train_step, self.training),
+      self._train_step,
       in_axes=(0, 0, None, None, None),
       out_axes=(0, None),
       donate_argnums=(0,),
     )
     # An argument of the step, so that all seeds have one compiled program.
-    self._seed_key = jax.random.key(config.seed)
+    self._seed_key = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
     self.state = self._initial_state()
     self.input = self.make_input() if mode == 'train' else None
 
@@ -101,26 +100,42 @@ class Pretrain:
     crop = evaluation.centre_crop(self._config.data.crop_size)
     images = jnp.zeros((1, *loader.image_shape(self.source, crop)))
     size = self._config.network.head.output_size
-    init = lambda rng: step.initial_state(self.training, rng, images, size)
-    return parallel.pmap(init)(parallel.replicate(self._init_rng))
+    init = lambda rng: step.initial_state(
+      self.training, jax.random.wrap_key_data(rng), images, size
+    )
+    rng = jax.random.key_data(self._init_rng)
+    return parallel.pmap(init)(parallel.replicate(rng))
 
   # Training
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> dict[str, chex.Array]:
-    """One update of everything in `state`."""
+  def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
+    """Updates everything in `state` once."""
     self.state, scalars = self._step(
-      self.state, next(self.input), rng, self._seed_key, jnp.int32(global_step)
+      self.state, next(self.input), rng, self._seed_key, np.int32(global_step)
     )
     return scalars
 
-  def compile(self, rng: chex.PRNGKey) -> jax.stages.Compiled:
+  def _train_step(
+    self,
+    state: state_lib.State,
+    batch: loader.Batch,
+    rng: chex.Array,
+    seed_key: chex.Array,
+    global_step: chex.Array,
+  ) -> tuple[state_lib.State, dict[str, chex.Array]]:
+    """One step on one device; keys are made here, from their data."""
+    rng, seed_key = (jax.random.wrap_key_data(data) for data in (rng, seed_key))
+    rng = jax.random.fold_in(rng, global_step)
+    return step.train_step(self.training, state, batch, rng, seed_key, global_step)
+
+  def compile(self, rng: np.ndarray) -> jax.stages.Compiled:
     """Compiles the step before it is taken, to look at it; takes a batch of the input.
 
     Args:
-      rng: a key like those that `step` is given.
+      rng: data of a key, as `step` is given.
     """
     batch = next(self.input)
-    lowered = self._step.lower(self.state, batch, rng, self._seed_key, jnp.int32(0))
+    lowered = self._step.lower(self.state, batch, rng, self._seed_key, np.int32(0))
     self._step = lowered.compile()
     return self._step
 
@@ -145,7 +160,7 @@ class Pretrain:
 
   # Evaluation, with the parameters averaged over training
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> dict[str, float]:
+  def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
     """Collapse measures and, where there are labels, kNN and online classifier."""
     del global_step, rng  # Nothing is random.
     return self._evaluation.measure(self._averaged_network())

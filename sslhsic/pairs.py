@@ -143,11 +143,8 @@ def estimate(
 
   linear_square = jnp.float32(0)
   if covariance:
-    # E (a·⟨x − z̄, y − z̄⟩)² over all pairs is the squared norm of the covariance.
-    centred = [part.reshape(-1, len(centre)) - centre[None] for part in parts]
-    products = sum(jnp.matmul(x.T, x, precision='highest') for x in centred)
-    products = collectives.global_sum(products, axis_name) / (num_views * batch_size)
-    linear_square = tangent.slope**2 * jnp.sum(products**2)
+    count = num_views * batch_size
+    linear_square = _linear_square(parts, tangent, count, axis_name)
   return _combine(sums, linear_square, tangent, num_views, batch_size, block_size)
 
 
@@ -173,6 +170,20 @@ def check_block_size(block_size: int, local_batch: int) -> None:
       f'pairs of blocks of {block_size} images (block_size) do not divide the '
       f'{local_batch} images of the batch on each device; {advice}'
     )
+
+
+def _linear_square(
+  parts: list[chex.Array], tangent: _Tangent, count: int, axis_name: str | None
+) -> chex.Array:
+  """E (a·⟨x − z̄, y − z̄⟩)² over all pairs of the N = `count` features.
+
+  It is a² times the squared norm of their covariance.
+  """
+  centre = tangent.centre
+  centred = [part.reshape(-1, len(centre)) - centre[None] for part in parts]
+  products = sum(jnp.matmul(x.T, x, precision='highest') for x in centred)
+  products = collectives.global_sum(products, axis_name) / count
+  return tangent.slope**2 * jnp.sum(products**2)
 
 
 def _groups(part: chex.Array, block_size: int) -> chex.Array:
@@ -211,24 +222,7 @@ def _sums(
     batch_size: B.
     covariance, extra: see `estimate`.
   """
-  parts = [part.transpose(2, 1, 0, 3, 4) for part in group]  # [2, pairs, V, T, d]
-  _, num_pairs, _, block_size, dim = parts[0].shape
-  flat = [part.reshape(2, num_pairs, -1, dim) for part in parts]
-
-  # ⟨x, z̄⟩ of all features [2, pairs, M, T]; ⟨x, y⟩ of different images
-  # [pairs, M, T, M, T], and of the views of one image [2, pairs, T, M, M].
-  along = jnp.concatenate(
-    [jnp.matmul(part, tangent.centre, precision='highest') for part in parts], axis=2
-  )
-  first, second = ([part[side] for part in flat] for side in (0, 1))
-  blocks = [jnp.concatenate([_inner(x, y) for y in second], axis=2) for x in first]
-  num_views = along.shape[2]
-  other = jnp.concatenate(blocks, axis=1).reshape(
-    num_pairs, num_views, block_size, num_views, block_size
-  )
-  together = jnp.concatenate(parts, axis=2).swapaxes(2, 3)
-  same = _inner(together, together)
-
+  along, other, same = _inner_products(group, tangent.centre)
   along_first, along_second = along
   rest_and_square = functools.partial(_rest_and_square, kernel, tangent, covariance)
   other_rest, other_square = rest_and_square(
@@ -245,6 +239,7 @@ def _sums(
   by_image = jnp.stack(
     [other_rest.mean(axis=3), other_rest.mean(axis=1).transpose(0, 2, 3, 1)]
   )
+  num_views = along.shape[2]
   own = same_rest.sum(axis=4).swapaxes(2, 3) / (num_views * batch_size)
   others_share = 1 - 1 / batch_size
   mean = own + others_share * by_image.mean(axis=4)
@@ -261,6 +256,31 @@ def _sums(
     linear_square=jnp.sum(linear**2),
     product=jnp.sum(linear * mean),
   )
+
+
+def _inner_products(
+  group: list[chex.Array], centre: chex.Array
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+  """Inner products of the features of a group, see `_sums`.
+
+  Returns:
+    ⟨x, z̄⟩ of all features, [2, pairs, M, T]; ⟨x, y⟩ of different images,
+    [pairs, M, T, M, T]; and of the views of one image, [2, pairs, T, M, M].
+  """
+  parts = [part.transpose(2, 1, 0, 3, 4) for part in group]  # [2, pairs, V, T, d]
+  _, num_pairs, _, block_size, dim = parts[0].shape
+  flat = [part.reshape(2, num_pairs, -1, dim) for part in parts]
+  along = jnp.concatenate(
+    [jnp.matmul(part, centre, precision='highest') for part in parts], axis=2
+  )
+  first, second = ([part[side] for part in flat] for side in (0, 1))
+  blocks = [jnp.concatenate([_inner(x, y) for y in second], axis=2) for x in first]
+  num_views = along.shape[2]
+  other = jnp.concatenate(blocks, axis=1).reshape(
+    num_pairs, num_views, block_size, num_views, block_size
+  )
+  together = jnp.concatenate(parts, axis=2).swapaxes(2, 3)
+  return along, other, _inner(together, together)
 
 
 def _inner(x: chex.Array, y: chex.Array) -> chex.Array:

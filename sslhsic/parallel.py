@@ -51,19 +51,32 @@ def pmean(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """Puts a copy on each of this host's devices: [...] -> [devices, ...]."""
+  """Puts a copy on each of this host's devices: [...] -> [devices, ...].
+
+  Each copy comes from the host: no device holds more than its own.
+  """
   count = len(local_devices())
-  stack = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))
-  return _put(jax.tree.map(lambda x: stack(jnp.asarray(x)), tree))
+
+  def copies(x: chex.Array) -> np.ndarray:
+    x = np.asarray(x)
+    return np.broadcast_to(x, (count, *x.shape))
+
+  return _put(jax.tree.map(copies, tree))
+
+
+def on_first_device(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """The copy of a replicated tree on this host's first device, itself: [1, ...]."""
+  return jax.tree.map(lambda x: jnp.asarray(x).addressable_shards[0].data, tree)
 
 
 def first(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """One copy of a replicated tree: [devices, ...] -> [...].
+  """One copy of a replicated tree, in the host's memory: [devices, ...] -> [...].
 
-  Only this host's first device takes part: the others need not be asked for what is
-  equal on all.
+  Only this host's first device takes part, and allocates nothing: the others need not
+  be asked for what is equal on all.
   """
-  return jax.tree.map(lambda x: jnp.asarray(x).addressable_shards[0].data[0], tree)
+  # A CPU's own memory would be shared, and a donated step would write to it.
+  return jax.tree.map(lambda x: np.array(x)[0], on_first_device(tree))
 
 
 def per_device(batch_size: int, device_count: int | None = None) -> int:

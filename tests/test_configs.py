@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from sslhsic import augment
+from sslhsic import augment, networks
 from sslhsic.data import sources, splits
 from sslhsic.evaluation import metrics
-from sslhsic.networks import classifier, resnet
+from sslhsic.networks import classifier
 
 # Each evaluation's configuration that says everything; the others say what differs.
 COMPLETE = {
@@ -130,7 +130,7 @@ def test_evaluation_names_only_what_there_is(folder, name):
   complete = COMPLETE[folder] or ('finetune' if 'finetune' in name else 'linear')
   assert _fields(config) == _fields(_get(folder, complete))
   assert config.init_from == ''
-  assert config.network.encoder in resnet.PRESETS
+  assert config.network.encoder in networks.ENCODERS
   if 'augment' in config:
     augment.create(config.augment.policy)
   parts = ('train', 'validation', 'test')

@@ -17,13 +17,35 @@ def test_batch_is_spread_in_order():
 
 
 def test_replicated_tree_has_a_copy_on_every_device():
-  tree = {'w': jnp.arange(3.0), 'key': jax.random.key(0)}
+  tree = {'w': jnp.arange(3.0), 'n': np.int32(7)}
   replicated = parallel.replicate(tree)
   assert replicated['w'].shape == (8, 3)
   assert len(replicated['w'].sharding.device_set) == 8
+  assert all(x.data.shape == (1, 3) for x in replicated['w'].addressable_shards)
   first = parallel.first(replicated)
   np.testing.assert_array_equal(first['w'], tree['w'])
-  assert first['key'] == tree['key']
+  assert (first['n'].shape, first['n'].dtype, first['n']) == ((), np.int32, 7)
+
+
+def test_first_copy_outlives_a_donated_array():
+  replicated = parallel.replicate(jnp.arange(3.0))
+  before = parallel.first(replicated)
+  step = parallel.pmap(lambda x: x + 1, donate_argnums=(0,))
+  for _ in range(3):
+    replicated = step(replicated)
+  np.testing.assert_array_equal(before, [0, 1, 2])
+  np.testing.assert_array_equal(parallel.first(replicated), [3, 4, 5])
+
+
+def test_replicating_and_reading_back_allocates_no_second_copy_on_a_device():
+  tree = jnp.zeros(1 << 10)
+  replicated = parallel.replicate(tree)
+  live = lambda: {id(x) for x in jax.live_arrays()}
+  before = live()
+  host = parallel.first(replicated)
+  assert isinstance(host, np.ndarray)
+  # Shards are counted as arrays of their own; none is larger than one copy.
+  assert all(x.size <= tree.size for x in jax.live_arrays() if id(x) not in before)
 
 
 def test_mapped_function_sees_its_axis():

@@ -14,6 +14,8 @@ python -m experiments.depth --config=configs/depth/nyu.py --workdir=DIR \
 
 import ml_collections
 
+from sslhsic import optim
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
@@ -36,13 +38,17 @@ def get_config() -> ml_collections.ConfigDict:
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {'policy': 'depth'}  # Colours, on the accelerator.
+  config.optimizer = {
+    'weight_decay': 5e-4,
+    'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
+    **optim.settings('sgd', momentum=0.9),
+  }
   config.training = {
     'batch_size': 256,  # Over all devices.
     'steps': 7500,
     'learning_rate': 0.16,
     'warmup_steps': 0,
     'drops': (),  # Parts after which the rate is a tenth; empty: cosine.
-    'weight_decay': 5e-4,
     'train_encoder': True,
     'freeze_batch_norm': False,  # Of the encoder.
     'precision': 'float32',  # Of the network; or 'bfloat16'.

@@ -30,9 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     std=(0.168, 0.168, 0.168),
     num_workers=0,  # A thread.
   )
-  config.training.update(
-    steps=2400, learning_rate=0.1, warmup_steps=50, batch_size=16, weight_decay=1e-4
-  )
+  config.optimizer.weight_decay = 1e-4
+  config.training.update(steps=2400, learning_rate=0.1, warmup_steps=50, batch_size=16)
   config.evaluation.batch_size = 100
   config.runner.update(log_every=20, evaluate_every=800, checkpoint_every=400)
   return config

@@ -10,7 +10,11 @@ python -m experiments.detection --config=configs/detection/coco.py --workdir=DIR
   --config.data.test.source=coco:PATH
 """
 
+from typing import Any
+
 import ml_collections
+
+from sslhsic import optim
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -26,7 +30,52 @@ def get_config() -> ml_collections.ConfigDict:
     'pyramid_channels': 256,
     'box_size': 1024,  # Of the linear layers of the box head.
   }
-  config.detector = {  # See sslhsic.detection.settings; of torchvision.
+  config.detector = detector_settings()
+  config.data = {
+    'train': {'source': 'coco:coco', 'split': 'train'},
+    'test': {'source': 'coco:coco', 'split': 'val'},
+    'padded': (1344, 1344),  # Pixels; larger than any image after scaling.
+    'shorter': (800, 800),  # An image's sides are at most a number from these ranges.
+    'longer': (1333, 1333),
+    'test_shorter': (800, 800),
+    'test_longer': (1333, 1333),
+    'max_objects': 100,  # Of an image, in training.
+    'mask_size': 112,  # Rows and columns of a true mask in its box.
+    'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
+    'std': (0.229, 0.224, 0.225),
+    'num_workers': 8,  # Processes, on each host.
+    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
+  }
+  config.augment = {'policy': 'none'}  # On the accelerator, besides scale and flip.
+  config.optimizer = {
+    'weight_decay': 1e-4,
+    'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
+    **optim.settings('sgd', momentum=0.9),
+  }
+  config.training = {
+    'batch_size': 16,  # Over all devices.
+    'steps': 90_000,
+    'learning_rate': 0.02,
+    'warmup_steps': 1000,
+    'drops': (2 / 3, 8 / 9),  # Parts after which the rate is a tenth; empty: cosine.
+    'train_encoder': True,
+    'freeze_batch_norm': False,  # Of the encoder.
+    'precision': 'float32',  # Of the network; or 'bfloat16'.
+  }
+  config.evaluation = {'batch_size': 16}
+  config.runner = {
+    'log_every': 50,
+    'evaluate_every': 0,  # At the end only.
+    'checkpoint_every': 1000,
+    'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
+  }
+  return config
+
+
+def detector_settings() -> dict[str, Any]:
+  """The settings of torchvision; see `sslhsic.tasks.detection.settings`."""
+  return {
     'anchor_sizes': ((32,), (64,), (128,), (256,), (512,)),  # Pixels, level by level.
     'aspect_ratios': (0.5, 1.0, 2.0),
     'anchor_foreground': 0.7,
@@ -53,39 +102,3 @@ def get_config() -> ml_collections.ConfigDict:
     'mask_pool': 14,
     'canonical_size': 224.0,
   }
-  config.data = {
-    'train': {'source': 'coco:coco', 'split': 'train'},
-    'test': {'source': 'coco:coco', 'split': 'val'},
-    'padded': (1344, 1344),  # Pixels; larger than any image after scaling.
-    'shorter': (800, 800),  # An image's sides are at most a number from these ranges.
-    'longer': (1333, 1333),
-    'test_shorter': (800, 800),
-    'test_longer': (1333, 1333),
-    'max_objects': 100,  # Of an image, in training.
-    'mask_size': 112,  # Rows and columns of a true mask in its box.
-    'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
-    'std': (0.229, 0.224, 0.225),
-    'num_workers': 8,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be corrupt.
-  }
-  config.augment = {'policy': 'none'}  # On the accelerator, besides scale and flip.
-  config.training = {
-    'batch_size': 16,  # Over all devices.
-    'steps': 90_000,
-    'learning_rate': 0.02,
-    'warmup_steps': 1000,
-    'drops': (2 / 3, 8 / 9),  # Parts after which the rate is a tenth; empty: cosine.
-    'weight_decay': 1e-4,
-    'train_encoder': True,
-    'freeze_batch_norm': False,  # Of the encoder.
-    'precision': 'float32',  # Of the network; or 'bfloat16'.
-  }
-  config.evaluation = {'batch_size': 16}
-  config.runner = {
-    'log_every': 50,
-    'evaluate_every': 0,  # At the end only.
-    'checkpoint_every': 1000,
-    'keep_checkpoints': 2,
-    'on_save_error': 'stop',  # Or 'continue', without having saved.
-  }
-  return config

@@ -13,6 +13,8 @@ python -m experiments.finetune --config=configs/finetune/imagenet_1pct.py \
 
 import ml_collections
 
+from sslhsic import optim
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
@@ -34,6 +36,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.augment = {'policy': 'flip', 'options': {}}
   config.metric = 'top1'  # What chooses, and is reported.
   config.retrain = False  # At last, on training and validation examples.
+  config.optimizer = {
+    'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
+    **optim.settings('sgd', momentum=0.9, nesterov=True),
+  }
   # Each combination of lengths, learning rates and weight decays is tried.
   config.training = {
     'batch_size': 1024,  # Over all devices.

@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.augment.policy = 'none'
   config.weight_ema_decay = 0.99
   config.optimizer.learning_rates = (0.1, 0.3, 1.0, 3.0, 10.0)
-  config.optimizer.nesterov = True
+  config.optimizer.sgd.nesterov = True
   config.training = {'batch_size': 128, 'epochs': 100, 'warmup_steps': 0}
   config.evaluation.batch_size = 360
   config.runner = {

@@ -9,6 +9,8 @@ python -m experiments.linear_eval --config=configs/linear_eval/imagenet.py \
 
 import ml_collections
 
+from sslhsic import optim
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
@@ -32,7 +34,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer = {
     'learning_rates': (0.5,),  # For batches of learning_rate_batch_size.
     'learning_rate_batch_size': 256,
-    'nesterov': False,
+    'weight_decay': 0.0,
+    'decayed': ('weights',),  # Not the biases; see optim.matching.
+    **optim.settings('sgd', momentum=0.9, nesterov=False),
   }
   config.training = {
     'batch_size': 4096,  # Over all devices.

@@ -12,6 +12,7 @@ python -m experiments.linear_eval --config=configs/linear_eval/imagenet_byol.py 
 import ml_collections
 
 from configs.linear_eval import imagenet
+from sslhsic import optim
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -23,7 +24,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer = {
     'learning_rates': (0.4, 0.3, 0.2, 0.1, 0.05),  # For batches of …
     'learning_rate_batch_size': 1024,
-    'nesterov': True,
+    'weight_decay': 0.0,
+    'decayed': ('weights',),
+    **optim.settings('sgd', momentum=0.9, nesterov=True),
   }
   config.training = {
     'batch_size': 1024,  # Over all devices.

@@ -3,8 +3,11 @@
 python -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=DIR
 """
 
+from typing import Any
+
 import ml_collections
-from ml_collections import config_dict
+
+from sslhsic import losses, optim
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -33,37 +36,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.target_base_decay = 0.9
   config.target_decay_schedule = 'cosine'
   config.weight_ema_decay = 0.99
-  config.loss = {
-    'name': 'ssl_hsic',
-    'learning_rate': 3e-4,  # Adam, for the kernel scale.
-    # At the published γ = 3, small networks without a target network collapse.
-    'ssl_hsic': {
-      'gamma': 1.0,
-      'estimator': 'pairs',  # Or 'exact', or 'features', the published one.
-      # Of the estimator; None: its default, which for 'features' is the published one.
-      'block_size': config_dict.placeholder(int),
-      'covariance': config_dict.placeholder(bool),
-      'num_features': config_dict.placeholder(int),
-      'sampler': config_dict.placeholder(str),
-      'initial_scale': 1.0,
-      'kernel': 'inverse_multiquadric',
-      'regularizer': 'root_hsic_zz',
-    },
-    'info_nce': {'temperature': 0.1, 'queue_size': 0},
-    'byol': {},
-    'barlow_twins': {'redundancy_weight': 5e-3},
-    'vicreg': {
-      'invariance_weight': 25.0,
-      'variance_weight': 25.0,
-      'covariance_weight': 1.0,
-    },
-  }
+  config.loss = _loss()
   config.instruments = False  # Logs HSIC, InfoNCE and more of every batch, exactly.
-  config.optimizer = {
-    'name': 'adamw',
-    'base_learning_rate': 8e-3,  # Times batch_size / 256.
-    'weight_decay': 1e-4,
-  }
+  config.optimizer = _optimizer()
   config.training = {
     'batch_size': 128,  # Over all devices.
     'epochs': 80,
@@ -91,3 +66,31 @@ def get_config() -> ml_collections.ConfigDict:
     },
   }
   return config
+
+
+# Configurations import the library for the settings of losses and optimisers, which
+# sslhsic/losses and sslhsic/optim/optimizers.py describe.
+
+
+def _loss() -> dict[str, Any]:
+  """SSL-HSIC, and the settings of every loss."""
+  return {
+    # At the published γ = 3, small networks without a target network collapse.
+    **losses.settings('ssl_hsic', gamma=1.0),
+    'optimizer': {  # Of the parameters of the loss, such as the kernel scale.
+      'learning_rate': 3e-4,
+      'weight_decay': 0.0,
+      'decayed': ('*',),
+      **optim.settings('adamw'),
+    },
+  }
+
+
+def _optimizer() -> dict[str, Any]:
+  """AdamW, and the settings of every optimiser."""
+  return {
+    'base_learning_rate': 8e-3,  # Times batch_size / 256.
+    'weight_decay': 1e-4,
+    'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
+    **optim.settings('adamw'),
+  }

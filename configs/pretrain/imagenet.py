@@ -6,8 +6,11 @@ the published code's README. The published run took 128 Cloud TPU cores.
 python -m experiments.pretrain --config=configs/pretrain/imagenet.py --workdir=DIR
 """
 
+from typing import Any
+
 import ml_collections
-from ml_collections import config_dict
+
+from sslhsic import losses, optim
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -36,39 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.target_base_decay = 0.99
   config.target_decay_schedule = 'cosine'
   config.weight_ema_decay = 0.999
-  config.loss = {
-    'name': 'ssl_hsic',
-    'learning_rate': 3e-4,  # Adam, for the kernel scale.
-    # Published: estimator 'features' with its defaults, 512 independent features, with
-    # another draw on each of 128 devices. Pairs are used here: their gradient has a
-    # fraction of the noise at a fraction of the work (docs/estimator.md).
-    'ssl_hsic': {
-      'gamma': 3.0,
-      'estimator': 'pairs',  # Or 'exact', or 'features', the published one.
-      # Of the estimator; None: its default, which for 'features' is the published one.
-      'block_size': config_dict.placeholder(int),
-      'covariance': config_dict.placeholder(bool),
-      'num_features': config_dict.placeholder(int),
-      'sampler': config_dict.placeholder(str),
-      'initial_scale': 1.0,
-      'kernel': 'inverse_multiquadric',
-      'regularizer': 'root_hsic_zz',
-    },
-    'info_nce': {'temperature': 0.1, 'queue_size': 0},
-    'byol': {},
-    'barlow_twins': {'redundancy_weight': 5e-3},
-    'vicreg': {
-      'invariance_weight': 25.0,
-      'variance_weight': 25.0,
-      'covariance_weight': 1.0,
-    },
-  }
+  config.loss = _loss()
   config.instruments = False  # Logs HSIC, InfoNCE and more of every batch, exactly.
-  config.optimizer = {
-    'name': 'lars',
-    'base_learning_rate': 0.4,  # Times batch_size / 256.
-    'weight_decay': 1e-6,
-  }
+  config.optimizer = _optimizer()
   config.training = {
     'batch_size': 4096,  # Over all devices.
     'epochs': 1000,
@@ -96,3 +69,29 @@ def get_config() -> ml_collections.ConfigDict:
     },
   }
   return config
+
+
+def _loss() -> dict[str, Any]:
+  """SSL-HSIC, and the settings of every loss."""
+  return {
+    # Published: estimator 'features' with its defaults, 512 independent features, with
+    # another draw on each of 128 devices. Pairs are used here: their gradient has a
+    # fraction of the noise at a fraction of the work (docs/estimator.md).
+    **losses.settings('ssl_hsic', gamma=3.0, estimator='pairs'),
+    'optimizer': {  # Of the parameters of the loss, such as the kernel scale.
+      'learning_rate': 3e-4,
+      'weight_decay': 0.0,
+      'decayed': ('*',),
+      **optim.settings('adamw'),
+    },
+  }
+
+
+def _optimizer() -> dict[str, Any]:
+  """LARS, and the settings of every optimiser."""
+  return {
+    'base_learning_rate': 0.4,  # Times batch_size / 256.
+    'weight_decay': 1e-6,
+    'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
+    **optim.settings('lars', momentum=0.9, trust_coefficient=1e-3),
+  }

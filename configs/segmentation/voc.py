@@ -14,6 +14,8 @@ python -m experiments.segmentation --config=configs/segmentation/voc.py --workdi
 
 import ml_collections
 
+from sslhsic import optim
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The configuration."""
@@ -37,13 +39,17 @@ def get_config() -> ml_collections.ConfigDict:
     'max_bad_fraction': 0.001,  # Of images that may be corrupt.
   }
   config.augment = {'policy': 'none'}  # On the accelerator, besides scale and crop.
+  config.optimizer = {
+    'weight_decay': 1e-4,
+    'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
+    **optim.settings('sgd', momentum=0.9),
+  }
   config.training = {
     'batch_size': 16,  # Over all devices.
     'steps': 30_000,
     'learning_rate': 0.01,
     'warmup_steps': 0,
     'drops': (0.7, 0.9),  # Parts after which the rate is a tenth; empty: cosine.
-    'weight_decay': 1e-4,
     'train_encoder': True,
     'freeze_batch_norm': False,  # Of the encoder.
     'precision': 'float32',  # Of the network; or 'bfloat16'.

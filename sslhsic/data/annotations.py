@@ -2,14 +2,16 @@
 
 from typing import NamedTuple
 
+VOID = 255  # The class of pixels that are neither learned nor judged.
+
 
 class Annotations(NamedTuple):
   """What the examples of a data set hold besides an image and a label.
 
   Attributes:
     kinds: some of
-      'segmentation': the class of every pixel, 255 where it is not to be judged; uint8
-        [H, W] or the bytes of a PNG of numbers (with or without a palette).
+      'segmentation': the class of every pixel, `VOID` where it is not to be judged;
+        uint8 [H, W] or the bytes of a PNG of numbers (with or without a palette).
       'depth': in metres, 0 where it is unknown; float32 [H, W].
       'boxes': of k objects, with all that is known of them:
         'boxes' float32 [k, 4], (x1, y1, x2, y2) in pixels of the image; a box that

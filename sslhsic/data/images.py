@@ -131,7 +131,7 @@ def random_resized_crop(
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
   """The central square of side 224/256·min(H, W), resized to [size, size, C]."""
   side = max(round(224 / 256 * min(image.shape[:2])), 1)
-  return resize(_central_square(image, side), size)
+  return resize(central_window(image, side, side), size)
 
 
 def shorter_side(image: np.ndarray, size: int) -> np.ndarray:
@@ -139,13 +139,13 @@ def shorter_side(image: np.ndarray, size: int) -> np.ndarray:
   height, width, _ = image.shape
   scale = size / min(height, width)
   resized = resize_to(image, round(scale * height), round(scale * width))
-  return _central_square(resized, size)
+  return central_window(resized, size, size)
 
 
-def _central_square(image: np.ndarray, side: int) -> np.ndarray:
-  height, width, _ = image.shape
-  top, left = (height - side) // 2, (width - side) // 2
-  return image[top : top + side, left : left + side]
+def central_window(x: np.ndarray, height: int, width: int) -> np.ndarray:
+  """The central [height, width] of [H, W, ...], or all of it along a shorter side."""
+  top, left = max(x.shape[0] - height, 0) // 2, max(x.shape[1] - width, 0) // 2
+  return x[top : top + height, left : left + width]
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

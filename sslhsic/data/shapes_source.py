@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 
 from sslhsic.data import shapes_scene, splits
-from sslhsic.data.annotations import Annotations
+from sslhsic.data.annotations import VOID, Annotations
 
 SIZES = {'train': 4000, 'test': 500}
 _DEFAULT_SIDE = 96
 _SIDES = range(32, 513)
 
-_VOID = 255  # The class of pixels on outlines, and of shapes that are mostly hidden.
 _MIN_VISIBLE = 0.3  # Of a shape, else it is to be ignored.
 
 
@@ -125,7 +124,7 @@ def _segmentation(seen: np.ndarray, objects: dict[str, np.ndarray]) -> np.ndarra
   for number, ignore, mask in zip(
     objects['classes'], objects['ignore'], objects['masks'], strict=True
   ):
-    segmentation[mask > 0] = _VOID if ignore else number + 1
-  segmentation[:, :-1][seen[:, :-1] != seen[:, 1:]] = _VOID
-  segmentation[:-1][seen[:-1] != seen[1:]] = _VOID
+    segmentation[mask > 0] = VOID if ignore else number + 1
+  segmentation[:, :-1][seen[:, :-1] != seen[:, 1:]] = VOID
+  segmentation[:-1][seen[:-1] != seen[1:]] = VOID
   return segmentation

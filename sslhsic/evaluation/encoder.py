@@ -31,7 +31,7 @@ class FrozenEncoder:
     one_pass: batches of a source, see `loader.one_pass`.
 
   Raises:
-    ValueError: as `pretrained.load` and `resnet.create`.
+    ValueError: as `pretrained.load` and `networks.create`.
 
   Attributes:
     params, network_state: replicated over the devices.

@@ -74,7 +74,7 @@ def load(
   Args:
     init_from: the working directory of a pre-training run, for its latest checkpoint;
       one of its checkpoints, DIR/checkpoints/STEP; a safetensors file in a layout of
-      `layouts`, or a directory with its model.safetensors; or 'random', to replace
+      `families`, or a directory with its model.safetensors; or 'random', to replace
       nothing.
     params, network_state: initial values of a network whose encoder is named 'encoder'.
     mean, std: of the images that the network will see.

@@ -5,9 +5,13 @@ A loss is an object with
   init(rng, dim) -> params
   __call__(params, rng, projections, axis_name=None) -> (loss, metrics)
 
-see `Loss` for the whole contract. Adding one is a file and an entry in `LOSSES`.
+see `Loss` for the whole contract. Adding one is a file and an entry in `LOSSES`: the
+fields of its class are its settings, which configurations have under its name.
 """
 
+from typing import Any
+
+from sslhsic import registry
 from sslhsic.losses.barlow_twins import BarlowTwins
 from sslhsic.losses.byol import BYOL
 from sslhsic.losses.info_nce import InfoNCE
@@ -27,6 +31,7 @@ __all__ = [
   'VICReg',
   'create',
   'l2_normalize',
+  'settings',
 ]
 
 LOSSES = {
@@ -38,13 +43,27 @@ LOSSES = {
 }
 
 
-def create(name: str, **config):
+def create(name: str, **config: Any) -> Loss:
   """The loss called `name`, with the settings of its class.
 
   Raises:
-    ValueError: there is no such loss, or a setting has a value it cannot have.
-    TypeError: it has no such setting.
+    ValueError: there is no such loss or setting, or a setting has a value it cannot
+      have.
   """
-  if name not in LOSSES:
-    raise ValueError(f'unknown loss {name!r}; use one of {", ".join(LOSSES)}')
-  return LOSSES[name](**config)
+  return registry.find('loss', LOSSES, name, config)(**config)
+
+
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+  """The chosen loss and the settings of every loss, for a configuration.
+
+  Args:
+    name: the loss that is chosen.
+    **changes: its settings that differ from the defaults of its class.
+
+  Returns:
+    {'name': name, LOSS: {SETTING: default, …}, …}.
+
+  Raises:
+    ValueError: there is no such loss, or it has no such setting.
+  """
+  return registry.settings('loss', LOSSES, name, changes)

@@ -81,16 +81,25 @@ class InfoNCE(loss_lib.Loss):
     if not self.queue_size:
       return state
     new = collectives.gather_images(projections.target, axis_name)
+    self._check_queue(*new.shape[:2])
     new = new.reshape(-1, new.shape[-1])
-    if self.queue_size % len(new):
-      raise ValueError(
-        f'queue_size is {self.queue_size}, and a batch has {len(new)} projections of '
-        f'the target network; use a multiple of {len(new)}'
-      )
     features = jax.lax.dynamic_update_slice(
       state.features, new, (state.position, jnp.int32(0))
     )
     return Queue(features, (state.position + len(new)) % self.queue_size)
+
+  def check_batch(self, *, local_batch: int, batch_size: int, num_targets: int) -> None:
+    """Checks that the projections of batches fill the queue."""
+    del local_batch
+    self._check_queue(num_targets, batch_size)
+
+  def _check_queue(self, num_targets: int, batch_size: int) -> None:
+    if self.queue_size and self.queue_size % (num_targets * batch_size):
+      raise ValueError(
+        f'info_nce has queue_size = {self.queue_size}, and a batch of {batch_size} '
+        f'images puts {num_targets} × {batch_size} projections of the target network '
+        f'into the queue; use a multiple of {num_targets * batch_size}'
+      )
 
   def __call__(
     self,

@@ -53,8 +53,13 @@ class Loss:
     del projections, axis_name
     return state
 
-  def check_batch(self, local_batch: int) -> None:
-    """Checks that the loss takes so many images on each device.
+  def check_batch(self, *, local_batch: int, batch_size: int, num_targets: int) -> None:
+    """Checks, before a training, that the loss takes its batches.
+
+    Args:
+      local_batch: b, images on each device.
+      batch_size: B, images over all devices.
+      num_targets: G, views of the target network; 0 without one.
 
     Raises:
       ValueError: it does not.

@@ -143,8 +143,9 @@ class SSLHSIC(loss_lib.Loss):
       return ()
     return Params(kernel_scale=jnp.float32(self.initial_scale))
 
-  def check_batch(self, local_batch: int) -> None:
+  def check_batch(self, *, local_batch: int, batch_size: int, num_targets: int) -> None:
     """Checks that pairs of blocks divide the images of a device."""
+    del batch_size, num_targets
     if self.estimator == 'pairs':
       pairs.check_block_size(self._estimator_settings['block_size'], local_batch)
 

@@ -1,6 +1,92 @@
-"""Haiku modules: the encoder (ResNet) and the heads on top of it."""
+"""Encoders by name, and the heads on top of them; all are Haiku modules.
 
+An encoder maps images to feature maps and an embedding; see `Encoder` for the contract.
+Adding one is a file and an entry in `ENCODERS`.
+"""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sslhsic.networks import resnet
+from sslhsic.networks.encoder import Encoder, Features, SplitEncoder
 from sslhsic.networks.heads import MLP
-from sslhsic.networks.resnet import PRESETS, Features, ResNet, create
+from sslhsic.networks.resnet import ResNet
 
-__all__ = ['MLP', 'PRESETS', 'Features', 'ResNet', 'create']
+__all__ = [
+  'ENCODERS',
+  'MLP',
+  'Encoder',
+  'Features',
+  'Preset',
+  'ResNet',
+  'SplitEncoder',
+  'class_of',
+  'create',
+]
+
+
+class Preset(NamedTuple):
+  """A class of encoders, with the options of one of them."""
+
+  network: type[Encoder]
+  options: Mapping[str, Any]
+
+
+ENCODERS: dict[str, Preset] = {
+  name: Preset(ResNet, options) for name, options in resnet.PRESETS.items()
+}
+
+
+def create(
+  encoder: str, /, *, axis_name: str | None = None, name: str = 'encoder', **options
+) -> Encoder:
+  """Creates an encoder, inside a Haiku transformation.
+
+  Args:
+    encoder: a name in `ENCODERS`.
+    axis_name: the mapped axis over which batch statistics are synchronised, or None.
+    name: of the module; its parameters are named 'NAME/…'.
+    **options: of its class, such as `width` of a ResNet; they replace the preset's.
+
+  Raises:
+    ValueError: there is no such encoder, it has no such option, or an option has a
+      value that it cannot have.
+  """
+  network, of_preset = _preset(encoder)
+  known = inspect.signature(network.__init__).parameters.keys()
+  known = known - {'self', 'axis_name', 'name'}
+  for option in options.keys() - known:
+    raise ValueError(
+      f'config.network.encoder_options: {encoder} has no option {option!r}; '
+      f'{_what_there_is(option, sorted(known))}'
+    )
+  return network(**{**of_preset, **options}, axis_name=axis_name, name=name)
+
+
+def class_of(encoder: str) -> type[Encoder]:
+  """The class of an encoder, which says how it normalises.
+
+  Args:
+    encoder: a name in `ENCODERS`.
+
+  Raises:
+    ValueError: there is no such encoder.
+  """
+  return _preset(encoder).network
+
+
+def _preset(encoder: str) -> Preset:
+  if encoder not in ENCODERS:
+    raise ValueError(
+      f'unknown config.network.encoder {encoder!r}; {_what_there_is(encoder, ENCODERS)}'
+    )
+  return ENCODERS[encoder]
+
+
+def _what_there_is(name: str, known: Iterable[str]) -> str:
+  """The names most like a wrong one, and all of them, for a message."""
+  nearest = ' or '.join(map(repr, difflib.get_close_matches(name, known, n=2)))
+  question = f'did you mean {nearest}? ' if nearest else ''
+  return f'{question}use one of {", ".join(known)}'

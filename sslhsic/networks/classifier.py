@@ -9,8 +9,9 @@ import chex
 import haiku as hk
 import jax.numpy as jnp
 
-from sslhsic.networks import resnet
+from sslhsic import networks
 
+# The module of the encoder in every network, as `networks.create` names it.
 ENCODER = 'encoder'
 
 
@@ -20,7 +21,7 @@ def encoder(
   """The encoder alone.
 
   Args:
-    encoder: its name, see `resnet.PRESETS`.
+    encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
     axis_name: the mapped axis over which batch statistics are synchronised.
 
@@ -54,9 +55,7 @@ def classifier(
 
 def _embed(encoder: str, encoder_options: Mapping, axis_name: str | None):
   def embed(images: chex.Array, is_training: bool) -> chex.Array:
-    network = resnet.create(
-      encoder, **encoder_options, axis_name=axis_name, name=ENCODER
-    )
+    network = networks.create(encoder, **encoder_options, axis_name=axis_name)
     return network(images, is_training=is_training).embedding
 
   return embed

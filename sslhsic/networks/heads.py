@@ -4,7 +4,7 @@ import chex
 import haiku as hk
 import jax
 
-from sslhsic.networks import resnet
+from sslhsic.networks import layers
 
 
 class MLP(hk.Module):
@@ -32,7 +32,7 @@ class MLP(hk.Module):
     """Maps [n, d] to [n, output_size]."""
     chex.assert_rank(x, 2)
     x = hk.Linear(self.hidden_size, name='linear_0')(x)
-    x = resnet.batch_norm(
+    x = layers.batch_norm(
       x, is_training=is_training, axis_name=self.axis_name, name='batchnorm'
     )
     x = jax.nn.relu(x)

@@ -1,9 +1,9 @@
 """In which types networks compute.
 
-Parameters, batch statistics with all arithmetic of batch norm, and what leaves encoder
-and heads are float32 in every policy. With 'bfloat16', convolutions, linear layers and
-what lies between them are bfloat16; it has the range of float32, so that no loss needs
-scaling.
+Parameters, all arithmetic of batch norm and layer norm, batch statistics, and what
+leaves encoder and heads are float32 in every policy. With 'bfloat16', convolutions,
+linear layers and what lies between them are bfloat16; it has the range of float32, so
+that no loss needs scaling.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import haiku as hk
 import jmp
 
-from sslhsic.networks import heads, resnet
+from sslhsic import networks
 
 POLICIES = {
   name: jmp.get_policy(f'params=float32,compute={name},output=float32')
@@ -27,7 +27,7 @@ def policy(
 
   Args:
     name: 'float32' or 'bfloat16'.
-    *heads_of_task: modules besides the encoder and the heads of pre-training.
+    *heads_of_task: modules besides the encoders and the heads of pre-training.
 
   Raises:
     ValueError: there is no such policy.
@@ -41,15 +41,17 @@ def policy(
 def _pushed(
   of_networks: jmp.Policy, heads_of_task: tuple[type[hk.Module], ...]
 ) -> Iterator[None]:
-  # Haiku would compute batch statistics in the type of the activations.
-  of_batch_norm = jmp.Policy(
+  # Haiku would compute means and variances in the type of the activations.
+  of_norms = jmp.Policy(
     param_dtype=of_networks.param_dtype,
     compute_dtype=of_networks.param_dtype,
     output_dtype=of_networks.compute_dtype,
   )
   push = hk.mixed_precision.push_policy
   with contextlib.ExitStack() as stack:
-    for module in (resnet.ResNet, heads.MLP, *heads_of_task):
+    encoders = {preset.network for preset in networks.ENCODERS.values()}
+    for module in (*encoders, networks.MLP, *heads_of_task):
       stack.enter_context(push(module, of_networks))
-    stack.enter_context(push(hk.BatchNorm, of_batch_norm))
+    for module in (hk.BatchNorm, hk.LayerNorm):
+      stack.enter_context(push(module, of_norms))
     yield

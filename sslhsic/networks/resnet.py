@@ -17,85 +17,17 @@ weights mean the same in torchvision. Its names follow from ours:
 import itertools
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from sslhsic.networks import layers
+from sslhsic.networks.encoder import Features, SplitEncoder
+
 _STEM_STRIDES = {'imagenet': 4, 'small': 1}
-
-
-class Features(NamedTuple):
-  """What a network makes of n images.
-
-  Attributes:
-    stages: the output of every group, [n, h_i, w_i, c_i].
-    embedding: the last one averaged over space, [n, c], float32.
-  """
-
-  stages: tuple[jax.Array, ...]
-  embedding: jax.Array
-
-
-def conv2d(
-  x: jax.Array,
-  channels: int,
-  kernel_size: int,
-  *,
-  stride: int = 1,
-  dilation: int = 1,
-  name: str,
-) -> jax.Array:
-  """Convolves [n, h, w, c] without bias, padded alike on both sides as in PyTorch."""
-  padding = dilation * (kernel_size - 1) // 2
-  layer = hk.Conv2D(
-    channels,
-    kernel_size,
-    stride=stride,
-    rate=dilation,
-    padding=[(padding, padding)] * 2,
-    with_bias=False,
-    name=name,
-  )
-  return layer(x)
-
-
-def batch_norm(
-  x: jax.Array,
-  *,
-  is_training: bool,
-  axis_name: str | None,
-  decay: float = 0.9,
-  scale_init: hk.initializers.Initializer | None = None,
-  name: str,
-) -> jax.Array:
-  """Normalises the last axis of x, with batch statistics over the devices of an axis.
-
-  The axis does not matter to initial values: the network can be initialised outside it.
-  """
-  layer = hk.BatchNorm(
-    create_scale=True,
-    create_offset=True,
-    decay_rate=decay,
-    eps=1e-5,
-    scale_init=scale_init,
-    cross_replica_axis=None if hk.running_init() else axis_name,
-    name=name,
-  )
-  # Haiku raises a float to an integer power, which strict promotion forbids.
-  with jax.numpy_dtype_promotion('standard'):
-    # Initial statistics are made in training mode only.
-    return layer(x, is_training or hk.running_init())
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-  """Takes the maximum of 3×3 windows at stride 2, padded by one pixel of -∞."""
-  padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-  return jax.lax.reduce_window(
-    x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding
-  )
 
 
 class Block(hk.Module):
@@ -144,21 +76,23 @@ class Block(hk.Module):
     norm = {'is_training': is_training, **self.norm}
     shortcut = x
     if self.projects or x.shape[-1] != self.channels:
-      shortcut = conv2d(x, self.channels, 1, stride=self.stride, name='shortcut_conv')
-      shortcut = batch_norm(shortcut, name='shortcut_batchnorm', **norm)
+      shortcut = layers.conv2d(
+        x, self.channels, 1, stride=self.stride, name='shortcut_conv'
+      )
+      shortcut = layers.batch_norm(shortcut, name='shortcut_batchnorm', **norm)
     last = len(self.layers) - 1
     for i, (channels, kernel_size, stride, dilation) in enumerate(self.layers):
-      x = conv2d(
+      x = layers.conv2d(
         x, channels, kernel_size, stride=stride, dilation=dilation, name=f'conv_{i}'
       )
       # A zero scale makes the block start as its shortcut.
       scale_init = jnp.zeros if i == last else jnp.ones
-      x = batch_norm(x, scale_init=scale_init, name=f'batchnorm_{i}', **norm)
+      x = layers.batch_norm(x, scale_init=scale_init, name=f'batchnorm_{i}', **norm)
       x = jax.nn.relu(x) if i < last else x
     return jax.nn.relu(x + shortcut)
 
 
-class ResNet(hk.Module):
+class ResNet(SplitEncoder):
   """Residual network without classifier; computes in the type of its images.
 
   The total stride is that of the stem (imagenet 4, small 1), doubled by every group
@@ -168,6 +102,9 @@ class ResNet(hk.Module):
   features are then those of the undilated network, on a finer grid. torchvision
   dilates bottleneck networks only; here, basic blocks follow the same rule.
   """
+
+  norm_name: ClassVar[str] = 'batchnorm'
+  has_batch_statistics: ClassVar[bool] = True
 
   def __init__(
     self,
@@ -225,23 +162,21 @@ class ResNet(hk.Module):
     self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
-    """Computes the features of [n, h, w, c] images, in a floating-point type."""
+    """See `Encoder`: a stage for every group; the embedding is the last one's mean."""
     _, *stages = inputs = _inputs_of_groups(self, images, is_training=is_training)
     last = len(self.blocks_per_group) - 1
     stages.append(_group(self, inputs[-1], last, is_training=is_training))
     embedding = jnp.mean(stages[-1], axis=(1, 2), dtype=jnp.float32)
     return Features(tuple(stages), embedding)
 
-  # The two halves of the network, for a detector that pools regions between them.
-
   @hk.name_like('__call__')
   def trunk(self, images: jax.Array, *, is_training: bool) -> jax.Array:
-    """What the last group makes its stage of, [n, h, w, c]."""
+    """See `SplitEncoder`."""
     return _inputs_of_groups(self, images, is_training=is_training)[-1]
 
   @hk.name_like('__call__')
   def last_group(self, x: jax.Array, *, is_training: bool) -> jax.Array:
-    """The last stage."""
+    """See `SplitEncoder`."""
     return _group(self, x, len(self.blocks_per_group) - 1, is_training=is_training)
 
 
@@ -296,10 +231,10 @@ def _stem(
 ) -> jax.Array:
   """Maps images to the input of the first group."""
   kernel_size, stride = (7, 2) if stem == 'imagenet' else (3, 1)
-  x = conv2d(images, channels, kernel_size, stride=stride, name='stem_conv')
-  x = batch_norm(x, is_training=is_training, **norm, name='stem_batchnorm')
+  x = layers.conv2d(images, channels, kernel_size, stride=stride, name='stem_conv')
+  x = layers.batch_norm(x, is_training=is_training, **norm, name='stem_batchnorm')
   x = jax.nn.relu(x)
-  return max_pool(x) if stem == 'imagenet' else x
+  return layers.max_pool(x) if stem == 'imagenet' else x
 
 
 def _strides_and_dilations(
@@ -337,7 +272,7 @@ def _bottleneck(*blocks_per_group: int) -> dict[str, Any]:
   }
 
 
-# Arguments of ResNet by name. The last one is for 8×8 images on a processor.
+# Options of ResNet by name. The last one is for 8×8 images on a processor.
 PRESETS: dict[str, dict[str, Any]] = {
   'resnet18': _basic(2, 2, 2, 2),
   'resnet34': _basic(3, 4, 6, 3),
@@ -352,18 +287,3 @@ PRESETS: dict[str, dict[str, Any]] = {
     'stem': 'small',
   },
 }
-
-
-def create(preset: str, /, **overrides: Any) -> ResNet:
-  """Creates the network of a preset, some of its arguments replaced.
-
-  Args:
-    preset: a name in `PRESETS`.
-    **overrides: arguments of `ResNet`, such as `width`, `stem` or `axis_name`.
-
-  Raises:
-    ValueError: if there is no such preset.
-  """
-  if preset not in PRESETS:
-    raise ValueError(f'unknown network {preset!r}; use one of {sorted(PRESETS)}')
-  return ResNet(**{**PRESETS[preset], **overrides})

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure
 
-from sslhsic.data.dense import VOID
+from sslhsic.data.annotations import VOID
 
 _INCHES = 2.0  # Of a picture on the sheet.
 _LEAST_HEIGHT = 384  # Pixels, of a picture with letters, or so.

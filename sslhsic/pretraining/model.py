@@ -7,7 +7,8 @@ import chex
 import haiku as hk
 import jax
 
-from sslhsic.networks import heads, mixed_precision, resnet
+from sslhsic import networks
+from sslhsic.networks import heads, mixed_precision
 
 
 class Outputs(NamedTuple):
@@ -85,7 +86,7 @@ def create(
   """Both networks.
 
   Args:
-    encoder: name of the encoder, see `resnet.PRESETS`.
+    encoder: name of the encoder, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
     head: `hidden_size` and `output_size` of projector and predictor.
     with_target: whether there is a target network, and so a predictor.
@@ -95,13 +96,11 @@ def create(
       computes in float32.
 
   Raises:
-    ValueError: there is no such precision.
+    ValueError: there is no such precision; or, by the functions, as `networks.create`.
   """
 
   def encode(images, is_training):
-    network = resnet.create(
-      encoder, **encoder_options, axis_name=axis_name, name='encoder'
-    )
+    network = networks.create(encoder, **encoder_options, axis_name=axis_name)
     embedding = network(images, is_training=is_training).embedding
     projector = heads.MLP(**head, axis_name=axis_name, name='projector')
     return embedding, projector(embedding, is_training=is_training)

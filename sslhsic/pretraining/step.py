@@ -124,14 +124,12 @@ def train_step(
   found = gradients(training, state, batch, rng, seed_key)
 
   # Update the online network and the parameters of the loss, each by its optimiser.
-  updates, opt_state = training.optimizer.update(
-    found.params, state.opt_state, state.params
+  params, opt_state = _updated(
+    training.optimizer, found.params, state.opt_state, state.params
   )
-  params = optax.apply_updates(state.params, updates)
-  loss_updates, loss_opt_state = training.loss_optimizer.update(
-    found.loss_params, state.loss_opt_state, state.loss_params
+  loss_params, loss_opt_state = _updated(
+    training.loss_optimizer, found.loss_params, state.loss_opt_state, state.loss_params
   )
-  loss_params = optax.apply_updates(state.loss_params, loss_updates)
 
   # Move the target network towards the updated online network. It has no predictor and
   # no classifier, so it follows the modules that it has.
@@ -160,6 +158,16 @@ def train_step(
     loss_opt_state=loss_opt_state,
     average=average,
   ), scalars
+
+
+def _updated(
+  optimizer: optax.GradientTransformation,
+  gradients: chex.ArrayTree,
+  opt_state: optax.OptState,
+  params: chex.ArrayTree,
+) -> tuple[chex.ArrayTree, optax.OptState]:
+  updates, opt_state = optimizer.update(gradients, opt_state, params)
+  return optax.apply_updates(params, updates), opt_state
 
 
 def gradients(

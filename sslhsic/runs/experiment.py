@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import chex
 import ml_collections
+import numpy as np
 
 Scalars = dict[str, chex.Numeric]
 
@@ -42,12 +43,22 @@ class Experiment(Protocol):
   ):
     """Builds networks, data and initial state; `mode` is 'train' or 'eval'."""
 
-  def step(self, global_step: int, rng: chex.PRNGKey) -> Scalars:
-    """One update; scalars may still be on their way from the device."""
+  def step(self, global_step: int, rng: np.ndarray) -> Scalars:
+    """Updates the state once.
+
+    Args:
+      global_step: number of updates before.
+      rng: data of the run's key (see `jax.random.wrap_key_data`), the same at every
+        step. It is in the host's memory, so that no step waits for the one before:
+        fold the step in on the device.
+
+    Returns:
+      Scalars, which may still be on their way from the device.
+    """
     ...
 
-  def evaluate(self, global_step: int, rng: chex.PRNGKey) -> Scalars:
-    """Measures the current state, without changing it."""
+  def evaluate(self, global_step: int, rng: np.ndarray) -> Scalars:
+    """Measures the current state, without changing it; arguments as for `step`."""
     ...
 
   def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:

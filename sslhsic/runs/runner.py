@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import ml_collections
+import numpy as np
 import tqdm
 from absl import flags, logging
 
@@ -107,7 +107,8 @@ class Runner:
     self._profile = profiling.Profile(path / 'profile', profile)
     self._lock = processes.first_does(lambda: workdir.claim(path, config))
     _keep_compilations(path)
-    init_rng, self._rng = jax.random.split(jax.random.key(config.seed))
+    init_rng, rng = jax.random.split(jax.random.key(config.seed))
+    self._rng = np.asarray(jax.random.key_data(rng))
     experiment_mode = 'eval' if mode == 'eval' else 'train'
     self._experiment = experiment_class(experiment_mode, init_rng, config)
     self._wait_for_state()
@@ -160,7 +161,7 @@ class Runner:
     with self._stop, progress.Progress(self._experiment, self._step) as line:
       while self._step < self._experiment.num_steps and not self._is_stopped:
         self._profile.before_step(self._step)
-        scalars = self._experiment.step(self._step, self._step_rng())
+        scalars = self._experiment.step(self._step, self._rng)
         self._step += 1
         line.advance()
         self._in_flight.add(self._step, scalars)
@@ -252,9 +253,6 @@ class Runner:
     """Seconds of the run so far, those of earlier processes up to their last save."""
     return time.perf_counter() - self._start
 
-  def _step_rng(self) -> chex.PRNGKey:
-    return jax.random.fold_in(self._rng, self._step)
-
   # Logs and results
 
   def _log(self, scalars: Scalars, line: progress.Progress | None = None) -> None:
@@ -269,7 +267,7 @@ class Runner:
       line.warning = self._collapse.warning
 
   def _evaluate(self, line: progress.Progress | None = None) -> dict[str, float]:
-    scalars = _to_floats(self._experiment.evaluate(self._step, self._step_rng()))
+    scalars = _to_floats(self._experiment.evaluate(self._step, self._rng))
     self._log(scalars, line)
     shown = '  '.join(f'{name} {value:.4g}' for name, value in scalars.items())
     if shown and processes.is_first():
@@ -314,10 +312,12 @@ class Runner:
   def _save(self) -> None:
     """Saves in the background, but nothing that is not finite."""
     self._in_flight.finish()
-    arrays = self._arrays()
-    health.check_arrays(self._step, arrays)
+    names = self._experiment.CHECKPOINT_ATTRS
+    state = {name: getattr(self._experiment, x) for x, name in names.items()}
+    health.check_arrays(self._step, parallel.on_first_device(state))
     if not processes.is_first():
       return
+    arrays = self._arrays()
     host = {
       name: getattr(self._experiment, attribute)
       for attribute, name in self._experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sslhsic.weights import architecture
+from sslhsic.weights import families
 from sslhsic.weights import settings as settings_lib
 
 
@@ -80,22 +80,6 @@ def _header(format_name: str) -> list[str]:
 
 
 def _usage(format_name: str, settings: settings_lib.Settings) -> list[str]:
-  if format_name == 'timm':
-    return _python(
-      'import timm',
-      '',
-      "model = timm.create_model('local-dir:DIR', pretrained=True)",
-      'embeddings = model.eval()(images)  # [n, 3, h, w] -> [n, c]',
-    )
-  if format_name == 'huggingface':
-    return _python(
-      'from transformers import AutoImageProcessor, AutoModel',
-      '',
-      "processor = AutoImageProcessor.from_pretrained('DIR')",
-      "model = AutoModel.from_pretrained('DIR').eval()",
-      "inputs = processor(picture, return_tensors='pt')",
-      'embeddings = model(**inputs).pooler_output.flatten(1)  # [n, c]',
-    )
   if format_name == 'haiku':
     return _python(
       'import sslhsic',
@@ -103,35 +87,13 @@ def _usage(format_name: str, settings: settings_lib.Settings) -> list[str]:
       "encoder = sslhsic.load('DIR')",
       'embeddings = encoder(encoder.preprocess([picture]))  # [n, c]',
     )
-  return _torchvision(settings)
-
-
-def _torchvision(settings: settings_lib.Settings) -> list[str]:
-  found = architecture.of(settings.encoder, settings.encoder_options)
-  name = found._replace(stem='imagenet').stock_name
-  channels = len(settings.mean)
-  if not name or name == 'resnet200' or (channels != 3 and found.stem == 'imagenet'):
-    return [
-      'torchvision has no such network; the tensors have the names and the layout that '
-      'it would give them.'
-    ]
-  changes = []
-  if found.stem == 'small':
-    changes = [
-      f'model.conv1 = torch.nn.Conv2d({channels}, 64, 3, padding=1, bias=False)',
-      'model.maxpool = torch.nn.Identity()',
-    ]
-  return _python(
-    'import torch',
-    'import torchvision',
-    'from safetensors.torch import load_file',
-    '',
-    f'model = torchvision.models.{name}()',
-    'model.fc = torch.nn.Identity()',
-    *changes,
-    "model.load_state_dict(load_file('DIR/model.safetensors'))",
-    'embeddings = model.eval()(images)  # [n, c, h, w] -> [n, c]',
-  )
+  lines = families.of(settings.encoder).usage(format_name, settings)
+  if lines:
+    return _python(*lines)
+  return [
+    f'{format_name} has no such network; the tensors have the names and the layout '
+    'that it would give them.'
+  ]
 
 
 def _python(*lines: str) -> list[str]:
@@ -158,6 +120,7 @@ def _images(settings: settings_lib.Settings) -> list[str]:
 def _training(config: Mapping[str, Any]) -> list[str]:
   data, loss, training = config['data'], config['loss'], config['training']
   optimizer = config['optimizer']
+  chosen = optimizer['name']
   target = 'none'
   if config['target_network']:
     target = (
@@ -171,7 +134,8 @@ def _training(config: Mapping[str, Any]) -> list[str]:
     'loss': f'{loss["name"]} {_listed(loss.get(loss["name"], {}))}',
     'target network': target,
     'projector': _listed(config['network']['head']),
-    'optimizer': f'{optimizer["name"]}, weight decay {optimizer["weight_decay"]:g}',
+    'optimizer': f'{chosen} {_listed(optimizer.get(chosen, {}))}, '
+    f'weight decay {optimizer["weight_decay"]:g}',
     'learning rate': f'{peak:g} = {optimizer["base_learning_rate"]:g} · '
     f'{training["batch_size"]} / 256; {training["warmup_epochs"]:g} epochs of warm-up, '
     'then a cosine to 0',

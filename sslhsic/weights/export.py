@@ -7,16 +7,11 @@ import shutil
 import tempfile
 from typing import Any, NamedTuple
 
-from sslhsic.weights import architecture, card, files, layouts
+from sslhsic.weights import card, families, files, layouts
 from sslhsic.weights import settings as settings_lib
 
-# The layout of the tensors, by format.
-FORMATS = {
-  'torchvision': layouts.TORCHVISION,
-  'timm': layouts.TORCHVISION,
-  'huggingface': layouts.HUGGINGFACE,
-  'haiku': layouts.HAIKU,
-}
+# Every encoder has the last one, and the others that its family has.
+FORMATS = 'torchvision', 'timm', 'huggingface', 'haiku'
 PROJECTOR_NAME = 'projector.safetensors'
 
 _BICUBIC = 3  # As Pillow, and so Hugging Face, numbers its filters.
@@ -59,14 +54,14 @@ def write(
     raise ValueError(f'unknown format {format_name!r}; use one of {", ".join(FORMATS)}')
   if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
     raise ValueError(f'{directory} is there already, and not empty; use another --out')
-  texts = _texts(format_name, settings)
+  layout, texts = _layout(format_name, settings), _texts(format_name, settings)
   directory.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(
     tempfile.mkdtemp(prefix=f'.{directory.name}.', dir=directory.parent)
   )
   try:
     temporary.chmod(0o755)
-    _write_weights(temporary, FORMATS[format_name], network, settings)
+    _write_weights(temporary, layout, network, settings)
     for name, value in texts.items():
       (temporary / name).write_text(json.dumps(value, indent=2) + '\n')
     text = card.render(format_name, settings, facts)
@@ -78,6 +73,21 @@ def write(
   except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)
     raise
+
+
+def _layout(format_name: str, settings: settings_lib.Settings) -> layouts.Layout:
+  """The layout of the tensors.
+
+  Raises:
+    ValueError: the encoders of this family are not written in this format.
+  """
+  formats = {**families.of(settings.encoder).formats, 'haiku': layouts.HAIKU}
+  if format_name not in formats:
+    raise ValueError(
+      f'{settings.encoder} has no layout for the format {format_name!r}; use '
+      f'--format={" or ".join(formats)}'
+    )
+  return formats[format_name]
 
 
 def _write_weights(directory, layout, network, settings) -> None:
@@ -99,67 +109,10 @@ def _texts(format_name: str, settings: settings_lib.Settings) -> dict[str, Any]:
   Raises:
     ValueError: the library has no such network.
   """
-  found = architecture.of(settings.encoder, settings.encoder_options)
-  if format_name == 'timm':
-    return {'config.json': _timm(found, settings)}
+  texts = families.of(settings.encoder).config_files(format_name, settings)
   if format_name == 'huggingface':
-    return {
-      'config.json': _huggingface(found, settings),
-      'preprocessor_config.json': _image_processor(settings),
-    }
-  return {}
-
-
-def _timm(
-  found: architecture.Architecture, settings: settings_lib.Settings
-) -> dict[str, Any]:
-  if not found.stock_name or len(settings.mean) != 3:
-    raise ValueError(
-      f'timm has no network like {settings.encoder} with {settings.encoder_options} on '
-      f"images of {len(settings.mean)} channels; use the format 'torchvision', whose "
-      'names are the same, and build the network yourself'
-    )
-  size = settings.crop_size or 224
-  return {
-    'architecture': found.stock_name,
-    'num_classes': 0,
-    'num_features': found.channels_per_group[-1],
-    'pretrained_cfg': {
-      'input_size': [3, size, size],
-      'fixed_input_size': False,
-      'interpolation': 'bicubic',
-      'crop_pct': 224 / 256 if settings.crop_size else 1.0,
-      'crop_mode': 'center',
-      'mean': settings.mean,
-      'std': settings.std,
-      'num_classes': 0,
-      'first_conv': 'conv1',
-      'classifier': 'fc',
-    },
-  }
-
-
-def _huggingface(
-  found: architecture.Architecture, settings: settings_lib.Settings
-) -> dict[str, Any]:
-  if found.stem != 'imagenet':
-    raise ValueError(
-      "Hugging Face's ResNet has a stem of a 7×7 convolution and a max-pool, "
-      f"{settings.encoder} here has a stem '{found.stem}'; use the format 'torchvision'"
-    )
-  return {
-    'architectures': ['ResNetModel'],
-    'model_type': 'resnet',
-    'depths': found.blocks_per_group,
-    'hidden_sizes': found.channels_per_group,
-    'embedding_size': found.stem_channels,
-    'layer_type': 'bottleneck' if found.bottleneck else 'basic',
-    'num_channels': len(settings.mean),
-    'hidden_act': 'relu',
-    'downsample_in_first_stage': False,
-    'downsample_in_bottleneck': False,
-    'torch_dtype': 'float32',
-  }
+    texts['preprocessor_config.json'] = _image_processor(settings)
+  return texts
 
 
 def _image_processor(settings: settings_lib.Settings) -> dict[str, Any]:

@@ -9,14 +9,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sslhsic.weights import architecture, layouts
+from sslhsic.weights import families, layouts
 from sslhsic.weights import settings as settings_lib
 
 WEIGHTS_NAME = 'model.safetensors'
 
 _METADATA = 'sslhsic'  # In the header of a file, the settings of its encoder.
 _PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
-# Of files that do not say: the images that nearly all public ResNets have seen.
+# Of files that do not say: the images that nearly all public encoders have seen.
 _IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 _IMAGENET_CROP = 224
 
@@ -54,21 +54,25 @@ class EncoderFile(NamedTuple):
     """The settings; if the file does not say, by its tensors, and those of ImageNet.
 
     Raises:
-      ValueError: it is not known how gray images were normalised, or the network is
-        not one that there is.
+      ValueError: it is not known which network it is or how gray images were
+        normalised, or the network is not one that there is.
     """
     if self.settings:
       return self.settings
-    found = architecture.infer(self.layout, self.tensors)
-    in_axis = 2 if self.layout.is_haiku else 1
-    channels = self.tensors[self.layout.anchors[0]].shape[in_axis]
-    if channels != 3:
+    if not self.layout.infer:
       raise ValueError(
-        f'{self.path} does not say how its images of {channels} channels are '
+        f'{self.path} does not say which network it is; only files that '
+        'experiments.export has written do'
+      )
+    found = self.layout.infer(self.tensors)
+    if found.num_channels != 3:
+      raise ValueError(
+        f'{self.path} does not say how its images of {found.num_channels} channels are '
         'normalised; only files that experiments.export has written do'
       )
     return settings_lib.Settings(
-      *architecture.to_options(found),
+      found.encoder,
+      found.options,
       crop_size=_IMAGENET_CROP,
       **_IMAGENET,
       description=f'{self.path}, in the layout of {self.layout.name}; images as those '
@@ -119,7 +123,7 @@ def read(path: pathlib.Path) -> EncoderFile:
     with safetensors.safe_open(path, framework='np') as file:
       metadata = file.metadata() or {}
       names = list(file.keys())
-      layout, prefix = layouts.detect(names)
+      layout, prefix = families.detect(names)
       is_of_encoder = lambda name: (
         name.startswith(prefix) and layout.part.match(name.removeprefix(prefix))
       )

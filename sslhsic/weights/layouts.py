@@ -1,26 +1,19 @@
-"""How libraries name the weights of a ResNet, and how they lay them out.
+"""Names and layouts of an encoder's weights in files, here and in other libraries.
 
-| here                     | torchvision, timm | Hugging Face                    |
-|--------------------------|-------------------|---------------------------------|
-| encoder/stem_conv        | conv1             | embedder.embedder.convolution   |
-| encoder/stem_batchnorm   | bn1               | embedder.embedder.normalization |
-| encoder/group_G/block_B/ | layer{G+1}.B.     | encoder.stages.G.layers.B.      |
-| … conv_I                 | … conv{I+1}       | … layer.I.convolution           |
-| … batchnorm_I            | … bn{I+1}         | … layer.I.normalization         |
-| … shortcut_conv          | … downsample.0    | … shortcut.convolution          |
-| … shortcut_batchnorm     | … downsample.1    | … shortcut.normalization        |
-
-PyTorch's convolutions are [out, in, h, w], ours [h, w, in, out]. Our batch statistics
-are moving averages without bias from where they start (Haiku's 'hidden' and 'counter'
-say how far they are); PyTorch's are not corrected, and have the averages alone.
+PyTorch's convolutions are [out, in, h, w], ours [h, w, in, out]; its linear layers are
+[out, in], ours [in, out]. Our batch statistics are moving averages without bias from
+where they start (Haiku's 'hidden' and 'counter' say how far they are); PyTorch's are
+not corrected, and have the averages alone.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import haiku as hk
 import numpy as np
+
+from sslhsic.weights.settings import Settings
 
 Tensors = dict[str, np.ndarray]
 Tree = Mapping[str, Mapping[str, np.ndarray]]  # Module -> name -> value.
@@ -29,41 +22,66 @@ Tree = Mapping[str, Mapping[str, np.ndarray]]  # Module -> name -> value.
 _SETTLED = np.int32(1_000_000)
 
 
+class Inferred(NamedTuple):
+  """An encoder as its tensors show it.
+
+  Attributes:
+    encoder, options: the network, see `networks.create`.
+    num_channels: of its images.
+  """
+
+  encoder: str
+  options: dict[str, Any]
+  num_channels: int
+
+
 class Layout(NamedTuple):
   """How the tensors of an encoder are named in a file.
 
   Attributes:
     name: of the layout.
-    anchors: names that show where an encoder is: its first two convolutions.
-    part: how the names of an encoder's tensors begin, a pattern.
-    convolution: the name of a convolution in a block: a pattern of group, block and
-      number of the convolution.
     tensor: the name in a file of a value (module, name) of ours; None: it has none.
       A projector is in a file of its own.
+    part: how the names of an encoder's tensors begin, a pattern.
+    anchors: names that show where an encoder is, such as its first two convolutions.
+    infer: finds the network by the tensors; raises a ValueError where it is none of
+      ours. None: only the settings of the file say which it is.
     is_haiku: whether values are laid out as ours, else as PyTorch's.
   """
 
   name: str
-  anchors: tuple[str, str]
-  part: re.Pattern
-  convolution: re.Pattern
   tensor: Callable[[str, str], str | None]
+  part: re.Pattern
+  anchors: tuple[str, ...] = ()
+  infer: Callable[[Tensors], Inferred] | None = None
   is_haiku: bool = False
 
 
-class _Place(NamedTuple):
-  """Of a layer: group and block are None in the stem, index is None in a shortcut."""
+class Family(NamedTuple):
+  """What is known of the encoders of one class elsewhere.
 
-  group: int | None
-  block: int | None
-  index: int | None
-  is_conv: bool
+  Attributes:
+    layouts: in which they are found in files.
+    formats: the layout of every format that they are exported in, besides 'haiku'.
+    config_files: of (format, settings), to JSON values by the name of their file;
+      raises a ValueError if the library has no such network.
+    usage: of (format, settings), to lines of Python that embed with the export, which
+      is in DIR; none if the library cannot build the network.
+  """
+
+  layouts: tuple[Layout, ...] = ()
+  formats: Mapping[str, Layout] = {}
+  config_files: Callable[[str, Settings], dict[str, Any]] = lambda *_: {}
+  usage: Callable[[str, Settings], list[str]] = lambda *_: []
 
 
-_LAYER = re.compile(
-  r'encoder/(?:group_(\d+)/block_(\d+)/)?(?:stem_|shortcut_)?'
-  r'(?:conv|batchnorm)(?:_(\d+))?'
+HAIKU = Layout(
+  name='haiku',
+  tensor=lambda module, name: f'{module}/{name}',
+  part=re.compile(r'encoder/'),
+  is_haiku=True,
 )
+
 # In a torch.nn.Sequential of Linear, BatchNorm1d, ReLU and Linear.
 _PROJECTOR = {
   'projector/linear_0': '0',
@@ -72,114 +90,35 @@ _PROJECTOR = {
 }
 
 
-def _named_as(layer_name: Callable[[_Place], str]) -> Callable[[str, str], str | None]:
+def named_as_in_pytorch(
+  layer_name: Callable[[str], str],
+) -> Callable[[str, str], str | None]:
+  """The `tensor` of a layout whose layers keep their values as PyTorch's do.
+
+  Args:
+    layer_name: of the name of a layer of ours, encoder/…, to its name there.
+  """
+
   def tensor(module: str, name: str) -> str | None:
     layer, _, statistic = module.partition('/~/')
-    attribute = _attribute(statistic, name)
+    attribute = _ATTRIBUTES.get((statistic, name))
     if not attribute:
       return None
-    return f'{_PROJECTOR.get(layer) or layer_name(_place(layer))}.{attribute}'
+    return f'{_PROJECTOR.get(layer) or layer_name(layer)}.{attribute}'
 
   return tensor
 
 
-def _attribute(statistic: str, name: str) -> str | None:
-  """What PyTorch calls a value of a layer; None if it has no such value."""
-  return {
-    ('', 'w'): 'weight',
-    ('', 'b'): 'bias',
-    ('', 'scale'): 'weight',
-    ('', 'offset'): 'bias',
-    ('mean_ema', 'average'): 'running_mean',
-    ('var_ema', 'average'): 'running_var',
-    ('mean_ema', 'counter'): 'num_batches_tracked',
-  }.get((statistic, name))
-
-
-def _place(layer: str) -> _Place:
-  numbers = (x and int(x) for x in _LAYER.fullmatch(layer).groups())
-  return _Place(*numbers, is_conv='conv' in layer.rpartition('/')[2])
-
-
-def _torchvision(place: _Place) -> str:
-  if place.group is None:
-    return 'conv1' if place.is_conv else 'bn1'
-  block = f'layer{place.group + 1}.{place.block}'
-  if place.index is None:
-    return f'{block}.downsample.{0 if place.is_conv else 1}'
-  return f'{block}.{"conv" if place.is_conv else "bn"}{place.index + 1}'
-
-
-def _huggingface(place: _Place) -> str:
-  kind = 'convolution' if place.is_conv else 'normalization'
-  if place.group is None:
-    return f'embedder.embedder.{kind}'
-  layer = 'shortcut' if place.index is None else f'layer.{place.index}'
-  return f'encoder.stages.{place.group}.layers.{place.block}.{layer}.{kind}'
-
-
-HAIKU = Layout(
-  name='haiku',
-  anchors=('encoder/stem_conv/w', 'encoder/group_0/block_0/conv_0/w'),
-  part=re.compile(r'encoder/'),
-  convolution=re.compile(r'encoder/group_(\d+)/block_(\d+)/conv_(\d+)/w'),
-  tensor=lambda module, name: f'{module}/{name}',
-  is_haiku=True,
-)
-TORCHVISION = Layout(
-  name='torchvision',
-  anchors=('conv1.weight', 'layer1.0.conv1.weight'),
-  part=re.compile(r'(conv1|bn1|layer\d+)\.'),
-  convolution=re.compile(r'layer(\d+)\.(\d+)\.conv(\d+)\.weight'),
-  tensor=_named_as(_torchvision),
-)
-HUGGINGFACE = Layout(
-  name='huggingface',
-  anchors=(
-    'embedder.embedder.convolution.weight',
-    'encoder.stages.0.layers.0.layer.0.convolution.weight',
-  ),
-  part=re.compile(r'(embedder|encoder)\.'),
-  convolution=re.compile(
-    r'encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.weight'
-  ),
-  tensor=_named_as(_huggingface),
-)
-LAYOUTS = (HAIKU, TORCHVISION, HUGGINGFACE)
-
-# Networks that follow the trained one, or are followed, of methods that keep two.
-_FOLLOWERS = re.compile(r'(^|[._])(encoder_k|target|momentum|teacher|ema|key)[._]')
-
-
-def detect(names: Iterable[str]) -> tuple[Layout, str]:
-  """The layout of the encoder in a file, and what is before its names.
-
-  Where there are a trained network and one that follows it, as in files of MoCo or
-  BYOL, it is the trained one.
-
-  Raises:
-    ValueError: there is no encoder, or it is not clear which.
-  """
-  names = set(names)
-  found = {
-    name.removesuffix(layout.anchors[0]): layout
-    for layout in LAYOUTS
-    for name in names
-    if name.endswith(layout.anchors[0])
-    and name.removesuffix(layout.anchors[0]) + layout.anchors[1] in names
-  }
-  if not found:
-    raise ValueError(
-      'no ResNet in the layout of torchvision, timm, Hugging Face or this project; '
-      f'there are {", ".join(sorted(names)[:5])}{", …" * (len(names) > 5)}'
-    )
-  trained = [prefix for prefix in found if not _FOLLOWERS.search(prefix)]
-  if len(trained) == 1 or len(found) == 1:
-    prefix = (trained or list(found))[0]
-    return found[prefix], prefix
-  raise ValueError(
-    f'{len(found)} encoders, {", ".join(sorted(found))}; write a file with one of them'
-  )
+# PyTorch's names for the values of a layer.
+_ATTRIBUTES = {
+  ('', 'w'): 'weight',
+  ('', 'b'): 'bias',
+  ('', 'scale'): 'weight',
+  ('', 'offset'): 'bias',
+  ('mean_ema', 'average'): 'running_mean',
+  ('var_ema', 'average'): 'running_var',
+  ('mean_ema', 'counter'): 'num_batches_tracked',
+}
 
 
 def names(layout: Layout, *trees: Tree) -> set[str]:
@@ -217,14 +156,14 @@ def from_tensors(layout: Layout, tensors: Tensors, like: Tree) -> Tree:
     As `like`, without what the file has not.
   """
   values = {}
-  for module, name, _ in hk.data_structures.traverse(like):
+  for module, name, initial in hk.data_structures.traverse(like):
     # Of moving averages, the state that follows from PyTorch's.
     wanted = 'average' if name == 'hidden' and not layout.is_haiku else name
     tensor = tensors.get(layout.tensor(module, wanted))
     if name == 'counter' and not layout.is_haiku:
       values.setdefault(module, {})[name] = _SETTLED
     elif tensor is not None:
-      value = tensor if layout.is_haiku else _from_torch(name, tensor)
+      value = tensor if layout.is_haiku else _from_torch(name, tensor, initial.ndim)
       values.setdefault(module, {})[name] = value
   return values
 
@@ -236,12 +175,15 @@ def _to_torch(name: str, value: np.ndarray) -> np.ndarray:
   if name == 'w':
     axes = (3, 2, 0, 1) if value.ndim == 4 else (1, 0)
     return np.ascontiguousarray(value.transpose(axes))
-  return value.reshape(-1)
+  if name in ('b', 'scale', 'offset', 'average'):
+    return value.reshape(-1)
+  return value
 
 
-def _from_torch(name: str, tensor: np.ndarray) -> np.ndarray:
-  """Undoes `_to_torch`, in an encoder; float32."""
+def _from_torch(name: str, tensor: np.ndarray, ndim: int) -> np.ndarray:
+  """Undoes `_to_torch`, for a value of so many axes; float32."""
   tensor = tensor.astype(np.float32)
-  if tensor.ndim == 4:
-    return np.ascontiguousarray(tensor.transpose(2, 3, 1, 0))
-  return tensor.reshape(1, 1, 1, -1)
+  if name == 'w' and tensor.ndim in (2, 4):
+    axes = (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
+    return np.ascontiguousarray(tensor.transpose(axes))
+  return tensor.reshape((1,) * (ndim - tensor.ndim) + tensor.shape)

@@ -9,7 +9,7 @@ class Settings(NamedTuple):
   """Which network an encoder is, and which images it has seen.
 
   Attributes:
-    encoder, encoder_options: the network, see `resnet.create`.
+    encoder, encoder_options: the network, see `networks.create`.
     crop_size: side of the square images, in pixels; 0: they are not cropped.
     mean, std: of the images in [0, 1], one number a channel.
     description: where the weights come from, in words.

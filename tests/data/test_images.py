@@ -227,3 +227,9 @@ def _png(picture):
   stream = io.BytesIO()
   picture.save(stream, 'PNG')
   return stream.getvalue()
+
+
+def test_nearest_is_that_of_half_pixel_centres():
+  x = np.arange(6, dtype=np.float32)[None]
+  np.testing.assert_array_equal(images.nearest(x, 1, 3), [[1, 3, 5]])
+  np.testing.assert_array_equal(images.nearest(x, 1, 12), [np.repeat(x[0], 2)])

@@ -38,10 +38,19 @@ def _config(task, **changes):
   return config
 
 
-def _train(task, steps=3, **changes):
-  experiment = PROGRAMS[task][0]('train', jax.random.key(0), _config(task, **changes))
-  scalars = [experiment.step(step, jax.random.key(0)) for step in range(steps)]
-  return experiment, jax.tree.map(float, scalars)
+def _create(task, **changes):
+  return PROGRAMS[task][0]('train', jax.random.key(0), _config(task, **changes))
+
+
+def _train(experiment):
+  scalars = [
+    experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
+  ]
+  return jax.tree.map(float, scalars)
+
+
+def _state(experiment):
+  return jax.device_get(parallel.first(experiment.state))
 
 
 @pytest.mark.parametrize('task', PROGRAMS)
@@ -49,9 +58,10 @@ def test_one_device_equals_several(task, monkeypatch):
   results = []
   for count in (1, 4):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
-    experiment, scalars = _train(task)
-    scores = experiment.evaluate(3, jax.random.key(0))
-    results.append((scalars, scores, jax.device_get(parallel.first(experiment.state))))
+    experiment = _create(task)
+    scalars = _train(experiment)
+    scores = experiment.evaluate(3, jax.random.key_data(jax.random.key(0)))
+    results.append((scalars, scores, _state(experiment)))
   one, several = results
   for a, b in zip(one[0], several[0], strict=True):
     assert b == pytest.approx(a, rel=2e-4)
@@ -71,9 +81,10 @@ def test_what_is_frozen_stays_as_it_is(frozen, monkeypatch):
     'training.train_encoder': is_norm,
     'training.freeze_batch_norm': is_norm,
   }
-  experiment, _ = _train('segmentation', **changes)
-  start = experiment._load()
-  after = jax.device_get(parallel.first(experiment.state))
+  experiment = _create('segmentation', **changes)
+  start = _state(experiment)
+  _train(experiment)
+  after = _state(experiment)
   stays = lambda module: (
     module.startswith(f'{classifier.ENCODER}/')
     and (not is_norm or 'batchnorm' in module)
@@ -119,8 +130,8 @@ def test_run_resumes_and_reports(task, tmp_path, monkeypatch):
 def test_mistakes_are_refused():
   message = 'has no batch statistics to freeze'
   with pytest.raises(ValueError, match=message):
-    _train('depth', **{'training.freeze_batch_norm': True})
+    _create('depth', **{'training.freeze_batch_norm': True})
   with pytest.raises(ValueError, match='depth is needed'):
-    _train('depth', **{'data.test.source': 'digits'})
+    _create('depth', **{'data.test.source': 'digits'})
   with pytest.raises(ValueError, match='batch size 12 does not divide'):
-    _train('segmentation', **{'training.batch_size': 12})
+    _create('segmentation', **{'training.batch_size': 12})

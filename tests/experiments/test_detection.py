@@ -9,8 +9,9 @@ import pytest
 from configs.detection import shapes
 from experiments import detection
 from sslhsic import parallel
-from sslhsic.detection import proposals
+from sslhsic.data import sources
 from sslhsic.runs import runner
+from sslhsic.tasks.detection import proposals
 
 
 def _config(**changes):
@@ -58,7 +59,9 @@ def test_one_device_equals_several(monkeypatch):
   for count in (1, 4):
     _devices(monkeypatch, count)
     experiment = detection.Detection('train', jax.random.key(0), _config())
-    scalars = [experiment.step(step, jax.random.key(0)) for step in range(3)]
+    scalars = [
+      experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
+    ]
     state = jax.device_get(parallel.first(experiment.state))
     results.append((jax.tree.map(float, scalars), state))
   one, several = results
@@ -88,25 +91,26 @@ def test_run_resumes_and_reports(tmp_path, monkeypatch):
   assert (whole / 'figures' / 'detection.png').stat().st_size > 1000
 
 
-def test_who_finds_everything_scores_fully(monkeypatch):
-  _devices(monkeypatch, 4)
-  experiment = detection.Detection('eval', jax.random.key(0), _config())
+def test_scores_are_full_if_everything_is_found():
+  source = sources.create('shapes:40', 'test[:11]')
+  task = detection.create_task(_config(), source)
 
-  def find_everything(params, network_state, batch):
-    """The true objects, in the place of what a network finds."""
-    there = (batch['classes'] >= 0) & ~batch['ignore']
-    found = proposals.Detections(
-      boxes=batch['boxes'],
-      scores=np.where(there, 0.9, 0).astype(np.float32),
-      classes=batch['classes'],
-      is_valid=there,
-      masks=(batch['masks'] / 255).astype(np.float32),
-    )
-    where = {name: batch[name] for name in ('row', 'size', 'scale')}
-    return where | {'detections': found}
+  def find_everything():
+    """The true objects of each example, in place of those that a network finds."""
+    for row in range(len(source)):
+      made = task.test_example(np.random.default_rng(0), source[row])
+      there = (made['classes'] >= 0) & ~made['ignore']
+      found = proposals.Detections(
+        boxes=made['boxes'],
+        scores=np.where(there, 0.9, 0).astype(np.float32),
+        classes=made['classes'],
+        is_valid=there,
+        masks=(made['masks'] / 255).astype(np.float32),
+      )
+      example = {'row': row, 'size': made['size'], 'scale': made['scale']}
+      yield jax.tree.map(lambda x: np.asarray(x)[None], example | {'detections': found})
 
-  experiment._pmapped_predict = find_everything
-  scores = experiment.evaluate(0, jax.random.key(0))
+  scores = task.score(find_everything(), source).scalars
   assert scores['voc_ap50'] == pytest.approx(1)
   assert scores['box_ap'] == pytest.approx(1)
   assert scores['mask_ap50'] > 0.9  # Of masks with holes in 8×8 cells.

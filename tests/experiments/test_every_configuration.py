@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import transfer
+from experiments import dense, pretrain, transfer
 from sslhsic import parallel
 from sslhsic.data import loader, reading, sources
 from sslhsic.data.annotations import Annotations
@@ -229,7 +229,7 @@ def _step(traced, folder, config):
   before = experiment.state
   key = folder, json.dumps(_essence(config.to_dict())), str(before)
   if key not in traced:
-    scalars = experiment.step(0, jax.random.key(0))
+    scalars = experiment.step(0, jax.random.key_data(jax.random.key(0)))
     traced[key] = experiment.state, scalars
   return before, *traced[key]
 
@@ -275,7 +275,8 @@ def test_batch_is_of_full_size(name, monkeypatch):
   """The cheap part of a step: what it is given."""
   folder, _, stem = name.partition('-')
   config = _config(CONFIGS / folder / f'{stem}.py')
-  monkeypatch.setattr(TRAINED[folder], '_initial_state', lambda *_: None)
+  for experiment in (pretrain.Pretrain, dense.DenseExperiment):
+    monkeypatch.setattr(experiment, '_initial_state', lambda *_: None)
   monkeypatch.setattr(encoder, 'initial_values', lambda *_: ({}, {}))
   made = TRAINED[folder]('train', jax.random.key(0), config)
   batch = next(made.input if folder == 'pretrain' else made._input)

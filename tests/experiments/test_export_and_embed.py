@@ -12,7 +12,7 @@ from benchmarks import tiny_runs
 from experiments import embed, shared
 from sslhsic import parallel
 from sslhsic.data import sources
-from sslhsic.weights import files, layouts
+from sslhsic.weights import files, layouts, resnet
 from sslhsic.weights import settings as settings_lib
 
 OPTIONS = {'channels_per_group': (4, 8)}
@@ -106,7 +106,7 @@ def test_card_lists_evaluations_of_these_weights_only(pretrained_run, tmp_path):
 def foreign(random_encoder, tmp_path):
   """A file with random weights, named and laid out as torchvision's."""
   trees = random_encoder('resnet_digits', channels=1, **OPTIONS)
-  tensors = layouts.to_tensors(layouts.TORCHVISION, *trees)
+  tensors = layouts.to_tensors(resnet.TORCHVISION, *trees)
   path = tmp_path / 'foreign.safetensors'
   classifier = {'fc.weight': np.zeros((10, 8)), 'fc.bias': np.zeros(10)}
   safetensors.numpy.save_file(tensors | classifier, path)

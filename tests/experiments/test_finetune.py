@@ -65,6 +65,8 @@ def test_grid_has_every_combination():
     ({'training.steps': (4, 5)}, 'one length in steps or epochs'),
     ({'metric': 'top2'}, "unknown metric 'top2'; use one of top1"),
     ({'data.train.source': 'digit'}, "unknown data source 'digit'"),
+    ({'optimizer.sgd.momentum': 1.0}, r'config\.optimizer: momentum is 1\.0'),
+    ({'optimizer.name': 'lamb'}, r"config\.optimizer: unknown optimiser 'lamb'"),
   ],
 )
 def test_mistakes_are_refused(changes, message):
@@ -121,7 +123,7 @@ def test_best_network_is_that_of_the_best_score(monkeypatch):
     monkeypatch.setattr(experiment, '_score', lambda *_, given=given: next(given))
     ends = []
     for step in range(8):
-      experiment.step(step, jax.random.key(0))
+      experiment.step(step, jax.random.key_data(jax.random.key(0)))
       if step % 4 == 3:
         ends.append(jax.device_get(experiment.state.network))
     assert experiment._scores == list(scores)

@@ -30,7 +30,7 @@ def _config(init_from='random', rates=(0.1, 1.0), **changes):
 def _train(config, steps=4):
   experiment = linear_eval.LinearEval('train', jax.random.key(0), config)
   for step in range(steps):
-    experiment.step(step, jax.random.key(0))
+    experiment.step(step, jax.random.key_data(jax.random.key(0)))
   return experiment
 
 
@@ -67,6 +67,16 @@ def test_one_pass_trains_each_learning_rate_as_it_were_alone():
     ours = _classifiers(experiment)
     np.testing.assert_allclose(ours.weights[number], params['w'], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(ours.bias[number], params['b'], rtol=1e-3, atol=1e-5)
+
+
+def test_optimiser_sees_each_classifier_alone():
+  """LARS, whose steps depend on the norms of what it is given."""
+  changes = {'optimizer.name': 'lars', 'optimizer.weight_decay': 0.1}
+  together = _classifiers(_train(_config(**changes)))
+  alone = _classifiers(_train(_config(rates=(1.0,), **changes)))
+  np.testing.assert_allclose(together.weights[1:], alone.weights, rtol=1e-4, atol=1e-7)
+  np.testing.assert_allclose(together.bias[1:], alone.bias, rtol=1e-4, atol=1e-7)
+  assert np.any(alone.weights)
 
 
 def _rows_of_steps(config, source, steps):
@@ -111,7 +121,9 @@ def test_run_reports_the_learning_rate_chosen_on_validation(pretrained_run, tmp_
   assert results['learning_rate'] == 1.0
   assert scores['1'] > scores['1e-06'] + 0.1
   assert results['linear_top1'] < results['linear_top5'] <= 1
-  assert 'chosen by top-1 on digits train[64:101]' in results['protocol']['linear_top1']
+  protocol = results['protocol']['linear_top1']
+  assert 'chosen by top-1 on digits train[64:101]' in protocol
+  assert 'sgd (momentum 0.9, nesterov True), no weight decay' in protocol
 
 
 def test_run_does_not_go_on_with_another_encoder(pretrained_run, tmp_path):
@@ -131,6 +143,8 @@ def test_run_does_not_go_on_with_another_encoder(pretrained_run, tmp_path):
   [
     ({'data.validation.source': ''}, '2 learning rates and no validation split'),
     ({'optimizer.learning_rates': ()}, 'learning_rates is empty'),
+    ({'optimizer.sgd.momentum': 1.0}, r'config\.optimizer: momentum is 1\.0'),
+    ({'optimizer.decayed': ('w',)}, "'w' matches no parameter of weights, bias"),
     ({'training.batch_size': 12}, 'batch size 12 does not divide over 8 devices'),
     ({'data.crop_size': 8, 'data.evaluation_crop': 'x'}, "evaluation_crop 'x'; use"),
   ],

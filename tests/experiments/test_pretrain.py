@@ -9,7 +9,7 @@ import pytest
 
 from configs.pretrain import digits, digits_simsiam, imagenet
 from experiments import pretrain
-from sslhsic import parallel
+from sslhsic import losses, parallel
 from sslhsic.data import loader, sources
 from sslhsic.pretraining import build
 from sslhsic.pretraining import step as step_lib
@@ -64,7 +64,8 @@ def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
 
 def _step(experiment, count):
   return [
-    jax.device_get(experiment.step(step, jax.random.key(step))) for step in range(count)
+    jax.device_get(experiment.step(step, jax.random.key_data(jax.random.key(step))))
+    for step in range(count)
   ]
 
 
@@ -73,11 +74,7 @@ def _step(experiment, count):
   ('loss', 'target_network'),
   [
     ('ssl_hsic', True),
-    ('ssl_hsic', False),
-    ('info_nce', False),
-    ('byol', True),
-    ('barlow_twins', False),
-    ('vicreg', False),
+    *((name, losses.create(name).needs_target) for name in losses.LOSSES),
   ],
 )
 def test_training_lowers_the_loss(loss, target_network):
@@ -100,6 +97,28 @@ def test_loss_that_needs_a_target_network_is_refused_without_one():
   with pytest.raises(
     ValueError, match=r'byol needs a target network; use config\.targ'
   ):
+    pretrain.Pretrain('train', jax.random.key(0), _tiny(**changes))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'loss.info_nce.queue_size': 48},
+      r'info_nce has queue_size = 48, .* 2 × 16 .* use a multiple of 32',
+    ),
+    (
+      {'loss.optimizer.adamw.b1': 1.0},
+      r'config\.loss\.optimizer: b1 is 1\.0; use 0 or more',
+    ),
+    ({'optimizer.name': 'lamb'}, r"config\.optimizer: unknown optimiser 'lamb'; use o"),
+    ({'optimizer.weight_decay': -1.0}, r'config\.optimizer: weight_decay is -1'),
+    ({'optimizer.decayed': ('w', 'positions')}, "'positions' matches no parameter"),
+  ],
+)
+def test_mistake_is_an_error_at_the_start(changes, message):
+  changes = {'loss.name': 'info_nce', **changes}
+  with pytest.raises(ValueError, match=message):
     pretrain.Pretrain('train', jax.random.key(0), _tiny(**changes))
 
 
@@ -138,7 +157,7 @@ def trained():
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   states = [jax.device_get(parallel.first(experiment.state))]
   for step in range(2):
-    experiment.step(step, jax.random.key(step))
+    experiment.step(step, jax.random.key_data(jax.random.key(step)))
     states.append(jax.device_get(parallel.first(experiment.state)))
   return experiment, states
 
@@ -157,7 +176,7 @@ def test_target_network_follows_the_updated_online_network(trained):
 def test_evaluation_measures_without_changing_the_state(trained):
   experiment, _ = trained
   before = jax.device_get(experiment.state)
-  scalars = experiment.evaluate(2, jax.random.key(0))
+  scalars = experiment.evaluate(2, jax.random.key_data(jax.random.key(0)))
   assert 0.3 < scalars['knn_top1'] <= 1
   assert 0 <= scalars['online_top1'] <= 1
   assert 1 <= scalars['effective_rank'] <= 8

@@ -77,10 +77,14 @@ def test_queue_and_loss_are_equal_on_any_number_of_devices(num_devices):
 
 
 def test_batch_that_does_not_fit_into_the_queue():
-  loss = _loss()
+  loss, message = _loss(), r'queue_size = 24, .* 2 × 5 projections .* multiple of 10'
   queue = loss.init_state(jax.random.key(0), DIM)
-  with pytest.raises(ValueError, match=r'a batch has 10 projections .* multiple of 10'):
+  with pytest.raises(ValueError, match=message):
     loss.next_state(queue, _projections(0, batch_size=5))
+  with pytest.raises(ValueError, match=message):
+    loss.check_batch(local_batch=1, batch_size=5, num_targets=2)
+  loss.check_batch(local_batch=1, batch_size=4, num_targets=2)
+  losses.create('info_nce').check_batch(local_batch=1, batch_size=5, num_targets=0)
 
 
 def test_queue_needs_a_target_network():

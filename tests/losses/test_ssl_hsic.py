@@ -262,7 +262,10 @@ def test_unknown_loss_is_refused_with_the_known_ones():
 
 
 def test_batch_that_blocks_do_not_divide_is_an_error_before_training():
-  losses.create('ssl_hsic', block_size=4).check_batch(16)
-  losses.create('ssl_hsic', estimator='exact').check_batch(3)
+  check = lambda batch, **settings: losses.create('ssl_hsic', **settings).check_batch(
+    local_batch=batch, batch_size=batch, num_targets=2
+  )
+  check(16, block_size=4)
+  check(3, estimator='exact')
   with pytest.raises(ValueError, match='do not divide the 12 images'):
-    losses.create('ssl_hsic', block_size=4).check_batch(12)
+    check(12, block_size=4)

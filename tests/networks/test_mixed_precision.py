@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslhsic.networks import mixed_precision, resnet
+from sslhsic.networks import layers, mixed_precision
 from sslhsic.pretraining import model
 
 
@@ -56,7 +56,7 @@ def test_batch_statistics_are_formed_in_float32():
   @hk.transform_with_state
   @mixed_precision.policy('bfloat16')
   def normalize(x):
-    return resnet.batch_norm(x, is_training=True, axis_name=None, name='norm')
+    return layers.batch_norm(x, is_training=True, axis_name=None, name='norm')
 
   x = 8 + jax.random.normal(jax.random.key(0), [512, 4])
   x = x.astype(jnp.bfloat16)

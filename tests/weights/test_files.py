@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from sslhsic.evaluation import pretrained
-from sslhsic.weights import files, layouts
+from sslhsic.weights import files, layouts, resnet
 from sslhsic.weights import settings as settings_lib
 
 OPTIONS = {'channels_per_group': (4, 8)}
@@ -22,7 +22,7 @@ def digits(random_encoder):
   """A small encoder, and a function that writes it as others would."""
   trees = random_encoder('resnet_digits', **OPTIONS)
 
-  def write(path, layout=layouts.TORCHVISION, prefix='', without=(), **others):
+  def write(path, layout=resnet.TORCHVISION, prefix='', without=(), **others):
     tensors = {
       prefix + name: value for name, value in layouts.to_tensors(layout, *trees).items()
     }
@@ -41,9 +41,9 @@ def _load(path, trees):
 @pytest.mark.parametrize(
   ('layout', 'prefix'),
   [
-    (layouts.TORCHVISION, ''),
-    (layouts.TORCHVISION, 'module.encoder_q.'),
-    (layouts.HUGGINGFACE, 'resnet.'),
+    (resnet.TORCHVISION, ''),
+    (resnet.TORCHVISION, 'module.encoder_q.'),
+    (resnet.HUGGINGFACE, 'resnet.'),
     (layouts.HAIKU, ''),
   ],
 )
@@ -123,7 +123,7 @@ def test_settings_of_a_file(digits, tmp_path):
 
 def test_normalisation_of_gray_images_is_not_guessed(random_encoder, tmp_path):
   trees = random_encoder('resnet_digits', channels=1)
-  tensors = layouts.to_tensors(layouts.TORCHVISION, *trees)
+  tensors = layouts.to_tensors(resnet.TORCHVISION, *trees)
   path = tmp_path / 'gray.safetensors'
   safetensors.numpy.save_file(tensors, path)
   with pytest.raises(ValueError, match='does not say how its images of 1 channels'):
@@ -151,7 +151,7 @@ def test_conversion_of_a_pickle(digits, tmp_path):
   torch = pytest.importorskip('torch')
   trees, _ = digits
   path = tmp_path / 'moco.pth'
-  tensors = layouts.to_tensors(layouts.TORCHVISION, *trees)
+  tensors = layouts.to_tensors(resnet.TORCHVISION, *trees)
   state_dict = {f'module.encoder_q.{k}': torch.tensor(x) for k, x in tensors.items()}
   torch.save({'epoch': 3, 'state_dict': state_dict}, path)
   _, *command = shlex.split(files.conversion(path))

@@ -11,10 +11,10 @@ import pytest
 from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
 from sslhsic.pretraining import model
-from sslhsic.weights import architecture, layouts
+from sslhsic.weights import families, layouts, resnet
 
 DATA = pathlib.Path(__file__).resolve().parents[1] / 'data'
-LAYOUTS = {layout.name: layout for layout in layouts.LAYOUTS}
+LAYOUTS = {layout.name: layout for layout in resnet.FAMILY.layouts}
 
 
 def _leaves(tree):
@@ -47,7 +47,7 @@ def test_names_and_shapes_are_those_of_the_library(
 
 @pytest.mark.parametrize('options', [{}, {'stem': 'small', 'width': 2}])
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
-@pytest.mark.parametrize('layout', layouts.LAYOUTS, ids=LAYOUTS)
+@pytest.mark.parametrize('layout', resnet.FAMILY.layouts, ids=LAYOUTS)
 def test_there_and_back_is_exact(random_encoder, layout, name, options):
   trees = random_encoder(name, **options)
   tensors = layouts.to_tensors(layout, *trees)
@@ -67,8 +67,8 @@ def test_imported_statistics_move_as_in_pytorch(random_encoder):
   """running ← 0.9·running + 0.1·batch, from the first batch on."""
   options = {'blocks_per_group': (1,), 'channels_per_group': (4,), 'stem': 'small'}
   params, state = random_encoder('resnet18', **options)
-  tensors = layouts.to_tensors(layouts.TORCHVISION, params, state)
-  imported = layouts.from_tensors(layouts.TORCHVISION, tensors, state)
+  tensors = layouts.to_tensors(resnet.TORCHVISION, params, state)
+  imported = layouts.from_tensors(resnet.TORCHVISION, tensors, state)
   network = classifier.encoder(encoder='resnet18', encoder_options=options)
   images = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype(np.float32)
   _, after = network.apply(params, imported, None, images, True)
@@ -101,7 +101,7 @@ def test_projector_is_a_sequential_of_pytorch():
     {module: x for module, x in tree.items() if module.startswith('projector/')}
     for tree in encoder.initial_values(online, (8, 8, 1), seed=0)
   )
-  tensors = layouts.to_tensors(layouts.TORCHVISION, *trees)
+  tensors = layouts.to_tensors(resnet.TORCHVISION, *trees)
   assert {name: value.shape for name, value in tensors.items()} == {
     '0.weight': (16, 64),
     '0.bias': (16,),
@@ -117,7 +117,7 @@ def test_projector_is_a_sequential_of_pytorch():
 # Which network, and where it is
 
 
-@pytest.mark.parametrize('layout', layouts.LAYOUTS, ids=LAYOUTS)
+@pytest.mark.parametrize('layout', resnet.FAMILY.layouts, ids=LAYOUTS)
 @pytest.mark.parametrize(
   ('name', 'options'),
   [
@@ -130,20 +130,21 @@ def test_projector_is_a_sequential_of_pytorch():
 )
 def test_architecture_is_told_from_the_tensors(random_encoder, layout, name, options):
   tensors = layouts.to_tensors(layout, *random_encoder(name, **options))
-  found = architecture.infer(layout, tensors)
-  assert found == architecture.of(name, options)
-  assert architecture.of(*architecture.to_options(found)) == found
+  found = layout.infer(tensors)
+  expected = resnet.architecture(name, options)
+  assert resnet.architecture(found.encoder, found.options) == expected
+  assert found.num_channels == 3
 
 
 def test_stock_networks_have_their_name():
-  assert architecture.of('resnet50', {}).stock_name == 'resnet50'
-  assert architecture.of('resnet50', {'width': 2}).stock_name is None
-  assert architecture.of('resnet18', {'stem': 'small'}).stock_name is None
-  assert architecture.of('resnet_digits', {}).stock_name is None
+  assert resnet.architecture('resnet50', {}).stock_name == 'resnet50'
+  assert resnet.architecture('resnet50', {'width': 2}).stock_name is None
+  assert resnet.architecture('resnet18', {'stem': 'small'}).stock_name is None
+  assert resnet.architecture('resnet_digits', {}).stock_name is None
 
 
-TORCH = layouts.TORCHVISION.anchors
-HUGGING = layouts.HUGGINGFACE.anchors
+TORCH = resnet.TORCHVISION.anchors
+HUGGING = resnet.HUGGINGFACE.anchors
 
 
 @pytest.mark.parametrize(
@@ -173,12 +174,12 @@ HUGGING = layouts.HUGGINGFACE.anchors
   ],
 )
 def test_encoder_is_found(names, layout, prefix):
-  found, where = layouts.detect(names)
+  found, where = families.detect(names)
   assert (found.name, where) == (layout, prefix)
 
 
 def test_what_is_no_encoder_or_several_is_refused():
   with pytest.raises(ValueError, match=r'no ResNet in the layout of .* a\.b, c\.d$'):
-    layouts.detect(['c.d', 'a.b'])
+    families.detect(['c.d', 'a.b'])
   with pytest.raises(ValueError, match=r'2 encoders, left\., right\.; write a file'):
-    layouts.detect([f'{x}.{y}' for x in ('left', 'right') for y in TORCH])
+    families.detect([f'{x}.{y}' for x in ('left', 'right') for y in TORCH])

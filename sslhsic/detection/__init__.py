@@ -1,5 +1,0 @@
-"""Object detection: functions of boxes, with shapes that never change.
-
-Boxes are (x1, y1, x2, y2) in pixels, with continuous coordinates: one that covers the
-columns a to b has x1 = a and x2 = b + 1. Functions are of one image, to be mapped.
-"""

@@ -1,0 +1,72 @@
+"""What a configuration chooses by name: settings, their defaults, and checks.
+
+A registry maps names to what makes an object, such as `losses.LOSSES` its classes. The
+settings of an entry are its arguments that have a default.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+Registry = Mapping[str, Callable[..., Any]]
+
+
+def settings(
+  kind: str, registry: Registry, name: str, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+  """A block of a configuration: the chosen entry, and the settings of every entry.
+
+  Args:
+    kind: noun for the entries, for messages.
+    registry: the entries by name.
+    name: the chosen one.
+    changes: settings of the chosen one that differ from their defaults.
+
+  Returns:
+    {'name': name, ENTRY: {SETTING: default, …}, …}. A default of None is a placeholder
+    of the type in the annotation `TYPE | None`.
+
+  Raises:
+    ValueError: there is no such entry, or it has no such setting.
+  """
+  find(kind, registry, name, changes)
+  blocks = {entry: _defaults(make) for entry, make in registry.items()}
+  return {'name': name, **blocks, name: blocks[name] | changes}
+
+
+def find(
+  kind: str, registry: Registry, name: str, given: Iterable[str]
+) -> Callable[..., Any]:
+  """The entry of this name, which takes the settings that are given.
+
+  Raises:
+    ValueError: there is no such entry, or it has no such setting.
+  """
+  if name not in registry:
+    raise ValueError(f'unknown {kind} {name!r}; use one of {", ".join(registry)}')
+  known = _defaults(registry[name])
+  for setting in given:
+    if setting not in known:
+      raise ValueError(
+        f'the {kind} {name} has no setting {setting!r}; '
+        f'it has {", ".join(known) or "none"}'
+      )
+  return registry[name]
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
+  return {
+    argument.name: _default(argument)
+    for argument in inspect.signature(make, eval_str=True).parameters.values()
+    if argument.default is not argument.empty
+  }
+
+
+def _default(argument: inspect.Parameter) -> Any:
+  if argument.default is not None:
+    return argument.default
+  (type_,) = set(typing.get_args(argument.annotation)) - {type(None)}
+  return config_dict.placeholder(type_)

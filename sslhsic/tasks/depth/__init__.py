@@ -1,0 +1,1 @@
+"""Depth estimation: the distance from the camera, in metres, for every pixel."""

@@ -1,0 +1,298 @@
+"""Detectors: Faster R-CNN on the encoder's fourth stage, Mask R-CNN on a pyramid.
+
+Ren et al. (2015), https://arxiv.org/abs/1506.01497, with the encoder's last group as
+the trunk of the box head ('c4'), and He et al. (2017), https://arxiv.org/abs/1703.06870,
+on a feature pyramid ('fpn'). All shapes are fixed: of proposals, sampled regions and
+detections there are always equally many, some of which count for nothing.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from sslhsic import networks
+from sslhsic.networks import classifier, mixed_precision
+from sslhsic.tasks.detection import (
+  anchors,
+  heads,
+  losses,
+  proposals,
+  pyramid,
+  regions,
+  targets,
+  trunks,
+)
+from sslhsic.tasks.detection.settings import DetectorSettings
+
+ARCHITECTURES = 'c4', 'fpn'
+
+
+class Detector(NamedTuple):
+  """A detector as Haiku functions of images [n, H, W, 3], normalised, sizes [n, 2].
+
+  Attributes:
+    init: of (rng, images, is_training), to initial parameters and network state.
+    losses: of (params, state, None, images, sizes, truth, keys): a dict of float32
+      scalars, their sum 'loss', with the network state. `truth` is a `targets.Truth` of
+      [n, ...] arrays, `keys` [n] decide what is sampled in each image.
+    detect: of (params, state, None, images, sizes): `proposals.Detections` of [n, ...]
+      arrays, in pixels of the images, with the network state.
+  """
+
+  init: Callable[..., tuple[hk.Params, hk.State]]
+  losses: Callable[..., tuple[dict[str, chex.Array], hk.State]]
+  detect: Callable[..., tuple[proposals.Detections, hk.State]]
+
+
+def create(
+  *,
+  architecture: str,
+  encoder: str,
+  encoder_options: Mapping,
+  freeze_batch_norm: bool,
+  num_classes: int,
+  with_masks: bool,
+  settings: DetectorSettings,
+  pyramid_channels: int = 256,
+  box_size: int = 1024,
+  precision: str = 'float32',
+  axis_name: str | None = None,
+) -> Detector:
+  """The encoder with the heads of a detector.
+
+  Args:
+    architecture: 'c4' or 'fpn'.
+    encoder: its name, see `networks.ENCODERS`.
+    encoder_options: what replaces arguments of the preset.
+    freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
+    num_classes: C, of objects.
+    with_masks: whether there is a mask head; 'fpn' only.
+    settings: numbers and thresholds.
+    pyramid_channels: of the pyramid and of the mask head.
+    box_size: of the linear layers of the box head of 'fpn'.
+    precision: in which the network computes, see `mixed_precision`.
+    axis_name: the mapped axis over which batch statistics and losses are synchronised.
+
+  Raises:
+    ValueError: there is no such architecture or encoder, the architecture has no masks
+      or needs a `networks.SplitEncoder`; or, by the functions, the levels of
+      `settings.anchor_sizes` are not those of the architecture.
+  """
+  _check(architecture, with_masks)
+  if architecture == 'c4':
+    _check_is_split(encoder)
+  fpn = functools.partial(trunks.FPN, channels=pyramid_channels, box_size=box_size)
+  trunk = {'c4': trunks.C4, 'fpn': fpn}[architecture]
+
+  def functions():
+    network = networks.create(
+      encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
+    )
+    parts = _Parts(
+      settings,
+      axis_name,
+      trunk(network, settings, freeze_batch_norm=freeze_batch_norm),
+      heads.RegionProposalHead(settings.anchors_per_position),
+      heads.BoxPredictor(num_classes),
+      heads.MaskHead(num_classes, pyramid_channels) if with_masks else None,
+    )
+    bind = lambda function: functools.partial(function, parts)
+    return bind(_touch), (bind(_losses), bind(_detect))
+
+  init, applies = hk.multi_transform_with_state(functions)
+  policy = mixed_precision.policy(precision, *_MODULES)
+  return Detector(policy(init), *map(policy, applies))
+
+
+def _check(architecture: str, with_masks: bool) -> None:
+  if architecture not in ARCHITECTURES:
+    raise ValueError(
+      f'unknown architecture {architecture!r}; use one of {", ".join(ARCHITECTURES)}'
+    )
+  if with_masks and architecture != 'fpn':
+    raise ValueError(f'{architecture!r} has no mask head; use fpn, or no masks')
+
+
+def _check_is_split(encoder: str) -> None:
+  is_split = lambda name: issubclass(networks.class_of(name), networks.SplitEncoder)
+  if not is_split(encoder):
+    raise ValueError(
+      f"the detector 'c4' applies the last group of the encoder to regions, which "
+      f"{encoder} cannot; use config.network.architecture = 'fpn', or an encoder of "
+      f'{", ".join(filter(is_split, networks.ENCODERS))}'
+    )
+
+
+_MODULES = (
+  pyramid.FeaturePyramid,
+  heads.RegionProposalHead,
+  heads.TwoLayers,
+  heads.BoxPredictor,
+  heads.MaskHead,
+)
+
+
+class _Parts(NamedTuple):
+  """What a detector consists of, inside a Haiku transformation."""
+
+  settings: DetectorSettings
+  axis_name: str | None
+  trunk: trunks.C4 | trunks.FPN
+  region_proposal_head: heads.RegionProposalHead
+  box_predictor: heads.BoxPredictor
+  mask_head: heads.MaskHead | None
+
+
+def _touch(parts: _Parts, images: chex.Array, is_training: bool) -> None:
+  """Applies every module once, for initial values and batch statistics."""
+  maps = parts.trunk.maps(images, is_training=is_training)
+  parts.region_proposal_head(maps)
+  num, height, width, _ = images.shape
+  whole = jnp.array([0, 0, width, height], jnp.float32)
+  rois = jnp.broadcast_to(whole, (num, 1, 4))
+  features = parts.trunk.box_features(maps, rois, is_training=is_training)
+  parts.box_predictor(features)
+  if parts.mask_head:
+    _mask_logits(parts, maps, rois, jnp.zeros((num, 1), jnp.int32))
+
+
+def _anchors(parts: _Parts, maps: Sequence[chex.Array]) -> list[chex.Array]:
+  """The anchors of every level, [a_i, 4] each."""
+  settings = parts.settings
+  if len(settings.anchor_sizes) != len(maps):
+    raise ValueError(
+      f'anchor sizes for {len(settings.anchor_sizes)} levels, but there are '
+      f'{len(maps)}; set anchor_sizes to sizes for each of them'
+    )
+  levels = zip(settings.anchor_sizes, maps, parts.trunk.strides, strict=True)
+  return [
+    jnp.asarray(
+      anchors.grid(
+        anchors.of_cell(sizes, settings.aspect_ratios), *x.shape[1:3], stride=stride
+      )
+    )
+    for sizes, x, stride in levels
+  ]
+
+
+def _losses(
+  parts: _Parts,
+  images: chex.Array,
+  sizes: chex.Array,
+  truth: targets.Truth,
+  keys: chex.PRNGKey,
+) -> dict[str, chex.Array]:
+  """See `Detector.losses`."""
+  maps = parts.trunk.maps(images, is_training=True)
+  boxes = _anchors(parts, maps)
+  predicted = parts.region_proposal_head(maps)
+  keys = jax.vmap(jax.random.split)(keys)
+  results = _proposal_losses(parts, *predicted, boxes, sizes, truth, keys[:, 0])
+  proposed = _propose(
+    parts, *jax.lax.stop_gradient(predicted), boxes, sizes, is_training=True
+  )
+  sample = lambda *x: regions.sample_regions(
+    *x, parts.box_predictor.num_classes, parts.settings
+  )
+  sampled = jax.vmap(sample)(keys[:, 1], proposed, truth)
+  features = parts.trunk.box_features(maps, sampled.boxes, is_training=True)
+  results |= _box_losses(parts, features, sampled)
+  if parts.mask_head:
+    results |= {'masks': _mask_loss(parts, maps, sampled, truth)}
+  return results | {'loss': sum(results.values())}
+
+
+def _proposal_losses(
+  parts, objectness, codes, boxes, sizes, truth, keys
+) -> dict[str, chex.Array]:
+  """Of the region proposal head, on sampled anchors of all levels."""
+  settings = parts.settings
+  boxes = jnp.concatenate(boxes)
+  sample = lambda *x: regions.sample_anchors(x[0], boxes, *x[1:], settings)
+  sampled = jax.vmap(sample)(keys, sizes, truth)
+  take = jax.vmap(lambda x: x[0][x[1]])
+  logits = take((jnp.concatenate(objectness, axis=1), sampled.places))
+  codes = take((jnp.concatenate(codes, axis=1), sampled.places))
+  wanted = sampled.codes, sampled.labels
+  return {
+    'proposal_objectness': losses.objectness(logits, sampled.labels, parts.axis_name),
+    'proposal_boxes': losses.box_codes(
+      codes, *wanted, settings.smooth_l1_beta, parts.axis_name
+    ),
+  }
+
+
+def _propose(
+  parts, objectness, codes, boxes, sizes, *, is_training: bool
+) -> proposals.Proposals:
+  """The best regions of every image."""
+
+  def of_image(objectness, codes, size):
+    return proposals.propose(
+      objectness, codes, boxes, size, parts.settings, is_training=is_training
+    )
+
+  return jax.vmap(of_image)(objectness, codes, sizes)
+
+
+def _box_losses(parts, features, sampled: regions.Regions) -> dict[str, chex.Array]:
+  """Of the box head, on sampled regions."""
+  logits, codes = _predict_boxes(parts, features, sampled.labels.shape)
+  classes = jnp.clip(sampled.classes, 0, codes.shape[2] - 1)
+  codes = jnp.take_along_axis(codes, classes[..., None, None], axis=2)[:, :, 0]
+  beta = parts.settings.smooth_l1_beta
+  return {
+    'classes': losses.classification(logits, sampled.classes, parts.axis_name),
+    'boxes': losses.box_codes(
+      codes, sampled.codes, sampled.labels, beta, parts.axis_name
+    ),
+  }
+
+
+def _predict_boxes(parts: _Parts, features, shape) -> tuple[chex.Array, chex.Array]:
+  """Logits [n, r, C + 1] and codes [n, r, C, 4], of shape n, r."""
+  predicted = parts.box_predictor(features)
+  logits, codes = (x.reshape(*shape, *x.shape[1:]) for x in predicted)
+  return logits, codes
+
+
+def _mask_logits(parts: _Parts, maps, rois, classes) -> chex.Array:
+  """Logits [n, r, M, M] of the masks in regions [n, r, 4] of classes [n, r]."""
+  pooled = parts.trunk.pool(maps, rois, parts.settings.mask_pool)
+  logits = parts.mask_head(pooled, classes.ravel())
+  return logits.reshape(*classes.shape, *logits.shape[1:])
+
+
+def _mask_loss(parts: _Parts, maps, sampled: regions.Regions, truth) -> chex.Array:
+  """Of the mask head, on the regions that may be positive, which come first."""
+  most = parts.settings.max_positive_rois
+  sampled = jax.tree.map(lambda x: x[:, :most], sampled)
+  is_positive = sampled.labels == targets.POSITIVE
+  classes = jnp.where(is_positive, sampled.classes, 0)
+  logits = _mask_logits(parts, maps, sampled.boxes, classes)
+  crop = lambda *x: regions.crop_masks(*x, output_size=logits.shape[-1])
+  masks = jax.vmap(crop)(truth, sampled.boxes, sampled.objects)
+  return losses.masks(logits, masks, sampled.labels, parts.axis_name)
+
+
+def _detect(
+  parts: _Parts, images: chex.Array, sizes: chex.Array
+) -> proposals.Detections:
+  """See `Detector.detect`."""
+  maps = parts.trunk.maps(images, is_training=False)
+  predicted = parts.region_proposal_head(maps)
+  boxes = _anchors(parts, maps)
+  proposed = _propose(parts, *predicted, boxes, sizes, is_training=False)
+  features = parts.trunk.box_features(maps, proposed.boxes, is_training=False)
+  logits, codes = _predict_boxes(parts, features, proposed.is_valid.shape)
+  detect = lambda *x: proposals.detect(*x, parts.settings)
+  found = jax.vmap(detect)(logits, codes, proposed, sizes)
+  if not parts.mask_head:
+    return found
+  logits = _mask_logits(parts, maps, found.boxes, found.classes)
+  return found._replace(masks=jax.nn.sigmoid(logits))

@@ -1,0 +1,101 @@
+"""Numbers and thresholds of the detectors; defaults are those of torchvision's FPN.
+
+That is `fasterrcnn_resnet50_fpn` of torchvision 0.20; what is ours is named so.
+"""
+
+import dataclasses
+
+from sslhsic.tasks.detection import boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorSettings:
+  """Of region proposals, regions of interest and detections.
+
+  Attributes:
+    anchor_sizes: of each level of features, roots of areas in pixels.
+    aspect_ratios: of the anchors, heights divided by widths.
+    anchor_foreground: least IoU with an object of an anchor that is to become one.
+    anchor_background: IoU with all objects below which an anchor is background.
+    anchors_per_image: sampled for the loss.
+    anchor_positive_fraction: greatest part of these that is foreground.
+    before_nms_training, before_nms: proposals of each level that compete.
+    after_nms_training, after_nms: proposals of an image.
+    proposal_nms: IoU above which the better of two proposals suppresses the other.
+    proposal_min_size: least width and height of a proposal, in pixels.
+    roi_foreground: least IoU with an object of a region that is to become one; all
+      others are background.
+    rois_per_image: sampled for the losses.
+    roi_positive_fraction: greatest part of these that is foreground.
+    box_weights: of the code of boxes relative to regions.
+    smooth_l1_beta: error at which the loss of boxes turns from a square to a line; 0
+      for the absolute error.
+    ignored_overlap: part of an anchor or region in an object that is to be ignored from
+      which on it is not background (ours; torchvision leaves these objects out).
+    score_threshold: least score of a detection.
+    detection_nms: IoU above which a detection suppresses another of its class.
+    detection_min_size: least width and height of a detection, in pixels.
+    detections_per_image: at most.
+    box_pool: rows and columns of the features that the box head sees.
+    mask_pool: those of the mask head; masks have twice as many.
+    canonical_size: root of the area from which on a region belongs to the third level.
+  """
+
+  anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+  aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+  anchor_foreground: float = 0.7
+  anchor_background: float = 0.3
+  anchors_per_image: int = 256
+  anchor_positive_fraction: float = 0.5
+  before_nms_training: int = 2000
+  before_nms: int = 1000
+  after_nms_training: int = 2000
+  after_nms: int = 1000
+  proposal_nms: float = 0.7
+  proposal_min_size: float = 1e-3
+  roi_foreground: float = 0.5
+  rois_per_image: int = 512
+  roi_positive_fraction: float = 0.25
+  box_weights: boxes.Weights = (10.0, 10.0, 5.0, 5.0)
+  smooth_l1_beta: float = 1 / 9
+  ignored_overlap: float = 0.5
+  score_threshold: float = 0.05
+  detection_nms: float = 0.5
+  detection_min_size: float = 1e-2
+  detections_per_image: int = 100
+  box_pool: int = 7
+  mask_pool: int = 14
+  canonical_size: float = 224.0
+
+  @property
+  def anchors_per_position(self) -> int:
+    """A, the same on all levels.
+
+    Raises:
+      ValueError: levels have different numbers of anchor sizes.
+    """
+    counts = {len(sizes) for sizes in self.anchor_sizes}
+    if len(counts) != 1:
+      raise ValueError(
+        f'levels with {sorted(counts)} anchor sizes share one head; give all levels '
+        'equally many'
+      )
+    return counts.pop() * len(self.aspect_ratios)
+
+  @property
+  def max_positive_rois(self) -> int:
+    """Regions of an image that can become objects, at most."""
+    return int(self.rois_per_image * self.roi_positive_fraction)
+
+
+PRESETS = {
+  'fpn': DetectorSettings(),
+  # Detectron2's Faster R-CNN R50-C4, where it differs: all anchors are on one level.
+  'c4': DetectorSettings(
+    anchor_sizes=((32, 64, 128, 256, 512),),
+    before_nms_training=12000,
+    before_nms=6000,
+    smooth_l1_beta=0.0,
+    box_pool=14,
+  ),
+}
