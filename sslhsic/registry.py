@@ -4,13 +4,15 @@ A registry maps names to what makes an object, such as `losses.LOSSES` its class
 settings of an entry are its arguments that have a default.
 """
 
+import difflib
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import config_dict
 
+T = TypeVar('T')
 Registry = Mapping[str, Callable[..., Any]]
 
 
@@ -45,16 +47,45 @@ def find(
   Raises:
     ValueError: there is no such entry, or it has no such setting.
   """
-  if name not in registry:
-    raise ValueError(f'unknown {kind} {name!r}; use one of {", ".join(registry)}')
-  known = _defaults(registry[name])
+  made = entry(kind, registry, name)
+  check_settings(f'the {kind} {name}', _defaults(made), given)
+  return made
+
+
+def entry(kind: str, entries: Mapping[str, T], name: str) -> T:
+  """The entry of this name.
+
+  Raises:
+    ValueError: there is none; the message has the nearest names, and all.
+  """
+  if name not in entries:
+    raise ValueError(f'unknown {kind} {name!r}; {_what_there_is(name, entries)}')
+  return entries[name]
+
+
+def check_settings(owner: str, known: Iterable[str], given: Iterable[str]) -> None:
+  """Checks the names of settings.
+
+  Args:
+    owner: noun for what has the settings, for the message.
+    known: names of its settings.
+    given: names to check.
+
+  Raises:
+    ValueError: one is not known; the message has the nearest names, and all.
+  """
+  known = list(known)
   for setting in given:
     if setting not in known:
       raise ValueError(
-        f'the {kind} {name} has no setting {setting!r}; '
-        f'it has {", ".join(known) or "none"}'
+        f'{owner} has no setting {setting!r}; {_what_there_is(setting, known)}'
       )
-  return registry[name]
+
+
+def _what_there_is(name: str, known: Iterable[str]) -> str:
+  nearest = ' or '.join(map(repr, difflib.get_close_matches(name, known, n=2)))
+  question = f'did you mean {nearest}? ' if nearest else ''
+  return f'{question}use one of {", ".join(known) or "none"}'
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:

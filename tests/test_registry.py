@@ -57,8 +57,8 @@ def test_found_entry_is_the_registered_one():
   ('name', 'setting', 'message'),
   [
     ('cube', 'side', "unknown shape 'cube'; use one of square, circle"),
-    ('square', 'radius', "shape square has no setting 'radius'; it has side, name"),
-    ('circle', 'unit', "shape circle has no setting 'unit'; it has radius, parts"),
+    ('square', 'radius', "shape square has no setting 'radius'; use one of side, name"),
+    ('circle', 'unit', "shape circle has no setting 'unit'; use one of radius, parts"),
   ],
 )
 def test_unknown_names_and_settings_are_errors(name, setting, message):

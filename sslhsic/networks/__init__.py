@@ -4,11 +4,11 @@ An encoder maps images to feature maps and an embedding; see `Encoder` for the c
 Adding one is a file and an entry in `ENCODERS`.
 """
 
-import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sslhsic import registry
 from sslhsic.networks import resnet
 from sslhsic.networks.encoder import Encoder, Features, SplitEncoder
 from sslhsic.networks.heads import MLP
@@ -57,11 +57,9 @@ def create(
   network, of_preset = _preset(encoder)
   known = inspect.signature(network.__init__).parameters.keys()
   known = known - {'self', 'axis_name', 'name'}
-  for option in options.keys() - known:
-    raise ValueError(
-      f'config.network.encoder_options: {encoder} has no option {option!r}; '
-      f'{_what_there_is(option, sorted(known))}'
-    )
+  registry.check_settings(
+    f'config.network.encoder_options: {encoder}', sorted(known), options
+  )
   return network(**{**of_preset, **options}, axis_name=axis_name, name=name)
 
 
@@ -78,15 +76,4 @@ def class_of(encoder: str) -> type[Encoder]:
 
 
 def _preset(encoder: str) -> Preset:
-  if encoder not in ENCODERS:
-    raise ValueError(
-      f'unknown config.network.encoder {encoder!r}; {_what_there_is(encoder, ENCODERS)}'
-    )
-  return ENCODERS[encoder]
-
-
-def _what_there_is(name: str, known: Iterable[str]) -> str:
-  """The names most like a wrong one, and all of them, for a message."""
-  nearest = ' or '.join(map(repr, difflib.get_close_matches(name, known, n=2)))
-  question = f'did you mean {nearest}? ' if nearest else ''
-  return f'{question}use one of {", ".join(known)}'
+  return registry.entry('config.network.encoder', ENCODERS, encoder)

@@ -242,7 +242,7 @@ def test_pattern_that_matches_nothing_is_an_error(pattern):
   ('config', 'message'),
   [
     ({'name': 'lamb'}, r"unknown optimiser 'lamb'; use one of adamw, lars, sgd"),
-    ({'sgd': {'b1': 0.9}}, "sgd has no setting 'b1'; it has momentum, nesterov"),
+    ({'sgd': {'b1': 0.9}}, "sgd has no setting 'b1'; use one of momentum, nesterov"),
     ({'sgd': {'momentum': 1.0}}, 'momentum is 1.0; use 0 or more, and less than 1'),
     ({'sgd': {'momentum': -0.1}}, 'momentum is -0.1; use 0 or more'),
     ({'weight_decay': -0.1}, 'weight_decay is -0.1; use 0 or more'),

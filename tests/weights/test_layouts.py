@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import haiku as hk
 import jax
@@ -87,6 +88,25 @@ def test_imported_statistics_move_as_in_pytorch(random_encoder):
     rtol=1e-4,
     atol=1e-6,
   )
+
+
+def test_layers_of_other_families_are_laid_out_as_in_pytorch():
+  """A linear layer is [out, in] there, layer norm a vector."""
+  layout = layouts.Layout(
+    name='tokens',
+    tensor=layouts.named_as_in_pytorch(lambda layer: layer.partition('/')[2]),
+    part=re.compile('mlp|norm'),
+  )
+  weights = np.arange(6, dtype=np.float32).reshape(2, 3)
+  params = {
+    'encoder/mlp': {'w': weights, 'b': np.ones(3, np.float32)},
+    'encoder/norm': {'scale': np.full(2, 3, np.float32)},
+  }
+  tensors = layouts.to_tensors(layout, params)
+  assert tensors.keys() == {'mlp.weight', 'mlp.bias', 'norm.weight'}
+  np.testing.assert_array_equal(tensors['mlp.weight'], [[0, 3], [1, 4], [2, 5]])
+  again = layouts.from_tensors(layout, tensors, params)
+  jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
 def test_projector_is_a_sequential_of_pytorch():
