@@ -60,8 +60,8 @@ class ViT(encoder.Encoder):
         and the column at width/4 frequencies each (Chen et al. 2021, MoCo v3,
         https://arxiv.org/abs/2104.02057).
       image_size: side of the images, in pixels, on whose grid positions are learned.
-      pooling: what the embedding is: 'class', a token of its own, or 'mean', the mean of
-        the patch tokens, where there is no class token.
+      pooling: the embedding: 'class', a token of its own, whose value includes its
+        position; or 'mean', the mean of the patch tokens, and no class token.
       num_registers: further tokens that nothing is read from (Darcet et al. 2024,
         https://arxiv.org/abs/2309.16588).
       axis_name: ignored, there are no batch statistics.

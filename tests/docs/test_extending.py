@@ -12,7 +12,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEXT = (ROOT / 'docs' / 'extending.md').read_text(encoding='utf-8')
-SECTIONS = dict(re.findall(r'^## (.*?)\n(.*?)(?=^## |\Z)', TEXT, re.DOTALL | re.MULTILINE))
+SECTIONS = dict(
+  re.findall(r'^## (.*?)\n(.*?)(?=^## |\Z)', TEXT, re.DOTALL | re.MULTILINE)
+)
 PART = re.compile(r'^`(\S+)`$|^```(\w+)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 # A quick training: what the command does after its first steps is tested elsewhere.
@@ -57,7 +59,9 @@ def _apply(section, tree):
       assert not path.exists()
       path.write_text(body, encoding='utf-8')
     elif language == 'diff':
-      path.write_text(_patched(path.read_text(encoding='utf-8'), body), encoding='utf-8')
+      path.write_text(
+        _patched(path.read_text(encoding='utf-8'), body), encoding='utf-8'
+      )
     else:
       commands.append(body)
   return commands
