@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sslhsic import registry
-from sslhsic.networks import resnet
+from sslhsic.networks import resnet, vit
 from sslhsic.networks.encoder import Encoder, Features, SplitEncoder
 from sslhsic.networks.heads import MLP
 from sslhsic.networks.resnet import ResNet
+from sslhsic.networks.vit import ViT
 
 __all__ = [
   'ENCODERS',
@@ -22,6 +23,7 @@ __all__ = [
   'Preset',
   'ResNet',
   'SplitEncoder',
+  'ViT',
   'class_of',
   'create',
 ]
@@ -34,8 +36,16 @@ class Preset(NamedTuple):
   options: Mapping[str, Any]
 
 
+# Each class of encoders, and the options of those that have a name.
+_PRESETS = (
+  (ResNet, resnet.PRESETS),
+  (ViT, vit.PRESETS),
+)
+
 ENCODERS: dict[str, Preset] = {
-  name: Preset(ResNet, options) for name, options in resnet.PRESETS.items()
+  name: Preset(network, options)
+  for network, presets in _PRESETS
+  for name, options in presets.items()
 }
 
 
