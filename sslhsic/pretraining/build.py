@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 import chex
 import ml_collections
 import optax
+from absl import logging
 
-from sslhsic import losses, optim, parallel
+from sslhsic import evaluators, losses, optim, parallel
 from sslhsic.data import loader, sources
 from sslhsic.pretraining import initial, microbatches, model, step, views
 from sslhsic.runs import checks
@@ -129,7 +130,7 @@ def check_minima(
   evaluated: Iterable[str],
   source: sources.Source,
 ) -> None:
-  """Checks that the run measures what it watches for collapse.
+  """Checks the names that the run watches for collapse; warns if one is not measured.
 
   Args:
     config: the configuration of a pre-training.
@@ -138,20 +139,30 @@ def check_minima(
     source: the training images.
 
   Raises:
-    ValueError: `config.runner.collapse.minima` has a name that is not measured.
+    ValueError: `config.runner.collapse.minima` has a name that nothing measures.
   """
-  names = {*evaluated} | step.scalar_names(
+  measured = {*evaluated} | step.scalar_names(
     of_step,
     batch_size=parallel.per_device(config.training.batch_size),
     feature_size=config.network.head.output_size,
     num_classes=source.num_classes,
   )
-  unknown = sorted(set(config.runner.collapse.minima) - names)
-  if unknown:
-    raise ValueError(
-      f'config.runner.collapse.minima has {unknown[0]}, which is not measured; add '
-      'its evaluator to config.evaluators.names, or watch one of '
-      f'{", ".join(sorted(names))}'
+  makers = {
+    result: name
+    for name in evaluators.EVALUATORS
+    for result in evaluators.create(name).describe()
+  }
+  for name in sorted(set(config.runner.collapse.minima) - measured):
+    if name not in makers:
+      raise ValueError(
+        f'config.runner.collapse.minima has {name}, which nothing measures; watch one '
+        f'of {", ".join(sorted(measured | makers.keys()))}'
+      )
+    logging.warning(
+      'collapse is not watched by %s, which is not measured: add %r to '
+      'config.evaluators.names to do so',
+      name,
+      makers[name],
     )
 
 

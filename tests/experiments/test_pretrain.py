@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 
 import jax
 import numpy as np
@@ -174,11 +175,18 @@ def test_names_of_the_scalars_are_known_before_the_first_step(trained):
   assert names == scalars.keys()
 
 
-@pytest.mark.parametrize('name', ['effective_rank', 'hsic_zx'])
-def test_collapse_is_watched_in_what_is_measured(name):
+def test_collapse_is_watched_in_what_is_measured(caplog):
   config = _tiny(**{'evaluators.names': ('knn',)})
-  config.runner.collapse.minima = {'projection_std': 0.1, 'knn_top1': 0.5, name: 2.0}
-  message = rf'config\.runner\.collapse\.minima has {name}, which is not measured'
+  minima = {'projection_std': 0.1, 'knn_top1': 0.5, 'effective_rank': 2.0}
+  config.runner.collapse.minima = minima
+  with caplog.at_level(logging.WARNING):
+    pretrain.Pretrain('train', jax.random.key(0), config)
+  (message,) = [x.getMessage() for x in caplog.records if 'collapse' in x.getMessage()]
+  assert (
+    "not watched by effective_rank, which is not measured: add 'collapse'" in message
+  )
+  config.runner.collapse.minima = minima | {'hsic_zx': 1.0}
+  message = r'collapse\.minima has hsic_zx, which nothing measures; watch one of'
   with pytest.raises(ValueError, match=message):
     pretrain.Pretrain('train', jax.random.key(0), config)
 
