@@ -61,11 +61,6 @@ class Pretrain(shared.KnownData):
     self._views = views.parse(config.augment.views)
     self.source = sources.create(config.data.source, config.data.train_split)
     self.data_sets = {'data.source': self.source}
-    checks.batch_fits(
-      self.batch_size,
-      len(self.source),
-      f'{config.data.source} {config.data.train_split}',
-    )
     checks.warmup_fits(
       'training.warmup_epochs', config.training.warmup_epochs, config.training.epochs
     )
@@ -128,8 +123,15 @@ class Pretrain(shared.KnownData):
     return parallel.pmap(init)(parallel.replicate(self._init_rng))
 
   def begin(self) -> None:
-    """Starts from another run or from weights, if `config.init_from` names any."""
+    """Starts from another run or from weights, if `config.init_from` names any.
+
+    Raises:
+      ValueError: it does not fit, or there are fewer images than a batch takes.
+    """
     config = self._config
+    # Not in the constructor: a benchmark needs no more images than it reads.
+    where = f'{config.data.source} {config.data.train_split}'
+    checks.batch_fits(self.batch_size, len(self.source), where)
     if config.init_from == pretrained.RANDOM:
       return
     state, description = initial.state(
