@@ -29,7 +29,7 @@ from sslhsic.pretraining import (
   views,
 )
 from sslhsic.pretraining import state as state_lib
-from sslhsic.runs import runner
+from sslhsic.runs import checks, runner
 
 
 class Pretrain(shared.KnownData):
@@ -57,7 +57,7 @@ class Pretrain(shared.KnownData):
     self._views = views.parse(config.augment.views)
     self.source = sources.create(config.data.source, config.data.train_split)
     self.data_sets = {'data.source': self.source}
-    build.check(config, len(self.source))
+    build.check(config)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
     self._extraction = extraction.Extraction(config, self.training, self._views)
@@ -110,6 +110,11 @@ class Pretrain(shared.KnownData):
 
   def begin(self) -> None:
     """Starts from another run or from weights, if `config.init_from` names any."""
+    data = self._config.data
+    # Not in the constructor: a benchmark needs no more images than it reads.
+    checks.batch_fits(
+      self.batch_size, len(self.source), f'{data.source} {data.train_split}'
+    )
     self.state = initial.state(self.state, self._config)
 
   # Training
@@ -135,11 +140,7 @@ class Pretrain(shared.KnownData):
     return step.train_step(self.training, state, batch, rng, seed_key, global_step)
 
   def compile(self, rng: np.ndarray) -> jax.stages.Compiled:
-    """Compiles the step before it is taken, to look at it; takes a batch of the input.
-
-    Args:
-      rng: data of a key, as `step` is given.
-    """
+    """Compiles the step to look at it; takes a batch, and `rng` as `step`."""
     batch = next(self.input)
     lowered = self._step.lower(self.state, batch, rng, self._seed_key, np.int32(0))
     self._step = lowered.compile()

@@ -101,24 +101,17 @@ def _target_decay(
   return target_decay
 
 
-def check(config: ml_collections.ConfigDict, num_examples: int) -> None:
-  """Checks sizes of a configuration against devices and data.
-
-  Args:
-    config: the configuration of a pre-training.
-    num_examples: number of training images.
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks the sizes of a configuration of pre-training, also against the devices.
 
   Raises:
     ValueError: one does not fit; names the field.
   """
-  data, training = config.data, config.training
+  training = config.training
   for batch_size in (training.batch_size, config.evaluation.batch_size):
     parallel.per_device(batch_size)
   microbatches.check(
     parallel.per_device(training.batch_size), training.num_microbatches
-  )
-  checks.batch_fits(
-    training.batch_size, num_examples, f'{data.source} {data.train_split}'
   )
   checks.warmup_fits('training.warmup_epochs', training.warmup_epochs, training.epochs)
   initial.check(config.init_what)

@@ -72,7 +72,8 @@ def find_tables(directories: Sequence[pathlib.Path]) -> list[render.Grid]:
     for directory in directories
     for file in directory.rglob('tables/*.json')
   }
-  return [render.Grid(**workdir.read_json(file)) for file in sorted(files)]
+  grids = [workdir.read_json(file) for file in sorted(files)]
+  return [render.Grid(**grid) for grid in grids if grid]  # Not of damaged files.
 
 
 def of_one_program(runs: Sequence[Run]) -> list[list[Run]]:

@@ -132,7 +132,8 @@ class Runner:
       self._experiment.begin()
     processes.first_does(lambda: workdir.write_config(path, config))
     self._writer = processes.first_does(lambda: writers.MetricWriter(path, self._step))
-    self._saver.note(self._step)
+    if self._mode != 'eval':  # An evaluation has no input, and saves nothing.
+      self._saver.note(self._step)
     self._stop = stopping.StopRequest()
     self._in_flight = in_flight.InFlight()
     collapse = self._config.get('collapse', {'minima': {}, 'patience': 1})

@@ -22,7 +22,8 @@ def config(pretrained_run):
 
 
 def _resume(config, workdir):
-  made = runner.Runner(pretrain.Pretrain, config, workdir, 'train')
+  """Evaluates, as the training is over."""
+  made = runner.Runner(pretrain.Pretrain, config, workdir, 'eval')
   made.run()
   return made._experiment
 
@@ -44,7 +45,9 @@ def test_run_resumes_where_its_data_have_moved(
   monkeypatch.setitem(sources.SOURCES, 'other', _other)
   workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
   config.data.update(source='renamed', num_workers=1, max_bad_fraction=0.5)
-  config.evaluation.update(batch_size=40, test_split='test[:40]')
+  config.evaluation.update(
+    batch_size=40, test_split='test[:40]', compare_representations=False
+  )
   config.training.num_microbatches = 2
   resumed = _resume(config, workdir)
   chex.assert_trees_all_equal(*jax.device_get((resumed.state, pretrained_run[1].state)))

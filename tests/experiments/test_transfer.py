@@ -107,6 +107,14 @@ def test_linear_protocol_measures_every_kind(data_dir, tmp_path, monkeypatch, ca
   measurement.run(transfer.measure, config, tmp_path)
   again = json.loads((tmp_path / 'results.json').read_text())
   assert again['tasks'] == results['tasks']
+  # A task that fails is named, and the others are written.
+  for file in (tmp_path / 'official').glob('*[nz]'):
+    file.unlink()
+  with pytest.raises(ValueError, match=r'results\.json: official: TypeError'):
+    measurement.run(transfer.measure, config, tmp_path)
+  rest = json.loads((tmp_path / 'results.json').read_text())
+  assert rest['failed'].keys() == {'official'}
+  assert rest['tasks'].keys() == set(KINDS) - {'official'}
 
 
 def _by_scikit_learn(directory, metric):
