@@ -14,10 +14,11 @@ import optax
 from experiments import shared
 from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import compared, loader, reading, sources
-from sslhsic.evaluation import encoder, features, pretrained
+from sslhsic.evaluation import encoder, features
 from sslhsic.networks import classifier
 from sslhsic.plots import sheets
 from sslhsic.tasks.task import Batch, Task
+from sslhsic.weights import pretrained
 
 CreateTask = Callable[[ml_collections.ConfigDict, sources.Source], Task]
 

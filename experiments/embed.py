@@ -11,8 +11,9 @@ from absl import flags
 
 from sslhsic import parallel
 from sslhsic.data import sources
-from sslhsic.evaluation import embed, pretrained
+from sslhsic.evaluation import embed
 from sslhsic.runs import command_line, paths, processes
+from sslhsic.weights import pretrained
 
 _INIT_FROM = flags.DEFINE_string(
   'init_from',

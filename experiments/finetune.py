@@ -24,9 +24,10 @@ import optax
 from experiments import shared
 from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import compared, loader, sources
-from sslhsic.evaluation import encoder, features, metrics, pretrained, probe
+from sslhsic.evaluation import encoder, features, metrics, probe
 from sslhsic.networks import classifier
 from sslhsic.runs import runner
+from sslhsic.weights import pretrained
 
 
 class Setting(NamedTuple):

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import shared
 from sslhsic import optim, parallel
+from sslhsic import state as state_lib
 from sslhsic.data import loader, sources
 from sslhsic.pretraining import (
   build,
@@ -28,7 +29,6 @@ from sslhsic.pretraining import (
   step,
   views,
 )
-from sslhsic.pretraining import state as state_lib
 from sslhsic.runs import checks, runner
 
 

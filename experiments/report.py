@@ -7,8 +7,9 @@ A directory may also be one with runs below it, as `experiments.reproduce` makes
 
 from absl import flags
 
+from sslhsic import atomic
 from sslhsic.report import build
-from sslhsic.runs import command_line, paths, writers
+from sslhsic.runs import command_line, paths
 
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
 _ENCODERS = flags.DEFINE_integer(
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> None:
     if not directories:
       raise ValueError('no run: give working directories, as in runs/digits')
     output = paths.output_file(_OUTPUT.value, '--output')
-    writers.write_atomically(output, build.build(directories, _ENCODERS.value))
+    atomic.write(output, build.build(directories, _ENCODERS.value))
     print(f'the report is {output}')
 
 

@@ -10,7 +10,8 @@ import shlex
 
 from absl import flags
 
-from sslhsic.runs import command_line, paths, writers
+from sslhsic import atomic
+from sslhsic.runs import command_line, paths
 from sslhsic.tables import catalogue, execution, jobs, render, results
 
 _TABLE = flags.DEFINE_string('table', None, 'Which table: a file of configs/tables.')
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
       lines = jobs.commands(plans)
       if file:
         text = ''.join(f'{line}\n' for line in lines)
-        writers.write_atomically(file, text)
+        atomic.write(file, text)
       print(*lines if _DRY_RUN.value else [f'{len(lines)} commands'], sep='\n')
       return
     failed = []

@@ -9,8 +9,9 @@ import ml_collections
 
 from sslhsic.data import fingerprint as fingerprints
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import encoder, pretrained
+from sslhsic.evaluation import encoder
 from sslhsic.runs import processes, workdir
+from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
 # Parts of the data that an evaluation may have, in `config.data`.

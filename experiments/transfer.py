@@ -17,9 +17,10 @@ import ml_collections
 import numpy as np
 
 from experiments import finetune, shared
+from sslhsic import atomic
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
-from sslhsic.runs import measurement, parts, processes, runner, workdir, writers
+from sslhsic.runs import measurement, parts, processes, runner, workdir
 from sslhsic.tables import printed
 
 PARTS = ('train', 'validation', 'test')
@@ -218,7 +219,7 @@ def _cached(
 
 
 def _write_arrays(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  with writers.open_atomically(file) as opened:
+  with atomic.opened(file) as opened:
     np.savez(opened, **arrays)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from sslhsic.data import images as images_lib
 from sslhsic.evaluation import encoder as encoder_lib
-from sslhsic.evaluation import pretrained
 from sslhsic.networks import classifier
+from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sslhsic import atomic
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder
-from sslhsic.runs import writers
 from sslhsic.weights import settings as settings_lib
 
 
@@ -54,5 +54,5 @@ def embed(
 
 def write(path: pathlib.Path, found: Embedded) -> None:
   """Writes a NumPy archive, whole or not at all."""
-  with writers.open_atomically(path) as file:
+  with atomic.opened(path) as file:
     np.savez(file, **found._asdict())

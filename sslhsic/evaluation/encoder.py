@@ -13,8 +13,9 @@ import numpy as np
 from sslhsic import augment, parallel
 from sslhsic.data import images as images_lib
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import features, pretrained, representations
+from sslhsic.evaluation import features, representations
 from sslhsic.networks import classifier
+from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
 CROPS = {'centre': loader.centre_crop, 'shorter_side': loader.shorter_side}

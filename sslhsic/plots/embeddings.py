@@ -5,8 +5,7 @@ import pathlib
 import numpy as np
 from matplotlib import axes as axes_lib
 
-from sslhsic.evaluation import geometry
-from sslhsic.plots import charts, panels
+from sslhsic.plots import charts, geometry, panels
 
 # More points would hide each other, and t-SNE is slow.
 _MAX_POINTS = 2000

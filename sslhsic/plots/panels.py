@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib import axes, colors, figure
 
-from sslhsic.runs import writers
+from sslhsic import atomic
 
 # Ten colours that colour-blind readers tell apart: Petroff 2021, "Accessible Color
 # Sequences for Data Visualization", arXiv:2107.02270.
@@ -120,7 +120,7 @@ def open_figure(
 
 def save(drawn: figure.Figure, path: pathlib.Path) -> None:
   """Writes a figure as PNG, whole or not at all."""
-  with look(), writers.open_atomically(path) as file:
+  with look(), atomic.opened(path) as file:
     drawn.savefig(file, format='png', dpi=_DPI)
 
 

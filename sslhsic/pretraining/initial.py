@@ -7,8 +7,8 @@ import numpy as np
 import optax
 
 from sslhsic import parallel
-from sslhsic.evaluation import pretrained
-from sslhsic.pretraining.state import State
+from sslhsic.state import State
+from sslhsic.weights import pretrained
 
 STATE, ENCODER = 'state', 'encoder'
 

@@ -12,7 +12,7 @@ from sslhsic import augment, losses, optim, parallel
 from sslhsic.evaluation import dependence, diagnostics
 from sslhsic.pretraining import microbatches
 from sslhsic.pretraining.model import Model, OnlineFeatures
-from sslhsic.pretraining.state import State
+from sslhsic.state import State
 
 Scalars = dict[str, chex.Array]
 

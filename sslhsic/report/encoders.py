@@ -9,11 +9,12 @@ import numpy as np
 
 from sslhsic import augment
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import encoder, geometry, pretrained
-from sslhsic.plots import embeddings, sheets
+from sslhsic.evaluation import encoder
+from sslhsic.plots import embeddings, geometry, sheets
 from sslhsic.pretraining import views as views_lib
 from sslhsic.report import collect, page
 from sslhsic.report import sections as sections_lib
+from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
 _NUM_IMAGES = 1000  # Test images that are looked at.

@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
+from sslhsic import atomic
 from sslhsic.data import errors
 from sslhsic.plots import curves
 from sslhsic.runs import (
@@ -280,7 +281,7 @@ class Runner:
       if describe:
         path = self._path / 'bad_batch.json'
         batch = {'step': error.step, 'terms': error.terms, **describe(error.step - 1)}
-        writers.write_atomically(path, json.dumps(batch, indent=2) + '\n')
+        atomic.write(path, json.dumps(batch, indent=2) + '\n')
         message += f'; its batch is in {path}'
     return TrainingError(message)
 

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from sslhsic.runs import writers
+from sslhsic import atomic
 
 try:
   import fcntl
@@ -169,7 +169,7 @@ def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> No
     OSError: the directory cannot be made or written.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  writers.write_atomically(workdir / 'config.json', config.to_json(indent=2) + '\n')
+  atomic.write(workdir / 'config.json', config.to_json(indent=2) + '\n')
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
   """Writes `results.json`: what was measured, and on what."""
   text = json.dumps({**results, **_environment()}, indent=2, default=_plain)
-  writers.write_atomically(workdir / 'results.json', text + '\n')
+  atomic.write(workdir / 'results.json', text + '\n')
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,16 @@
 """Logs: every scalar of every logged step, as JSON lines and for TensorBoard."""
 
-import contextlib
 import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
+
+from sslhsic import atomic
 
 
 class MetricWriter:
@@ -23,7 +23,7 @@ class MetricWriter:
   def __init__(self, workdir: pathlib.Path, start_step: int):
     path = workdir / 'metrics.jsonl'
     kept = [row for row in read(workdir) if row['step'] <= start_step]
-    write_atomically(path, ''.join(json.dumps(row) + '\n' for row in kept))
+    atomic.write(path, ''.join(json.dumps(row) + '\n' for row in kept))
     # Without a buffer: what was written and what was not is known at any moment.
     self._lines = path.open('ab', buffering=0)
     self._waiting = b''
@@ -114,24 +114,3 @@ def _row(line: str) -> dict[str, Any] | None:
     return None
   is_row = isinstance(row, dict) and isinstance(row.get('step'), int)
   return row if is_row else None
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  with open_atomically(path) as file:
-    file.write(text.encode())
-
-
-@contextlib.contextmanager
-def open_atomically(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Opens a file to be written; it is there, whole, when the context has ended well."""
-  temporary = path.with_name(f'.{path.name}.tmp')
-  try:
-    with temporary.open('wb') as file:
-      yield file
-      file.flush()
-      os.fsync(file.fileno())
-    temporary.replace(path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)  # What is left would fill a full disk.
-    raise

@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import NamedTuple
 
-from sslhsic.runs import writers
+from sslhsic import atomic
 from sslhsic.tables import printed
 from sslhsic.tables import results as results_lib
 from sslhsic.tables import table as table_lib
@@ -201,5 +201,5 @@ def write(
   }
   directory.mkdir(parents=True, exist_ok=True)
   for suffix, text in texts.items():
-    writers.write_atomically(directory / f'{table.name}-{table.base}.{suffix}', text)
+    atomic.write(directory / f'{table.name}-{table.base}.{suffix}', text)
   return texts['md']

@@ -4,9 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from sslhsic.evaluation import pretrained
 from sslhsic.runs import workdir
-from sslhsic.weights import card, export
+from sslhsic.weights import card, export, pretrained
 from sslhsic.weights import settings as settings_lib
 
 WEIGHTS = ('ema', 'online')  # Averaged over training, or those of the last step.

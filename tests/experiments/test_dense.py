@@ -10,9 +10,9 @@ from configs.depth import shapes as depth_shapes
 from configs.segmentation import shapes as segmentation_shapes
 from experiments import depth, segmentation
 from sslhsic import parallel
-from sslhsic.evaluation import pretrained
 from sslhsic.networks import classifier
 from sslhsic.runs import runner
+from sslhsic.weights import pretrained
 
 PROGRAMS = {
   'segmentation': (segmentation.Segmentation, segmentation_shapes),

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from sslhsic import parallel
-from sslhsic.evaluation import encoder, pretrained
+from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
+from sslhsic.weights import pretrained
 
 NORMALIZATION = {'mean': (0.3053,), 'std': (0.3760,)}
 

@@ -10,9 +10,9 @@ import pytest
 from experiments import pretrain
 from sslhsic import parallel
 from sslhsic.data import digits_source, sources
-from sslhsic.evaluation import pretrained
 from sslhsic.pretraining import initial
 from sslhsic.runs import runner
+from sslhsic.weights import pretrained
 
 
 @pytest.fixture

@@ -18,13 +18,12 @@ from configs.segmentation import shapes
 from experiments import finetune, pretrain
 from experiments import segmentation as segmentation_program
 from sslhsic import networks
-from sslhsic.evaluation import pretrained
 from sslhsic.networks import classifier
 from sslhsic.pretraining import model
 from sslhsic.runs import runner
 from sslhsic.tasks.detection import detector, settings
 from sslhsic.tasks.segmentation import network as segmentation
-from sslhsic.weights import export, families, files
+from sslhsic.weights import export, families, files, pretrained
 from tests.weights.exports import facts
 
 

@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sslhsic import atomic
 from sslhsic.plots import charts, panels
 from sslhsic.report import collect, page, sections
-from sslhsic.runs import writers
 
 
 def _strokes(chart):
@@ -74,7 +74,7 @@ def test_runs_are_found_and_compared(tmp_path):
     config = f'{{"loss": {{"gamma": {gamma}, "name": "ssl_hsic"}}, "seed": 0}}'
     (directory / 'config.json').write_text(config)
   (tmp_path / 'one' / 'results.json').write_text(RESULTS)
-  writers.write_atomically(tmp_path / 'one' / 'metrics.jsonl', '{"step": 1}\n')
+  atomic.write(tmp_path / 'one' / 'metrics.jsonl', '{"step": 1}\n')
   two, one = collect.find([tmp_path])
   assert (two.name, one.name) == ('deep/two', 'one')
   assert (one.rows, two.rows, two.results) == ([{'step': 1}], [], {})

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sslhsic import atomic
 from sslhsic.runs import writers
 
 
@@ -50,11 +51,11 @@ def test_damaged_lines_are_named_and_left_out(tmp_path, caplog):
 
 def test_file_is_written_whole_or_not_at_all(tmp_path):
   path = tmp_path / 'results.json'
-  writers.write_atomically(path, 'first')
-  writers.write_atomically(path, 'second')
+  atomic.write(path, 'first')
+  atomic.write(path, 'second')
   assert path.read_text() == 'second'
   assert [file.name for file in tmp_path.iterdir()] == ['results.json']
-  with pytest.raises(TypeError), writers.open_atomically(path) as file:
+  with pytest.raises(TypeError), atomic.opened(path) as file:
     file.write('text')  # Not bytes.
   assert path.read_text() == 'second'
   assert [file.name for file in tmp_path.iterdir()] == ['results.json']

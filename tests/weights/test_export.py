@@ -5,7 +5,7 @@ import json
 import pytest
 import safetensors.numpy
 
-from sslhsic.runs import writers
+from sslhsic import atomic
 from sslhsic.weights import card, export
 from tests.weights.exports import IMAGENET, facts, settings_of
 
@@ -120,6 +120,6 @@ def test_card_of_a_run_without_results_says_so():
 
 
 def test_directory_of_the_run_is_no_export(tmp_path):
-  writers.write_atomically(tmp_path / 'config.json', '{}')
+  atomic.write(tmp_path / 'config.json', '{}')
   with pytest.raises(ValueError, match='use another --out'):
     export.write(tmp_path, 'haiku', None, settings_of('resnet50'), facts())

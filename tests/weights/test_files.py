@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sslhsic.evaluation import pretrained
-from sslhsic.weights import files, layouts, resnet
+from sslhsic.weights import files, layouts, pretrained, resnet
 from sslhsic.weights import settings as settings_lib
 
 OPTIONS = {'channels_per_group': (4, 8)}

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn import decomposition, neighbors
 
-from sslhsic.evaluation import geometry
+from sslhsic.plots import geometry
 
 
 def test_neighbours_and_spectrum_are_those_of_scikit_learn():

@@ -9,8 +9,8 @@ import haiku as hk
 import numpy as np
 from absl import logging
 
+from sslhsic import state as state_lib
 from sslhsic.networks import classifier
-from sslhsic.pretraining import state as state_lib
 from sslhsic.runs import checkpoint, paths
 from sslhsic.runs import workdir as workdir_lib
 from sslhsic.weights import files, layouts
