@@ -11,7 +11,7 @@ import ml_collections
 
 from experiments import shared
 from sslhsic.data import compared, sources
-from sslhsic.evaluation import knn, metrics
+from sslhsic.evaluation import knn
 from sslhsic.runs import measurement
 
 
@@ -42,8 +42,8 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       row = {
         'k': k,
         'temperature': temperature,
-        'top1': float(metrics.top_k_accuracy(scores, test.labels)),
-        'top5': float(metrics.top_k_accuracy(scores, test.labels, top5)),
+        'top1': knn.top_k_accuracy(scores, test.labels),
+        'top5': knn.top_k_accuracy(scores, test.labels, top5),
       }
       rows.append(row)
       print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
@@ -57,7 +57,10 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     'protocol': {
       'knn_top1': f'cosine kNN on {data.train.source} {data.train.split}, weights '
       f'exp(similarity / T), k = {rows[0]["k"]}, T = {rows[0]["temperature"]:g}; '
-      f'{shared.describe(config)}; one pass over {data.test.source} {data.test.split}'
+      f'{shared.describe(config)}; one pass over {data.test.source} '
+      f'{data.test.split}',
+      'knn_top5': f'as knn_top1, of the {top5} classes with most votes, of those that '
+      'have any',
     },
   }
 

@@ -8,6 +8,7 @@ done again.
 """
 
 import contextlib
+import gc
 import json
 import pathlib
 from typing import Any
@@ -69,6 +70,9 @@ def _do_task(
     return found
   print(f'{name}:')
   PROTOCOLS[config.protocol](of_task, directory)
+  # Networks, momenta and worker processes of a task end with it, and its programs.
+  gc.collect()
+  jax.clear_caches()
   found = _read_results(directory)
   if not found:  # A signal has stopped it, which the runner has said.
     raise SystemExit(0)

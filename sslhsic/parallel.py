@@ -4,7 +4,9 @@ Arrays of a mapped function have a leading axis of this host's devices. What is 
 on all of them (parameters, statistics, losses) is *replicated*; a batch is *sharded*.
 """
 
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -20,13 +22,40 @@ def devices() -> list[jax.Device]:
   return jax.devices()
 
 
+class Mapped:
+  """A function mapped over the devices, see `pmap`.
+
+  JAX keeps for the life of the process what it has mapped. It gets a function that
+  holds this object weakly: once that is gone, so is all that the mapped function holds,
+  such as the arrays of an experiment.
+  """
+
+  def __init__(self, function: Callable, **settings: Any):
+    self._function = function
+    this = weakref.ref(self)
+
+    def call(*args):
+      return this()._function(*args)
+
+    call.__name__ = getattr(function, '__name__', call.__name__)
+    self._mapped = jax.pmap(call, axis_name=AXIS_NAME, devices=devices(), **settings)
+
+  def __call__(self, *args: chex.ArrayTree) -> chex.ArrayTree:
+    """Calls the mapped function."""
+    return self._mapped(*args)
+
+  def lower(self, *args: chex.ArrayTree) -> jax.stages.Lowered:
+    """The program for these arguments, to be compiled or looked at."""
+    return self._mapped.lower(*args)
+
+
 def pmap(
   function: Callable,
   *,
   in_axes: int | tuple[int | None, ...] = 0,
   out_axes: int | tuple[int | None, ...] = 0,
   donate_argnums: tuple[int, ...] = (),
-) -> Callable:
+) -> Mapped:
   """Maps a function over this host's devices, with collectives over all hosts'.
 
   Args:
@@ -35,13 +64,8 @@ def pmap(
     out_axes: likewise of the results; None for what is equal on all devices.
     donate_argnums: arguments whose memory the results may take.
   """
-  return jax.pmap(
-    function,
-    axis_name=AXIS_NAME,
-    in_axes=in_axes,
-    out_axes=out_axes,
-    donate_argnums=donate_argnums,
-    devices=devices(),
+  return Mapped(
+    function, in_axes=in_axes, out_axes=out_axes, donate_argnums=donate_argnums
   )
 
 

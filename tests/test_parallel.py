@@ -1,5 +1,8 @@
 """Batches on devices."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +54,31 @@ def test_replicating_and_reading_back_allocates_no_second_copy_on_a_device():
 def test_mapped_function_sees_its_axis():
   total = parallel.pmap(lambda x: jax.lax.psum(x, parallel.AXIS_NAME))
   np.testing.assert_array_equal(total(jnp.arange(8)), jnp.full(8, 28))
+
+
+class _Holder:
+  """An experiment in small: arrays, and a mapped method of its own."""
+
+  def __init__(self):
+    self.state = parallel.replicate(np.zeros(1000, np.float32))
+    self.step = parallel.pmap(self._step, donate_argnums=(0,))
+
+  def _step(self, x):
+    return x + 1
+
+
+def test_arrays_go_with_the_object_whose_method_was_mapped():
+  def make_and_use():
+    holder = _Holder()
+    holder.state = holder.step(holder.state)
+    return weakref.ref(holder)
+
+  gc.collect()
+  before = len(jax.live_arrays())
+  references = [make_and_use() for _ in range(3)]
+  gc.collect()
+  assert not any(reference() for reference in references)
+  assert len(jax.live_arrays()) == before
 
 
 def test_batch_that_does_not_divide_is_refused_with_the_cure():

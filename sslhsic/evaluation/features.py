@@ -25,9 +25,27 @@ def extract(
   Returns:
     The outputs, [n, ...] each, and the labels, [n] or [n, C], of the whole source on
     every host, as host arrays.
+
+  Raises:
+    ValueError: an output is not finite; names the row of the source.
   """
-  with_label = lambda batch: (forward(batch), batch['label'])
-  return jax.tree.map(lambda *x: np.concatenate(x), *outputs(with_label, batches))
+  complete = lambda batch: (forward(batch), batch['label'], batch['row'])
+  whole = jax.tree.map(lambda *x: np.concatenate(x), *outputs(complete, batches))
+  output, labels, rows = whole
+  _check_finite(output, rows)
+  return output, labels
+
+
+def _check_finite(output: chex.ArrayTree, rows: np.ndarray) -> None:
+  for x in jax.tree.leaves(output):
+    is_finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if not is_finite.all():
+      bad = rows[~is_finite]
+      raise ValueError(
+        f'{len(bad)} of {len(rows)} outputs of the network are not finite, the first '
+        f'for row {bad[0]} of the data set; check the weights, or use '
+        "config.training.precision = 'float32'"
+      )
 
 
 def outputs(

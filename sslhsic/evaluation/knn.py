@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sslhsic import parallel
+from sslhsic.evaluation import metrics
 
 
 def unit_norm(features: chex.Array) -> chex.Array:
@@ -56,12 +57,14 @@ def scores(
     Scores [m, C], float32; each row sums to one.
 
   Raises:
-    ValueError: if there are fewer than k training examples.
+    ValueError: if there are fewer than k training examples, or a feature is not finite.
   """
   chex.assert_rank([train_features, train_labels, test_features], [2, 1, 2])
   chex.assert_equal_shape_prefix([train_features, train_labels], 1)
   chex.assert_equal_shape_suffix([train_features, test_features], 1)
   chex.assert_type(train_labels, int)
+  _check_finite('train_features', train_features)
+  _check_finite('test_features', test_features)
   if not 1 <= k <= train_features.shape[0]:
     raise ValueError(
       f'k is {k} for {train_features.shape[0]} training examples; '
@@ -71,6 +74,30 @@ def scores(
   vote = _mapped_vote(num_classes, k, temperature, chunk, tuple(parallel.devices()))
   votes = vote(unit_norm(train_features), jnp.asarray(train_labels), queries)
   return jax.device_get(votes).reshape(-1, num_classes)[: len(test_features)]
+
+
+def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> float:
+  """Fraction of test examples whose label is among the k classes with most votes.
+
+  A class that no neighbour votes for is not named, even if fewer than k have votes.
+
+  Args:
+    scores: [m, C], of `scores`.
+    labels: [m], integers in [0, C).
+    k: how many classes may be named, at most C.
+  """
+  named = metrics.in_top_k(scores, labels, k)
+  votes = np.take_along_axis(np.asarray(scores), np.asarray(labels)[:, None], axis=1)
+  return float(np.mean(np.asarray(named) & (votes[:, 0] > 0)))
+
+
+def _check_finite(name: str, features: chex.Array) -> None:
+  is_finite = np.isfinite(np.asarray(features, np.float32)).all(axis=1)
+  if not is_finite.all():
+    raise ValueError(
+      f'{name} has {(~is_finite).sum()} of {len(is_finite)} rows that are not finite, '
+      f'the first is row {is_finite.argmin()}'
+    )
 
 
 def _pad(queries: np.ndarray) -> chex.Array:

@@ -102,14 +102,29 @@ def locate(init_from: str) -> pathlib.Path | None:
   return path / WEIGHTS_NAME if (path / WEIGHTS_NAME).is_file() else None
 
 
+def _check_finite(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+  for name, x in tensors.items():
+    is_finite = np.isfinite(np.asarray(x, np.float32))  # NumPy's bfloat16 cannot tell.
+    if not is_finite.all():
+      raise ValueError(
+        f'{path}: {name} has {(~is_finite).sum()} of {x.size} values that are not '
+        'finite; use weights of an earlier step'
+      )
+
+
 def conversion(path: pathlib.Path) -> str:
   """The command that makes a safetensors file of a PyTorch pickle."""
+  # Checkpoints of some libraries are dicts in dicts, with the optimiser among them.
   return (
     'python -c "import torch, safetensors.torch as s; '
+    "flat = lambda x, p='': {k: v for n in x for k, v in "
+    "(flat(x[n], p + str(n) + '.') if isinstance(x[n], dict) else "
+    '{p + str(n): x[n]}).items()}; '
     f"x = torch.load('{path}', map_location='cpu', weights_only=True); "
-    "x = x.get('state_dict', x); "
-    's.save_file({k: v.clone().contiguous() for k, v in x.items() '
-    f"if torch.is_tensor(v)}}, '{path.with_suffix('.safetensors')}')\""
+    "t = {k: v.clone().contiguous() for k, v in flat(x.get('state_dict', x)).items() "
+    'if torch.is_tensor(v)}; '
+    "assert t, 'no tensors in ' + str(list(x)); "
+    f"s.save_file(t, '{path.with_suffix('.safetensors')}')\""
   )
 
 
@@ -117,7 +132,8 @@ def read(path: pathlib.Path) -> EncoderFile:
   """Reads the encoder of a file, in whichever layout it is.
 
   Raises:
-    ValueError: it is no such file, or has no encoder, or several.
+    ValueError: it is no such file, has no encoder, or several, or a tensor is not
+      finite.
   """
   try:
     with safetensors.safe_open(path, framework='np') as file:
@@ -136,6 +152,7 @@ def read(path: pathlib.Path) -> EncoderFile:
     raise ValueError(f'{path} is no whole safetensors file: {error}') from error
   except ValueError as error:
     raise ValueError(f'{path} cannot be used: {error}') from error
+  _check_finite(path, tensors)
   settings = None
   if _METADATA in metadata:
     settings = settings_lib.from_json(metadata[_METADATA])
@@ -151,7 +168,11 @@ def write(
   """Writes tensors and the settings of their encoder.
 
   'format' is what Hugging Face's library looks for.
+
+  Raises:
+    ValueError: a tensor is not finite.
   """
+  _check_finite(path, tensors)
   metadata = {'format': 'pt', _METADATA: settings_lib.to_json(settings)}
   contiguous = {name: np.asarray(x, order='C') for name, x in tensors.items()}
   # Not `save_file`: its file may be read by its owner alone, whatever the umask.

@@ -28,6 +28,15 @@ def test_every_image_is_seen_once_in_order(count):
   np.testing.assert_array_equal(outputs['sum'], expected)
 
 
+def test_outputs_that_are_not_finite_are_named():
+  source = _source(7)
+  forward = parallel.pmap(
+    lambda batch: 1 / (batch['label'] - 3).astype(jnp.float32)[:, None]
+  )
+  with pytest.raises(ValueError, match=r'1 of 7 outputs .* the first for row 3'):
+    features.extract(forward, loader.one_pass(source, batch_size=8))
+
+
 @pytest.fixture(scope='module')
 def digits():
   return [

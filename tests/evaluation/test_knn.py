@@ -84,3 +84,21 @@ def test_unit_norm():
   rows = knn.unit_norm(np.array([[3, 4], [0, 0], [1e-8, 0]]))
   np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
   assert rows.dtype == jnp.float32
+
+
+def test_classes_without_a_vote_are_not_named():
+  """One neighbour votes for class 2; of classes 0 and 1 nothing is known."""
+  found = scores(np.eye(8)[:3], np.array([2, 2, 3]), np.eye(8)[:1], k=1)
+  np.testing.assert_allclose(found, [[0, 0, 1, 0]])
+  assert knn.top_k_accuracy(found, np.array([2]), 3) == 1
+  assert knn.top_k_accuracy(found, np.array([0]), 3) == 0
+  assert knn.top_k_accuracy(found, np.array([3]), 4) == 0
+
+
+@pytest.mark.parametrize('name', ['train_features', 'test_features'])
+def test_features_that_are_not_finite_are_named(name):
+  features = {'train_features': TRAIN.copy(), 'test_features': TEST.copy()}
+  features[name][[7, 11], 2] = np.inf
+  message = f'{name} has 2 of {len(features[name])} rows .* the first is row 7'
+  with pytest.raises(ValueError, match=message):
+    scores(features['train_features'], LABELS, features['test_features'], k=3)

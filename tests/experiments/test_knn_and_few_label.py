@@ -69,7 +69,9 @@ def test_impossible_protocols_are_refused_before_anything_is_read(tmp_path):
   with pytest.raises(ValueError, match=message):
     measurement.run(few_label.measure, config, tmp_path / 'few_label')
   config.data.test.source = 'shapes'
-  with pytest.raises(ValueError, match=r'data\.test\.source has 6 classes, .* has 10'):
+  with pytest.raises(
+    ValueError, match=r'shapes test.* has 6 classes, but digits .* has 10'
+  ):
     measurement.run(few_label.measure, config, tmp_path / 'classes')
 
 
@@ -93,7 +95,7 @@ def test_figure_that_fails_is_named_and_the_numbers_written(tmp_path, monkeypatc
   def full(*_):
     raise OSError('No space left on device')
 
-  monkeypatch.setattr(few_label.embeddings, 'few_label_curve', full)
+  monkeypatch.setattr(few_label.curves, 'few_label_curve', full)
   config = _config(few_label_digits, 'random')
   config.protocol.labels_per_class = (1,)
   with pytest.raises(ValueError, match=r'few_label\.png: No space left on device'):

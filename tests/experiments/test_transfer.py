@@ -1,6 +1,7 @@
 """Transfer, on stand-ins of every kind of data set, in the format of TFDS."""
 
 import json
+import multiprocessing
 
 import jax
 import numpy as np
@@ -138,11 +139,28 @@ def _by_scikit_learn(directory, metric):
   return metrics.mean_average_precision(np.stack(scores, axis=1), y_test)
 
 
+def _alive_after_each_task(monkeypatch):
+  """A list that gets the numbers of arrays and of worker processes after a task."""
+  alive, do_task = [], transfer._do_task
+
+  def counting(*args):
+    result = do_task(*args)
+    alive.append((len(jax.live_arrays()), len(multiprocessing.active_children())))
+    return result
+
+  monkeypatch.setattr(transfer, '_do_task', counting)
+  return alive
+
+
 @pytest.mark.usefixtures('few_devices')
-def test_fine_tuning_measures_one_label_and_several(data_dir, tmp_path):
+def test_fine_tuning_measures_one_label_and_several(data_dir, tmp_path, monkeypatch):
   config = _config(data_dir, 'finetune')
   config.only = ('balanced', 'multi_label')
+  config.data.num_workers = 1
+  alive = _alive_after_each_task(monkeypatch)
   measurement.run(transfer.measure, config, tmp_path)
+  assert alive[0] == alive[1]
+  assert alive[1][1] == 0
   results = json.loads((tmp_path / 'results.json').read_text())
   assert list(results['tasks']) == ['balanced', 'multi_label']
   assert all(0 < task['value'] <= 1 for task in results['tasks'].values())

@@ -4,10 +4,12 @@ import os
 import shlex
 import subprocess
 import sys
+import types
 
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from sslhsic.weights import files, layouts, pretrained, resnet
@@ -171,3 +173,59 @@ def test_conversion_of_a_pickle(digits, tmp_path):
   np.testing.assert_array_equal(
     params['encoder/stem_conv']['w'], trees[0]['encoder/stem_conv']['w']
   )
+
+
+class _Tensor(np.ndarray):
+  """As much of a tensor of PyTorch as the command needs."""
+
+  def clone(self):
+    return self
+
+  def contiguous(self):
+    return self
+
+
+@pytest.mark.parametrize(
+  ('wrap', 'prefix'),
+  [
+    (lambda x: x, ''),
+    (lambda x: {'state_dict': x, 'epoch': 3}, ''),
+    (lambda x: {'model': x, 'optimizer': {'state': {0: {'step': 1}}}}, 'model.'),
+    (
+      lambda x: {'classy_state_dict': {'base_model': {'model': {'trunk': x}}}},
+      'classy_state_dict.base_model.model.trunk.',
+    ),
+  ],
+)
+def test_conversion_finds_tensors_in_nested_dicts(wrap, prefix, monkeypatch, tmp_path):
+  tensors = {'conv1.weight': np.ones(3).view(_Tensor), 'note': 'a text'}
+  saved = {}
+  torch = types.SimpleNamespace(
+    load=lambda path, **_: wrap(tensors), is_tensor=lambda x: isinstance(x, _Tensor)
+  )
+  writer = types.SimpleNamespace(save_file=lambda x, path: saved.update({path: x}))
+  monkeypatch.setitem(sys.modules, 'torch', torch)
+  monkeypatch.setitem(sys.modules, 'safetensors.torch', writer)
+  monkeypatch.setattr(safetensors, 'torch', writer, raising=False)
+  _, _, code = shlex.split(files.conversion(tmp_path / 'moco.pth'))
+  exec(code, {})
+  (written,) = saved.items()
+  assert written[0] == str(tmp_path / 'moco.safetensors')
+  assert list(written[1]) == [f'{prefix}conv1.weight']
+  torch.load = lambda path, **_: {'epoch': 3}
+  with pytest.raises(AssertionError, match=r"no tensors in \['epoch'\]"):
+    exec(code, {})
+
+
+def test_weights_that_are_not_finite_are_named(digits, tmp_path):
+  trees, settings = digits
+  tensors = layouts.to_tensors(layouts.HAIKU, *trees)
+  tensors['encoder/stem_conv/w'] = tensors['encoder/stem_conv/w'].copy()
+  tensors['encoder/stem_conv/w'].flat[5] = np.nan
+  message = r'encoder/stem_conv/w has 1 of \d+ values that are not finite'
+  with pytest.raises(ValueError, match=message):
+    files.write(tmp_path / 'a.safetensors', tensors, settings)
+  path = tmp_path / 'b.safetensors'
+  safetensors.numpy.save_file(tensors, path)
+  with pytest.raises(ValueError, match=message):
+    files.read(path)
