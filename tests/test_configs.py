@@ -153,6 +153,21 @@ def test_published_rows_name_the_tasks():
       assert row.keys() == config.tasks.keys()
 
 
+@pytest.mark.parametrize(
+  ('folder', 'name'),
+  [
+    ('linear_eval', 'imagenette'),
+    ('few_label', 'imagenette'),
+    ('finetune', 'imagenette_1pct'),
+    ('finetune', 'imagenette_10pct'),
+  ],
+)
+def test_encoder_of_imagenette_is_that_of_its_pretraining(folder, name):
+  here, there = _get(folder, name).network, _config('imagenette').network
+  assert here.encoder == there.encoder
+  assert here.encoder_options == there.encoder_options
+
+
 @pytest.mark.parametrize('folder', ['segmentation', 'depth', 'detection'])
 def test_encoder_of_the_shapes_fits_their_dense_evaluations(folder):
   here, there = _get(folder, 'shapes'), _config('shapes')

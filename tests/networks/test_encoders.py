@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sslhsic.detection import settings
 
 import sslhsic
 from configs.finetune import digits_1pct
@@ -20,9 +19,11 @@ from experiments import finetune, pretrain
 from experiments import segmentation as segmentation_program
 from sslhsic import networks
 from sslhsic.evaluation import pretrained
-from sslhsic.networks import classifier, detector, segmentation
+from sslhsic.networks import classifier
 from sslhsic.pretraining import model
 from sslhsic.runs import runner
+from sslhsic.tasks.detection import detector, settings
+from sslhsic.tasks.segmentation import network as segmentation
 from sslhsic.weights import export, families, files
 from tests.weights.exports import facts
 
@@ -161,7 +162,7 @@ def test_fine_tuning_has_no_statistics_to_shorten(run):
 
 
 def test_segmentation_trains_the_encoder_at_the_resolution_of_the_image():
-  network = segmentation.segmentation(
+  network = segmentation.create(
     encoder='patches',
     encoder_options={},
     freeze_batch_norm=False,
@@ -199,7 +200,7 @@ def test_detector_names_the_encoders_that_run_in_two_parts():
     r'an encoder of resnet18, .*, resnet_digits$'
   )
   with pytest.raises(ValueError, match=message):
-    detector.detector(
+    detector.create(
       architecture='c4',
       encoder='patches',
       encoder_options={},
@@ -252,7 +253,7 @@ def test_layer_norm_computes_in_float32_between_products_in_bfloat16():
       'resnet18',
       {'stemm': 'small'},
       r"encoder_options: resnet18 has no option 'stemm'; did you mean 'stem'\? use one "
-      r'of batch_norm_decay, blocks_per_group, .*, width$',
+      r'of batch_norm_decay, blocks_per_group, .*, width, zero_init_last_scale$',
     ),
     (
       'patches',
