@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from sslhsic import parallel
-from sslhsic.data import images, reading, slots, sources
+from sslhsic.data import grouping, images, reading, slots, sources
 from sslhsic.data.bad_images import BadImages
 
 Batch = dict[str, np.ndarray]
@@ -121,6 +121,8 @@ class Stream:
     max_bad_fraction: share of the images that may be corrupt. In the place of one comes
       another image, the same whenever this place is read.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
+    groups: [n] bool, the group of every example, if shapes differ between two groups: a
+      batch is of one of them, see `grouping.GroupedOrder`.
 
   Raises, by `next`:
     InputError: too many images are corrupt, one cannot be read, or sizes differ.
@@ -140,9 +142,13 @@ class Stream:
     max_bad_fraction: float = MAX_BAD_FRACTION,
     host_index: int | None = None,
     host_count: int | None = None,
+    groups: np.ndarray | None = None,
   ):
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    view = reading.View(source, order, seed, make)
+    if groups is None:
+      order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    else:
+      order = grouping.create(groups, batch_size, seed)
+    view = reading.View(source, order, seed, make, groups)
     self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers

@@ -104,18 +104,23 @@ class View:
     order: index in the stream -> row of the source.
     seed: of the views.
     make: what makes the arrays of an example.
+    groups: of every row, if there are any; the other image is of the same group.
   """
 
   source: Source
   order: Sequence[int]
   seed: int
   make: Make
+  groups: np.ndarray | None = None
 
   def __call__(self, index: int) -> Loaded:
     """The arrays of the example at a place in the stream."""
     rng = np.random.default_rng([self.seed, index])
+    row = self.order[index]
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
-    rows = itertools.chain([self.order[index]], others)
+    if self.groups is not None:
+      others = (x for x in others if self.groups[x] == self.groups[row])
+    rows = itertools.chain([row], others)
     example, bad = first_decodable(self.source, rows)
     return self.make(rng, example) | {'index': np.uint32(index % 2**32)}, bad
 
