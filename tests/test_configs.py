@@ -21,7 +21,7 @@ COMPLETE = {
   'transfer': None,  # Two protocols, of different settings.
   'segmentation': 'voc',
   'depth': 'nyu',
-  'detection': 'coco',
+  'detection': 'coco_torchvision',
 }
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -66,7 +66,13 @@ class SplitEncoder(Encoder):
   """An encoder that also runs in two parts, for a detector that pools regions between.
 
   `last_group` of `trunk` is the last stage; both use the parameters of `__call__`.
+
+  Attributes:
+    last_group_name: part of the names of all modules of the last group, and of no
+      others.
   """
+
+  last_group_name: str
 
   def trunk(
     self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None

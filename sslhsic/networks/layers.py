@@ -39,7 +39,11 @@ class MaskedBatchNorm(hk.BatchNorm):
   """
 
   def __call__(self, x: jax.Array, is_training: bool, mask: jax.Array) -> jax.Array:
-    """Normalises x [..., c]; the mask [..., 1] bool is True on what counts."""
+    """Normalises x [..., c]; the mask [..., 1] bool is True on what counts.
+
+    Axes of the mask may be of length 1, for all positions along them.
+    """
+    mask = jnp.broadcast_to(mask, (*x.shape[:-1], 1))
     if is_training:
       mean, variance = self._moments(x, mask)
       self.mean_ema(mean)
@@ -84,9 +88,10 @@ def batch_norm(
     axis_name: the mapped axis of the devices that share their statistics, or None.
     decay: of the averages.
     scale_init: of the scale; ones by default.
-    mask: [..., 1] bool, True on the positions that count. The statistics are those of
-      these positions on all devices, and the result is 0 elsewhere, as a convolution
-      sees it beyond the edge of an image. None: all of them.
+    mask: [..., 1] bool, True on the positions that count; axes of length 1 are for all
+      positions along them. The statistics are those of these positions on all devices,
+      and the result is 0 elsewhere, as a convolution sees it beyond the edge of an
+      image. None: all of them.
     name: of the module.
   """
   module = hk.BatchNorm if mask is None else MaskedBatchNorm

@@ -189,6 +189,7 @@ class ResNet(SplitEncoder):
       for stride in itertools.accumulate(self.strides, operator.mul)
     )
     self.output_stride = self.stage_strides[-1]
+    self.last_group_name = f'/group_{len(blocks_per_group) - 1}/'
     self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(
