@@ -27,7 +27,7 @@ def create_task(
   return task.Depth(
     network=network.create(
       **config.network,
-      freeze_batch_norm=training.freeze_batch_norm,
+      freeze_batch_norm=training.freeze_batch_norm or not training.train_encoder,
       precision=training.precision,
       axis_name=parallel.AXIS_NAME,
     ),

@@ -26,7 +26,7 @@ def create_task(
     class_names=class_names,
     network=network.create(
       **config.network,
-      freeze_batch_norm=training.freeze_batch_norm,
+      freeze_batch_norm=training.freeze_batch_norm or not training.train_encoder,
       num_classes=len(class_names),
       precision=training.precision,
       axis_name=parallel.AXIS_NAME,

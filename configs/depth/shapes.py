@@ -32,7 +32,9 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.optimizer.weight_decay = 1e-4
-  config.training.update(steps=2400, learning_rate=0.1, warmup_steps=50, batch_size=16)
+  config.training.update(
+    steps=2400, learning_rates=(0.1,), warmup_steps=50, batch_size=16
+  )
   config.evaluation.batch_size = 100
-  config.runner.update(log_every=20, evaluate_every=800, checkpoint_every=400)
+  config.runner.update(log_every=20, checkpoint_every=400)
   return config

@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.data.update(
     train={'source': 'shapes:64', 'split': 'train'},
+    validation={'source': '', 'split': ''},
     test={'source': 'shapes:64', 'split': 'test'},
     crop_size=64,
     scales=(0.8, 1.25),
@@ -33,8 +34,9 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.training.update(
-    steps=4000, learning_rate=0.1, warmup_steps=50, drops=(), batch_size=16
+    steps=4000, learning_rates=(0.1,), warmup_steps=50, drops=(), batch_size=16
   )
+  config.retrain = False
   config.evaluation.batch_size = 100
-  config.runner.update(log_every=20, evaluate_every=1000, checkpoint_every=500)
+  config.runner.update(log_every=20, checkpoint_every=500)
   return config
