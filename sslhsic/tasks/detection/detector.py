@@ -159,7 +159,7 @@ def _check_encoder(architecture: str, encoder: str) -> None:
   arguments = inspect.signature(networks.class_of(encoder).__call__).parameters
   if 'content' not in arguments:
     raise ValueError(
-      f'detectors see padded images, and {encoder} has no argument content to leave the '
+      f'detectors pad images, and {encoder} has no argument content to leave the '
       'padding out (see networks.Encoder); use another config.network.encoder'
     )
 
