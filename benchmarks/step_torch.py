@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from sslhsic.data import loader, sources
+from sslhsic.networks import resnet as resnet_lib
 from sslhsic.pretraining import views as views_lib
 from sslhsic.weights import resnet
 
@@ -26,8 +27,25 @@ from sslhsic.weights import resnet
 class Block(nn.Module):
   """Residual block, as `sslhsic.networks.resnet.Block`."""
 
-  def __init__(self, inputs: int, outputs: int, stride: int, *, bottleneck: bool):
-    """Sets the channels and the stride of the first 3×3 convolution."""
+  def __init__(
+    self,
+    inputs: int,
+    outputs: int,
+    stride: int,
+    *,
+    bottleneck: bool,
+    projects: bool,
+    zero_init_last_scale: bool,
+  ):
+    """Sets the channels, the stride of the first 3×3 convolution, and initial values.
+
+    Args:
+      inputs, outputs: channels.
+      stride: of the first 3×3 convolution and the shortcut.
+      bottleneck: whether the block is a bottleneck or basic.
+      projects: whether the shortcut is projected even if its shape stays.
+      zero_init_last_scale: whether the block starts as its shortcut.
+    """
     super().__init__()
     inner = outputs // 4
     layers = (
@@ -40,7 +58,9 @@ class Block(nn.Module):
       modules += [*_convolution(channels, width, kernel_size, layer_stride), nn.ReLU()]
       channels = width
     self.body = nn.Sequential(*modules[:-1])
-    is_same = stride == 1 and inputs == outputs
+    if zero_init_last_scale:
+      nn.init.zeros_(modules[-2].weight)
+    is_same = stride == 1 and inputs == outputs and not projects
     self.shortcut = nn.Sequential(
       *([] if is_same else _convolution(inputs, outputs, 1, stride))
     )
@@ -63,13 +83,23 @@ def _convolution(
 def encoder(name: str, channels: int, **options) -> tuple[nn.Module, int]:
   """A ResNet by its name, for images of some channels; and its width."""
   shape = resnet.architecture(name, options)
+  zero_init = (resnet_lib.PRESETS[name] | options).get('zero_init_last_scale')
   inputs, large = shape.stem_channels, shape.stem == 'imagenet'
   stem = _convolution(channels, inputs, *((7, 2) if large else (3, 1)))
   modules = [*stem, nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if large else [])]
   for group, width in enumerate(shape.channels_per_group):
     for block in range(shape.blocks_per_group[group]):
-      stride = 2 if group and not block else 1
-      modules.append(Block(inputs, width, stride, bottleneck=shape.bottleneck))
+      projects = not block and (group > 0 or shape.project_first_shortcut)
+      modules.append(
+        Block(
+          inputs,
+          width,
+          stride=2 if group and not block else 1,
+          bottleneck=shape.bottleneck,
+          projects=projects,
+          zero_init_last_scale=shape.bottleneck if zero_init is None else zero_init,
+        )
+      )
       inputs = width
   return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs
 

@@ -1,23 +1,25 @@
 """The experiment of the dense tasks: an encoder trained with a head, and evaluated."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import chex
 import haiku as hk
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 
-from experiments import shared
+from experiments import shared, trainings
 from sslhsic import augment, networks, optim, parallel
 from sslhsic.data import compared, loader, reading, sources
 from sslhsic.evaluation import encoder, features
 from sslhsic.networks import classifier
 from sslhsic.plots import sheets
-from sslhsic.tasks.task import Batch, Task
+from sslhsic.tasks.task import Batch, Scores, Task
 from sslhsic.weights import pretrained
 
 CreateTask = Callable[[ml_collections.ConfigDict, sources.Source], Task]
@@ -25,238 +27,418 @@ CreateTask = Callable[[ml_collections.ConfigDict, sources.Source], Task]
 _NUM_SHOWN = 6  # On the sheet of examples.
 
 
-class State(NamedTuple):
-  """All that training changes: the network, and the state of its optimiser."""
-
-  params: hk.Params
-  network_state: hk.State
-  opt_state: optax.OptState
-
-
-class DenseExperiment(shared.OneInput):
+class DenseExperiment(shared.KnownData):
   """The experiment of a task; see `sslhsic.runs.experiment` for the contract.
 
-  Args:
-    create_task: the task of a configuration and its training source.
-    mode, init_rng, config: as of every experiment.
+  There is a training for every learning rate; if there are several, the best of them is
+  chosen on the validation split, and if so configured trained again with these examples
+  too. The test split is evaluated once, at the end.
 
   Attributes:
+    create_task: gives the task of a configuration and its training source.
     task: what is learned, and how it is scored.
-    state: all that training changes, replicated over the devices.
+    state: all that a step changes, replicated over the devices.
+    best: of several trainings, the network of the best one so far, or of the last one.
   """
 
-  CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'position': 'position',
+    'data_fingerprints': 'data_fingerprints',
+  }
+  FREE_FIELDS: ClassVar = shared.OneInput.FREE_FIELDS
+
+  create_task: ClassVar[CreateTask]
 
   def __init__(
-    self,
-    create_task: CreateTask,
-    mode: str,
-    init_rng: chex.PRNGKey,
-    config: ml_collections.ConfigDict,
+    self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
   ):
-    del init_rng  # The seed is that of the configuration.
+    del init_rng, mode  # The seed is that of the configuration; batches come on demand.
     data, training = config.data, config.training
     for batch_size in (training.batch_size, config.evaluation.batch_size):
       parallel.per_device(batch_size)
     self._config = config
-    self.batch_size, self.num_steps = training.batch_size, training.steps
-    self._train, self._test = compared.create(
-      data.train, data.test, allow_overlap=data.allow_overlap, need_labels=False
+    self.batch_size = training.batch_size
+    self._rates = tuple(training.learning_rates)
+    names = [name for name in shared.PARTS if data[name].source]
+    made = compared.create(
+      *(data[name] for name in names),
+      allow_overlap=data.allow_overlap,
+      need_labels=False,
     )
-    self.data_sets = {'data.train.source': self._train, 'data.test.source': self._test}
-    self.task = create_task(config, self._train)
-    for source in (self._train, self._test):
+    self._sources = dict(zip(names, made, strict=True))
+    self.data_sets = {
+      f'data.{name}.source': source for name, source in self._sources.items()
+    }
+    _check_choice(config)
+    self.task = self.create_task(config, self._sources['train'])
+    for source in self._sources.values():
       for kind in self.task.kinds:
         sources.annotations(source, kind)
+    if config.retrain:
+      self._sources[trainings.FINAL] = sources.ConcatenatedSource(
+        self._sources['train'], self._sources['validation']
+      )
+    self._groups = {
+      name: self.task.groups(source) for name, source in self._sources.items()
+    }
+    self._trainings = trainings.Trainings(
+      [training.steps] * len(self._rates),
+      retrain=config.retrain,
+      open_input=self._open_input,
+    )
+    self.num_steps = self._trainings.num_steps
     self._policy = augment.create(config.augment.policy, mean=data.mean, std=data.std)
     self._prepare = encoder.preparation(data.mean, data.std)
+    # Its steps are multiplied by the learning rate of the training.
     self._schedule = optim.warmup_drops(
-      training.learning_rate, training.warmup_steps, self.num_steps, training.drops
+      1.0, training.warmup_steps, training.steps, training.drops
     )
     self._optimizer = optim.create(config.optimizer, self._schedule)
-    start = self._load()
-    self._encoder = start._replace(params=None, network_state=None)
-    self.state = self._initial_state(start)
-    self._pmapped_step = parallel.pmap(
-      self._step, in_axes=(0, 0, None), out_axes=(0, None), donate_argnums=(0,)
-    )
+    self._pmapped_steps = {
+      name: parallel.pmap(
+        functools.partial(self._step, may_diverge=may_diverge),
+        in_axes=(0, 0, None, None),
+        out_axes=(0, None),
+        donate_argnums=(0,),
+      )
+      # Of several learning rates one may diverge; the others go on.
+      for name, may_diverge in (
+        (trainings.TRAIN, len(self._rates) > 1),
+        (trainings.FINAL, False),
+      )
+    }
     self._pmapped_predict = parallel.pmap(self._predict)
-    self._input = self._open_input() if mode == 'train' else None
+    self._start = self._load()
+    self.state = self._initial_state()
+    self.CHECKPOINT_ATTRS = {'state': 'state'}
+    if self._is_grid:
+      self.best = self.state.network
+      self.CHECKPOINT_ATTRS['best'] = 'best'
 
   @property
   def summary(self) -> str:
     """What is trained, in a line."""
     config, training = self._config, self._config.training
-    what = 'whole network' if training.train_encoder else 'head on the frozen encoder'
+    rates = ', '.join(f'{rate:g}' for rate in self._rates)
+    last = ' and one more on train and validation' * bool(config.retrain)
     return (
-      f'{self.task.name} with {config.network.encoder} ({self._encoder.description}), '
-      f'{what}, on {config.data.train.source}: {len(self._train):,} images, '
-      f'{self.num_steps:,} steps of {self.batch_size} images on '
+      f'{self.task.name} with {config.network.encoder} ({self._start.description}), '
+      f'{self._what_is_trained()}, on {config.data.train.source}: '
+      f'{len(self._sources["train"]):,} images, {len(self._rates)} training(s){last}, '
+      f'each of {training.steps:,} steps of {self.batch_size} images on '
       f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
-      f'{training.learning_rate:g}'
+      f'{rates}'
     )
 
   # Building
 
   def _load(self) -> pretrained.Start:
     config = self._config
-    has_statistics = networks.class_of(config.network.encoder).has_batch_statistics
-    if config.training.freeze_batch_norm and not has_statistics:
+    if config.training.freeze_batch_norm and not self._has_statistics:
       raise ValueError(
         f'{config.network.encoder} has no batch norm to freeze; set '
         'config.training.freeze_batch_norm = False'
       )
-    if config.init_from == pretrained.RANDOM and config.training.freeze_batch_norm:
-      raise ValueError(
-        'a random encoder has no batch statistics to freeze; set '
-        'config.training.freeze_batch_norm = False'
-      )
-    example, _ = reading.first_decodable(self._test, range(len(self._test)))
+    test = self._sources['test']
+    example, _ = reading.first_decodable(test, range(len(test)))
     image = self.task.test_example(np.random.default_rng(0), example)['image']
     initial = encoder.initial_values(self.task.network, image.shape, config.seed)
     return pretrained.load(
       config.init_from, *initial, mean=config.data.mean, std=config.data.std
     )
 
-  def _initial_state(self, start: pretrained.Start) -> State:
-    _, trained = self._split(start.params)
+  @property
+  def _has_statistics(self) -> bool:
+    return networks.class_of(self._config.network.encoder).has_batch_statistics
+
+  def _initial_state(self) -> trainings.State:
+    config = self._config
+    params, network_state = self._start.params, self._start.network_state
+    _, trained = self._split(params)
     opt_state = self._optimizer.init(trained)
-    return parallel.replicate(State(start.params, start.network_state, opt_state))
+    network = trainings.Network(params, network_state)
+    state = parallel.replicate(trainings.State(network, opt_state, np.bool_(False)))
+    keeps = config.training.freeze_batch_norm or not config.training.train_encoder
+    if config.init_from == pretrained.RANDOM and keeps and self._has_statistics:
+      state = state._replace(network=self._calibrated(state.network))
+    return state
+
+  def _calibrated(self, network: trainings.Network) -> trainings.Network:
+    """A random encoder with the batch statistics of the first batch, which it keeps."""
+    plain = classifier.encoder(
+      encoder=self._config.network.encoder,
+      encoder_options=self._config.network.encoder_options,
+      axis_name=parallel.AXIS_NAME,
+    )
+
+    def update(network: trainings.Network, batch: Batch) -> trainings.Network:
+      content = batch['size'].astype(jnp.int32) if 'size' in batch else None
+      images = self._prepare(batch['image'])
+      _, state = plain.apply(*network, None, images, True, content)
+      return network._replace(network_state=state)
+
+    batch = next(self._one_pass('train'))
+    return parallel.pmap(update)(network, parallel.shard(batch))
 
   def _split(self, params: hk.Params) -> tuple[hk.Params, hk.Params]:
     """The parameters that stay as they are, and those that are trained."""
-    training = self._config.training
+    training, head = self._config.training, self.task.head_of_encoder
+    is_norm = networks.class_of(self._config.network.encoder).is_normalisation
 
     def stays(module: str, *_) -> bool:
-      is_norm = networks.class_of(self._config.network.encoder).is_normalisation(module)
-      frozen = not training.train_encoder or (training.freeze_batch_norm and is_norm)
+      is_head = any(name in module for name in head)
+      frozen = not (training.train_encoder or is_head)
+      frozen |= training.freeze_batch_norm and is_norm(module)
       return frozen and module.startswith(f'{classifier.ENCODER}/')
 
     return hk.data_structures.partition(stays, params)
 
-  def _open_input(self) -> loader.DeviceIterator:
+  def _open_input(self, name: str) -> loader.DeviceIterator:
     data = self._config.data
     return loader.DeviceIterator(
       loader.Stream(
-        self._train,
+        self._sources[name],
         make=self.task.training_example,
         batch_size=self.batch_size,
         seed=self._config.seed,
         num_workers=data.num_workers,
         max_bad_fraction=data.max_bad_fraction,
         max_pixels=data.max_pixels,
+        groups=self._groups[name],
       )
     )
 
   # Training
 
   def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
-    """One update of head and, unless it is frozen, encoder."""
+    """One update; with the last one of a training, its validation."""
     del rng  # What is random is decided by the index of an image.
-    self.state, scalars = self._pmapped_step(
-      self.state, next(self._input), np.int32(global_step)
+    training, step = self._trainings.locate(global_step)
+    if self._trainings.enter(global_step) and self._is_grid:
+      self.state = self._initial_state()
+    rate = np.float32(self._rates[self._trainings.setting(training)])
+    self.state, scalars = self._pmapped_steps[self._trainings.name(training)](
+      self.state, self._trainings.next_batch(), np.int32(step), rate
     )
+    if self._is_grid:
+      scalars |= {'training': training}
+      if self._trainings.is_last_step(global_step):
+        scalars |= self._finish(training)
     return scalars
 
+  @property
+  def _is_grid(self) -> bool:
+    """Whether there are several trainings."""
+    return len(self._rates) > 1 or self._config.retrain
+
   def _step(
-    self, state: State, batch: Batch, global_step: chex.Array
-  ) -> tuple[State, dict[str, chex.Array]]:
+    self,
+    state: trainings.State,
+    batch: Batch,
+    step: chex.Array,
+    rate: chex.Array,
+    *,
+    may_diverge: bool,
+  ) -> tuple[trainings.State, dict[str, chex.Array]]:
     """The train step on one device."""
+    params, network_state = state.network
     images = self._policy(self._keys(batch, 0), batch['image'])
     keys = self._keys(batch, 1)
-    frozen, trained = self._split(state.params)
+    frozen, trained = self._split(params)
 
     def loss_fn(trained: hk.Params):
       params = hk.data_structures.merge(frozen, trained)
-      return self.task.loss(params, state.network_state, images, batch, keys)
+      return self.task.loss(params, network_state, images, batch, keys)
 
-    (loss, (network_state, scalars)), gradients = jax.value_and_grad(
+    (loss, (network_state_after, scalars)), gradients = jax.value_and_grad(
       loss_fn, has_aux=True
     )(trained)
     gradients, scalars = parallel.pmean((gradients, scalars | {'loss': loss}))
     updates, opt_state = self._optimizer.update(gradients, state.opt_state, trained)
+    updates = jax.tree.map(lambda x: rate * x, updates)
     params = hk.data_structures.merge(frozen, optax.apply_updates(trained, updates))
     scalars |= {
       'gradient_norm': optax.tree.norm(gradients),
-      'learning_rate': self._schedule(global_step),
+      'learning_rate': rate * self._schedule(step),
     }
-    return State(params, network_state, opt_state), scalars
+    network = trainings.Network(params, network_state_after)
+    after = trainings.State(network, opt_state, state.has_diverged)
+    if may_diverge:
+      return trainings.unless_diverged(state, after, scalars)
+    return after, scalars
 
   def _keys(self, batch: Batch, number: int) -> chex.Array:
     """Keys of the images [b], one for each use that has a number of its own."""
     return augment.keys(jax.random.key(self._config.seed), batch['index'], number)
 
+  def _finish(self, training: int) -> dict[str, float]:
+    """Keeps what was trained if it is the best so far, or the last."""
+    scalars, is_best = {}, True
+    if self._trainings.name(training) == trainings.TRAIN:
+      has_diverged = bool(parallel.first(self.state.has_diverged))
+      if not has_diverged:
+        scalars = self._validation_scores()
+      score = scalars.get(f'validation_{self.task.criterion}')
+      is_best = self._trainings.add_score(score)
+    if is_best:
+      self.best = jax.tree.map(jnp.copy, self.state.network)  # The state is donated.
+    return scalars
+
+  # For the checkpoint
+
+  @property
+  def position(self) -> dict[str, Any]:
+    """Scores so far, where the input is, and which encoder it began with."""
+    return self._trainings.position | {'fingerprint': self._start.fingerprint}
+
+  @position.setter
+  def position(self, value: dict[str, Any]) -> None:
+    pretrained.check_fingerprint(
+      value['fingerprint'], self._start.fingerprint, self._config.init_from
+    )
+    self._trainings.position = value
+
+  def describe_batch(self, global_step: int) -> dict[str, list]:
+    """What a step has seen; see `loader.Stream.describe`."""
+    return self._trainings.describe_batch(global_step)
+
+  @property
+  def data_wait_s(self) -> float:
+    """Seconds that steps have waited for data."""
+    return self._trainings.data_wait_s
+
   # Evaluation
 
   def evaluate(self, global_step: int, rng: np.ndarray) -> dict[str, float]:
-    """The scores of the test split."""
-    del global_step, rng  # Nothing is random.
-    self._scores = self.task.score(self._predictions(self._test), self._test)
-    return self._scores.scalars
+    """The scores of the validation split, if there is one that is not trained on.
+
+    They are of the network as it is. Of several trainings, the best one has its scores
+    in the report.
+    """
+    del rng  # Nothing is random.
+    training, _ = self._trainings.locate(max(global_step - 1, 0))
+    is_final = self._trainings.name(training) == trainings.FINAL
+    is_over = self._is_grid and global_step == self.num_steps
+    if 'validation' not in self._sources or is_final or is_over:
+      return {}
+    return self._validation_scores()
+
+  def _validation_scores(self) -> dict[str, float]:
+    scores = self._score('validation', self.state.network)
+    return {f'validation_{name}': value for name, value in scores.scalars.items()}
 
   def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
-    """Details of the last `evaluate` and their protocol, and a sheet of examples."""
+    """The scores of the test split with their protocol, and a sheet of examples."""
     del global_step
-    sheets.sheet(self.task.sheet(self._shown()), directory / f'{self.task.name}.png')
+    network = self.best if self._is_grid else self.state.network
+    scores = self._score('test', network)
+    shown = '  '.join(f'{name} {value:.4g}' for name, value in scores.scalars.items())
+    print(f'test split, learning rate {self._rate:g}: {shown}')
+    sheet = self.task.sheet(self._shown(network))
+    sheets.sheet(sheet, directory / f'{self.task.name}.png')
     return {
-      **self._scores.details,
-      'encoder': self._encoder.description,
-      'encoder_fingerprint': self._encoder.fingerprint,
+      **scores.scalars,
+      **scores.details,
+      'learning_rate': self._rate,
+      'validation_scores': [
+        {'learning_rate': rate, self.task.criterion: score}
+        for rate, score in zip(self._rates, self._trainings.scores, strict=False)
+      ],
+      'encoder': self._start.description,
+      'encoder_fingerprint': self._start.fingerprint,
       'protocol': self.task.protocol(self._how_trained()),
     }
 
-  def _predict(
-    self, params: hk.Params, network_state: hk.State, batch: Batch
-  ) -> chex.ArrayTree:
+  @property
+  def _rate(self) -> float:
+    """The learning rate of the best setting so far."""
+    return self._rates[self._trainings.best]
+
+  def _score(self, name: str, network: trainings.Network) -> Scores:
+    predictions = features.outputs(
+      lambda batch: self._pmapped_predict(network, batch), self._one_pass(name)
+    )
+    return self.task.score(predictions, self._sources[name])
+
+  def _predict(self, network: trainings.Network, batch: Batch) -> chex.ArrayTree:
     """The predictions [b, ...] for a batch of test examples, on one device."""
     images = self._prepare(batch['image'])
-    return self.task.predict(params, network_state, images, batch)
+    return self.task.predict(*network, images, batch)
 
-  def _predictions(self, source: sources.Source) -> Iterator[chex.ArrayTree]:
-    """`_predict` of every example, batch by batch; see `features.outputs`."""
-    return features.outputs(
-      lambda batch: self._pmapped_predict(
-        self.state.params, self.state.network_state, batch
-      ),
-      self._one_pass(source),
-    )
-
-  def _shown(self) -> list[tuple[Batch, Any]]:
+  def _shown(self, network: trainings.Network) -> list[tuple[Batch, Any]]:
     """The arrays of the first test examples, and what is predicted of each."""
-    first = sources.SubsetSource(
-      self._test, np.arange(min(_NUM_SHOWN, len(self._test)))
-    )
     pairs = features.outputs(
-      lambda batch: (
-        batch,
-        self._pmapped_predict(self.state.params, self.state.network_state, batch),
-      ),
-      self._one_pass(first),
+      lambda batch: (batch, self._pmapped_predict(network, batch)),
+      self._one_pass('test', _NUM_SHOWN),
     )
     row = lambda tree, i: jax.tree.map(lambda x: x[i], tree)
     return [row(pair, i) for pair in pairs for i in range(len(pair[0]['mask']))]
 
-  def _one_pass(self, source: sources.Source) -> Iterator[loader.Batch]:
-    return loader.every_example(
-      source,
-      make=self.task.test_example,
-      batch_size=self._config.evaluation.batch_size,
-      max_bad_fraction=self._config.data.max_bad_fraction,
-      max_pixels=self._config.data.max_pixels,
-    )
+  def _one_pass(self, name: str, num: int | None = None) -> Iterator[loader.Batch]:
+    """Every example once, or the first ones, one group after the other."""
+    groups = self._groups[name][:num]
+    for group in np.unique(groups):
+      rows = np.flatnonzero(groups == group)
+      batches = loader.every_example(
+        sources.SubsetSource(self._sources[name], rows),
+        make=self.task.test_example,
+        batch_size=self._config.evaluation.batch_size,
+        max_bad_fraction=self._config.data.max_bad_fraction,
+        max_pixels=self._config.data.max_pixels,
+      )
+      for batch in batches:
+        yield batch | {'row': rows[batch['row']].astype(np.int32)}
+
+  def _what_is_trained(self) -> str:
+    """Which part of the network, in words."""
+    training = self._config.training
+    norm = 'frozen' if training.freeze_batch_norm else 'trained'
+    if training.train_encoder:
+      return f'whole network, batch norm of the encoder {norm}'
+    if self.task.head_of_encoder:
+      return (
+        f'head and, as a part of it, the last group of the encoder, batch norm there '
+        f'{norm}, on the frozen rest of the encoder'
+      )
+    return 'head on the frozen encoder'
 
   def _how_trained(self) -> str:
     """The training in words, for the protocol of a result."""
     data, training = self._config.data, self._config.training
-    frozen = 'whole network' if training.train_encoder else 'head on the frozen encoder'
-    norm = 'frozen' if training.freeze_batch_norm else 'trained'
     drops = 'cosine'
     if training.drops:
       drops = f'×0.1 after {" and ".join(f"{x:.3g}" for x in training.drops)} of it'
+    chosen = f'learning rate {self._rate:g}'
+    if len(self._rates) > 1:
+      chosen += (
+        f', the best of {len(self._rates)} by {self.task.criterion} on '
+        f'{data.validation.source} {data.validation.split}'
+      )
+    if self._config.retrain:
+      chosen += ', trained again on train and validation'
     return (
-      f'{frozen}, batch norm of the encoder {norm}, on {data.train.source} '
-      f'{data.train.split} for {self.num_steps} steps of {self.batch_size} images, '
-      f'{optim.describe(self._config.optimizer)}, learning rate '
-      f'{training.learning_rate:g}, {training.warmup_steps} steps of warm-up, {drops}; '
-      f'one pass over {data.test.source} {data.test.split}'
+      f'{self._what_is_trained()}, on {data.train.source} {data.train.split} for '
+      f'{training.steps} steps of {self.batch_size} images, '
+      f'{optim.describe(self._config.optimizer)}, {training.warmup_steps} steps of '
+      f'warm-up, {drops}, {chosen}; one pass over {data.test.source} {data.test.split}'
+    )
+
+
+def _check_choice(config: ml_collections.ConfigDict) -> None:
+  """Checks that there is a learning rate, and a validation split if it is to choose.
+
+  Raises:
+    ValueError: there is not.
+  """
+  num_rates = len(config.training.learning_rates)
+  if not num_rates:
+    raise ValueError(
+      'config.training.learning_rates is empty; give one learning rate, or several to '
+      'choose from'
+    )
+  if (num_rates > 1 or config.retrain) and not config.data.validation.source:
+    raise ValueError(
+      f'{num_rates} learning rate(s), config.retrain = {config.retrain} and no '
+      'validation split; set config.data.validation.source and .split, or give one '
+      'learning rate and config.retrain = False'
     )

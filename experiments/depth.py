@@ -27,7 +27,7 @@ def create_task(
   return task.Depth(
     network=network.create(
       **config.network,
-      freeze_batch_norm=training.freeze_batch_norm,
+      freeze_batch_norm=training.freeze_batch_norm or not training.train_encoder,
       precision=training.precision,
       axis_name=parallel.AXIS_NAME,
     ),
@@ -37,7 +37,11 @@ def create_task(
   )
 
 
-Depth = functools.partial(dense.DenseExperiment, create_task)
+class Depth(dense.DenseExperiment):
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
+
+  create_task = staticmethod(create_task)
+
 
 if __name__ == '__main__':
   runner.main(Depth)

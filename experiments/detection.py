@@ -20,6 +20,12 @@ def create_task(
 ) -> task.Detection:
   """The task of a configuration, with the classes of a source."""
   data, training = config.data, config.training
+  if config.network.with_masks and not data.mask_size:
+    raise ValueError(
+      'config.network.with_masks is True, but config.data.mask_size is 0, so that the '
+      'mask head has nothing to learn from; set mask_size, for instance to 112, or '
+      'with_masks to False'
+    )
   class_names = sources.annotations(source, 'boxes').object_classes
   example = functools.partial(
     examples.DetectionExample,
@@ -33,19 +39,26 @@ def create_task(
     network=detector.create(
       **config.network,
       settings=settings.DetectorSettings(**config.detector),
+      train_encoder=training.train_encoder,
       freeze_batch_norm=training.freeze_batch_norm,
       num_classes=len(class_names),
       precision=training.precision,
       axis_name=parallel.AXIS_NAME,
     ),
-    training_example=example(shorter=data.shorter, longer=data.longer, flip=True),
+    training_example=example(shorter=data.shorter, longer=data.longer, flip=data.flip),
     test_example=example(
-      shorter=data.test_shorter, longer=data.test_longer, flip=False
+      shorter=(data.test_shorter, data.test_shorter, 1),
+      longer=(data.test_longer, data.test_longer, 1),
+      flip=False,
     ),
   )
 
 
-Detection = functools.partial(dense.DenseExperiment, create_task)
+class Detection(dense.DenseExperiment):
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
+
+  create_task = staticmethod(create_task)
+
 
 if __name__ == '__main__':
   runner.main(Detection)

@@ -21,9 +21,9 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments import shared
+from experiments import shared, trainings
 from sslhsic import augment, networks, optim, parallel
-from sslhsic.data import compared, loader, sources
+from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
 from sslhsic.networks import classifier
 from sslhsic.runs import runner
@@ -42,28 +42,6 @@ class Setting(NamedTuple):
   learning_rate: float
   weight_decay: float
   num_steps: int
-
-
-class Network(NamedTuple):
-  """Parameters and batch statistics."""
-
-  params: hk.Params
-  network_state: hk.State
-
-
-class State(NamedTuple):
-  """All that a step changes.
-
-  Attributes:
-    network: what is trained.
-    opt_state: of its optimiser.
-    has_diverged: whether the training has come to numbers that are not finite, which
-      it did not follow.
-  """
-
-  network: Network
-  opt_state: optax.OptState
-  has_diverged: chex.Array
 
 
 class FineTune(shared.KnownData):
@@ -99,24 +77,24 @@ class FineTune(shared.KnownData):
         self._sources['train'], self._sources['validation']
       )
     self._metric = metrics.create(config.metric)
-    # On the validation split, of the grid so far; None where training has diverged.
-    self._scores: list[float | None] = []
-    self._starts = list(
-      itertools.accumulate((x.num_steps for x in self._settings), initial=0)
+    self._trainings = trainings.Trainings(
+      [x.num_steps for x in self._settings],
+      retrain=config.retrain,
+      open_input=lambda name: shared.training_input(config, self._sources[name]),
     )
-    self.num_steps = self._starts[-1]
-    if config.retrain:
-      self._starts.append(self.num_steps + self._settings[0].num_steps)
-      self.num_steps = self._starts[-1]
+    self.num_steps = self._trainings.num_steps
     self._policy = augment.create(
       config.augment.policy, mean=data.mean, std=data.std, **config.augment.options
     )
     self._prepare = encoder.preparation(data.mean, data.std)
-    self._networks = {name: self._network(name) for name in self._trainings}
+    names = [trainings.TRAIN, trainings.FINAL] if config.retrain else [trainings.TRAIN]
+    self._networks = {name: self._network(name) for name in names}
     self._steps = {
       name: parallel.pmap(
         # Of several settings one may diverge; the others go on.
-        self._step_of(network, may_diverge=name == 'train' and len(self._settings) > 1),
+        self._step_of(
+          network, may_diverge=name == trainings.TRAIN and len(self._settings) > 1
+        ),
         in_axes=(0, 0, None, None),
         out_axes=(0, None),
         donate_argnums=(0,),
@@ -127,10 +105,6 @@ class FineTune(shared.KnownData):
     self._start = self._load()
     self.state = self._initial_state()
     self.best = self.state.network
-    self._training: int | None = None  # Which of them has its input open.
-    self._input: loader.DeviceIterator | None = None
-    self._restored_input: dict[str, Any] | None = None
-    self._earlier_wait_s = 0.0
 
   @property
   def summary(self) -> str:
@@ -145,11 +119,6 @@ class FineTune(shared.KnownData):
     )
 
   # Building
-
-  @property
-  def _trainings(self) -> list[str]:
-    """The sources that there are trainings on."""
-    return ['train', 'final'] if self._config.retrain else ['train']
 
   def _network(self, name: str) -> hk.TransformedWithState:
     config = self._config
@@ -173,88 +142,50 @@ class FineTune(shared.KnownData):
       config.init_from, *initial, mean=config.data.mean, std=config.data.std
     )
 
-  def _initial_state(self) -> State:
-    network = Network(self._start.params, self._start.network_state)
+  def _initial_state(self) -> trainings.State:
+    network = trainings.Network(self._start.params, self._start.network_state)
     opt_state = self._optimizer(0.0, 0.0).init(network.params)
-    return parallel.replicate(State(network, opt_state, np.bool_(False)))
+    return parallel.replicate(trainings.State(network, opt_state, np.bool_(False)))
 
   def _optimizer(self, learning_rate: chex.Numeric, weight_decay: chex.Numeric):
     return optim.create(
       self._config.optimizer, learning_rate, weight_decay=weight_decay
     )
 
-  def _open_input(self, training: int) -> loader.DeviceIterator:
-    return shared.training_input(self._config, self._sources[self._name(training)])
-
   # Training
 
   def step(self, global_step: int, rng: np.ndarray) -> dict[str, chex.Array]:
     """One update; with the last one of a training, its validation."""
     del rng  # Views are decided by their index.
-    training, step = self._locate(global_step)
-    self._enter(training, step)
-    setting = self._setting(training)
+    training, step = self._trainings.locate(global_step)
+    if self._trainings.enter(global_step):
+      self.state = self._initial_state()
+    setting = self._settings[self._trainings.setting(training)]
     learning_rate = optim.cosine(setting.learning_rate, step, setting.num_steps)
-    self.state, scalars = self._steps[self._name(training)](
-      self.state, next(self._input), learning_rate, np.float32(setting.weight_decay)
+    self.state, scalars = self._steps[self._trainings.name(training)](
+      self.state,
+      self._trainings.next_batch(),
+      learning_rate,
+      np.float32(setting.weight_decay),
     )
     scalars |= {'learning_rate': learning_rate, 'training': training}
-    if step == setting.num_steps - 1:
+    if self._trainings.is_last_step(global_step):
       scalars |= self._finish(training)
     return scalars
-
-  def _locate(self, global_step: int) -> tuple[int, int]:
-    """The training that a step belongs to, and its step there."""
-    training = int(np.searchsorted(self._starts, global_step, side='right')) - 1
-    return training, global_step - self._starts[training]
-
-  def _name(self, training: int) -> str:
-    return 'train' if training < len(self._settings) else 'final'
-
-  def _setting(self, training: int) -> Setting:
-    """That of a training; the last one has that of the best score."""
-    if training == len(self._settings):
-      training = self._scores.index(self._best_score())
-    return self._settings[training]
-
-  def _best_score(self) -> float:
-    """The greatest so far; -∞ if there is none."""
-    return max((x for x in self._scores if x is not None), default=-np.inf)
-
-  def _enter(self, training: int, step: int) -> None:
-    """Opens the input of a training, and starts from the initial values."""
-    if training == self._training:
-      return
-    if self._input:
-      self._earlier_wait_s += self._input.wait_s
-      self._input.close()
-    self._training, self._input = training, self._open_input(training)
-    if step:
-      self._input.restore(self._restored_input)
-    else:
-      self.state = self._initial_state()
 
   def _finish(self, training: int) -> dict[str, float]:
     """Keeps what was trained if it is the best so far, or the last."""
     scalars, is_best = {}, True
-    if self._name(training) == 'train' and 'validation' in self._sources:
+    is_of_grid = self._trainings.name(training) == trainings.TRAIN
+    if is_of_grid and 'validation' in self._sources:
       has_diverged = bool(parallel.first(self.state.has_diverged))
       score = None if has_diverged else self._score('validation', self.state.network)
-      is_best = not has_diverged and score > self._best_score()
-      self._scores.append(score)
-      if has_diverged:
-        self._check_some_are_left()
-      else:
+      is_best = self._trainings.add_score(score)
+      if not has_diverged:
         scalars[f'validation_{self._config.metric}'] = score
     if is_best:
       self.best = jax.tree.map(jnp.copy, self.state.network)  # The state is donated.
     return scalars
-
-  def _check_some_are_left(self) -> None:
-    if self._scores == [None] * len(self._settings):
-      raise runner.TrainingError(
-        f'all {len(self._settings)} settings have diverged; use smaller learning rates'
-      )
 
   def _step_of(self, network: hk.TransformedWithState, *, may_diverge: bool):
     """The train step on one device."""
@@ -274,11 +205,15 @@ class FineTune(shared.KnownData):
       updates, opt_state = self._optimizer(learning_rate, weight_decay).update(
         gradients, state.opt_state, params
       )
-      network_after = Network(optax.apply_updates(params, updates), network_state)
+      network_after = trainings.Network(
+        optax.apply_updates(params, updates), network_state
+      )
       scalars = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
-      after = State(network_after, opt_state, state.has_diverged)
+      after = trainings.State(network_after, opt_state, state.has_diverged)
       return (
-        _unless_diverged(state, after, scalars) if may_diverge else (after, scalars)
+        trainings.unless_diverged(state, after, scalars)
+        if may_diverge
+        else (after, scalars)
       )
 
     return step
@@ -288,29 +223,23 @@ class FineTune(shared.KnownData):
   @property
   def position(self) -> dict[str, Any]:
     """Scores so far, where the input is, and which encoder it began with."""
-    return {
-      'scores': self._scores,
-      'input': self._input.state if self._input else None,
-      'fingerprint': self._start.fingerprint,
-    }
+    return self._trainings.position | {'fingerprint': self._start.fingerprint}
 
   @position.setter
   def position(self, value: dict[str, Any]) -> None:
     pretrained.check_fingerprint(
       value['fingerprint'], self._start.fingerprint, self._config.init_from
     )
-    self._scores = list(value['scores'])
-    self._restored_input = value['input']
+    self._trainings.position = value
 
   def describe_batch(self, global_step: int) -> dict[str, list]:
     """What a step has seen; see `loader.Stream.describe`."""
-    training, step = self._locate(global_step)
-    return self._open_input(training).describe(step)
+    return self._trainings.describe_batch(global_step)
 
   @property
   def data_wait_s(self) -> float:
     """Seconds that steps have waited for data."""
-    return self._earlier_wait_s + (self._input.wait_s if self._input else 0.0)
+    return self._trainings.data_wait_s
 
   # Evaluation
 
@@ -318,12 +247,13 @@ class FineTune(shared.KnownData):
     """The best score on the validation split so far, if there is any."""
     del global_step, rng  # Nothing is random.
     name = f'best_validation_{self._config.metric}'
-    return {name: self._best_score()} if self._best_score() >= 0 else {}
+    best = self._trainings.best_score
+    return {name: best} if best >= 0 else {}
 
   def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
     """The test score of the best setting."""
     del global_step, directory
-    setting = self._setting(len(self._settings) if self._scores else 0)
+    setting = self._settings[self._trainings.best]
     metric = self._config.metric
     score = self._score('test', self.best)
     print(
@@ -336,7 +266,7 @@ class FineTune(shared.KnownData):
       'setting': setting._asdict(),
       'validation_scores': [
         {**tried._asdict(), 'score': score}
-        for tried, score in zip(self._settings, self._scores, strict=False)
+        for tried, score in zip(self._settings, self._trainings.scores, strict=False)
       ],
       'encoder': self._start.description,
       'encoder_fingerprint': self._start.fingerprint,
@@ -347,7 +277,7 @@ class FineTune(shared.KnownData):
       results['finetune_top5'] = self._score('test', self.best, top5)
     return results
 
-  def _score(self, name: str, network: Network, metric=None) -> float:
+  def _score(self, name: str, network: trainings.Network, metric=None) -> float:
     """The metric on a split, each example counted once."""
     logits, labels = features.extract(
       lambda batch: self._predict(network, batch['image']),
@@ -355,14 +285,14 @@ class FineTune(shared.KnownData):
     )
     return float((metric or self._metric)(logits, labels))
 
-  def _logits(self, network: Network, images: chex.Array) -> chex.Array:
+  def _logits(self, network: trainings.Network, images: chex.Array) -> chex.Array:
     prepared = self._prepare(images)
     return self._networks['train'].apply(*network, None, prepared, False)[0]
 
   def _protocol(self) -> dict[str, str]:
     config, data = self._config, self._config.data
     chosen = 'the only setting'
-    if self._scores:
+    if self._trainings.scores:
       chosen = (
         f'best of {len(self._settings)} settings on {data.validation.source} '
         f'{data.validation.split}'
@@ -375,17 +305,6 @@ class FineTune(shared.KnownData):
       f"{self.batch_size}, cosine, augmentation '{config.augment.policy}'; {chosen}; "
       f'one pass over {data.test.source} {data.test.split}',
     }
-
-
-def _unless_diverged(before: State, after: State, scalars: dict[str, chex.Array]):
-  """The state after a step, and scalars; once they are not finite, nothing changes."""
-  values = [*jax.tree.leaves(after.network), *scalars.values()]
-  is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
-  has_diverged = before.has_diverged | ~is_finite
-  keep = lambda x, y: jnp.where(has_diverged, x, y)
-  state = jax.tree.map(keep, before, after)._replace(has_diverged=has_diverged)
-  shown = {name: jnp.where(is_finite, x, 0.0) for name, x in scalars.items()}
-  return state, shown | {'has_diverged': has_diverged}
 
 
 def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:

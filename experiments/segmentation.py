@@ -4,8 +4,6 @@ python -m experiments.segmentation --config=configs/segmentation/shapes.py \
   --workdir=DIR --config.init_from=RUN
 """
 
-import functools
-
 import ml_collections
 
 from experiments import dense
@@ -26,7 +24,7 @@ def create_task(
     class_names=class_names,
     network=network.create(
       **config.network,
-      freeze_batch_norm=training.freeze_batch_norm,
+      freeze_batch_norm=training.freeze_batch_norm or not training.train_encoder,
       num_classes=len(class_names),
       precision=training.precision,
       axis_name=parallel.AXIS_NAME,
@@ -39,7 +37,11 @@ def create_task(
   )
 
 
-Segmentation = functools.partial(dense.DenseExperiment, create_task)
+class Segmentation(dense.DenseExperiment):
+  """The experiment; see `sslhsic.runs.experiment` for the contract."""
+
+  create_task = staticmethod(create_task)
+
 
 if __name__ == '__main__':
   runner.main(Segmentation)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from sslhsic import augment, evaluators, networks
+from sslhsic import augment, evaluators, networks, optim
 from sslhsic.data import sources, splits
 from sslhsic.evaluation import metrics
 from sslhsic.networks import classifier
@@ -22,7 +22,7 @@ COMPLETE = {
   'transfer': None,  # Two protocols, of different settings.
   'segmentation': 'voc',
   'depth': 'nyu',
-  'detection': 'coco',
+  'detection': 'coco_torchvision',
 }
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -162,6 +162,52 @@ def test_published_rows_name_the_tasks():
     assert len(config.tasks) == 12
     for row in config.published.values():
       assert row.keys() == config.tasks.keys()
+
+
+# Learning rates at steps, of the sources that the files name.
+SCHEDULES = {
+  ('detection', 'coco_detectron2'): {1000: 0.02, 60_000: 2e-3, 80_000: 2e-4},
+  ('detection', 'voc_moco'): {100: 0.02, 6750: 2e-3, 8250: 2e-4},
+  ('detection', 'voc_byol'): {0: 1e-3, 1_000_000: 1e-4, 1_200_000: 1e-5},
+  ('segmentation', 'voc'): {0: 1e-3, 21_000: 1e-4, 27_000: 1e-5},
+}
+
+
+@pytest.mark.parametrize(('folder', 'name'), SCHEDULES)
+def test_dense_schedules_are_those_of_their_sources(folder, name):
+  training = _get(folder, name).training
+  schedule = optim.warmup_drops(
+    training.learning_rates[0], training.warmup_steps, training.steps, training.drops
+  )
+  expected = SCHEDULES[folder, name]
+  before = 0.0
+  for step, rate in expected.items():
+    np.testing.assert_allclose(schedule(step), rate, rtol=1e-5)
+    if step > training.warmup_steps:
+      np.testing.assert_allclose(schedule(step - 1), before, rtol=1e-5)
+    before = rate
+  lengths = {'coco_detectron2': 90_000, 'voc_moco': 9000, 'voc_byol': 1_500_000}
+  assert training.steps == lengths.get(name, 30_000)
+
+
+def test_learning_rates_of_segmentation_are_log_spaced():
+  rates = _get('segmentation', 'voc').training.learning_rates
+  np.testing.assert_allclose(rates, np.logspace(-3, -1, 5))
+
+
+@pytest.mark.parametrize(
+  ('folder', 'name'),
+  [
+    ('linear_eval', 'imagenette'),
+    ('few_label', 'imagenette'),
+    ('finetune', 'imagenette_1pct'),
+    ('finetune', 'imagenette_10pct'),
+  ],
+)
+def test_encoder_of_imagenette_is_that_of_its_pretraining(folder, name):
+  here, there = _get(folder, name).network, _config('imagenette').network
+  assert here.encoder == there.encoder
+  assert here.encoder_options == there.encoder_options
 
 
 @pytest.mark.parametrize('folder', ['segmentation', 'depth', 'detection'])

@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.data = {
     'train': {'source': 'tfds:nyu_depth_v2', 'split': 'train'},
+    'validation': {'source': '', 'split': ''},  # None: no evaluation on the way.
     'test': {'source': 'tfds:nyu_depth_v2', 'split': 'validation'},
     'resized': (240, 320),  # Height and width; empty: as they are.
     'crop': (228, 304),
@@ -49,17 +50,18 @@ def get_config() -> ml_collections.ConfigDict:
   config.training = {
     'batch_size': 256,  # Over all devices.
     'steps': 7500,
-    'learning_rate': 0.16,
+    'learning_rates': (0.16,),  # Several: to choose from on the validation split.
     'warmup_steps': 0,
     'drops': (),  # Parts after which the rate is a tenth; empty: cosine.
     'train_encoder': True,
     'freeze_batch_norm': False,  # Of the encoder.
     'precision': 'float32',  # Of the network; or 'bfloat16'.
   }
+  config.retrain = False  # With the best, on train and validation.
   config.evaluation = {'batch_size': 64}
   config.runner = {
     'log_every': 50,
-    'evaluate_every': 0,  # At the end only.
+    'evaluate_every': 0,  # Of the validation split; 0: at the end of a training.
     'checkpoint_every': 500,
     'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,

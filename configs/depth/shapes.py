@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder_options': {
       'blocks_per_group': (1, 1, 1, 1),
       'channels_per_group': (32, 64, 128, 128),
+      'zero_init_last_scale': True,
       'output_stride': 16,
     },
     'channels': (64, 32, 16),
@@ -31,7 +32,9 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.optimizer.weight_decay = 1e-4
-  config.training.update(steps=2400, learning_rate=0.1, warmup_steps=50, batch_size=16)
+  config.training.update(
+    steps=2400, learning_rates=(0.1,), warmup_steps=50, batch_size=16
+  )
   config.evaluation.batch_size = 100
-  config.runner.update(log_every=20, evaluate_every=800, checkpoint_every=400)
+  config.runner.update(log_every=20, checkpoint_every=400)
   return config

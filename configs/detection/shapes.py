@@ -6,17 +6,18 @@ python -m experiments.detection --config=configs/detection/shapes.py --workdir=D
 
 import ml_collections
 
-from configs.detection import coco
+from configs.detection import coco_torchvision
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of COCO, but for what follows."""
-  config = coco.get_config()
+  """The configuration of COCO, with the changes below."""
+  config = coco_torchvision.get_config()
   config.network.update(
     encoder='resnet18',
     encoder_options={
       'blocks_per_group': (1, 1, 1, 1),
       'channels_per_group': (32, 64, 128, 128),
+      'zero_init_last_scale': True,
     },
     pyramid_channels=48,
     box_size=192,
@@ -37,10 +38,10 @@ def get_config() -> ml_collections.ConfigDict:
     train={'source': 'shapes', 'split': 'train'},
     test={'source': 'shapes', 'split': 'test'},
     padded=(96, 96),
-    shorter=(96, 96),
-    longer=(96, 96),
-    test_shorter=(96, 96),
-    test_longer=(96, 96),
+    shorter=(96, 96, 1),
+    longer=(96, 96, 1),
+    test_shorter=96,
+    test_longer=96,
     max_objects=8,
     mask_size=28,
     mean=(0.565, 0.563, 0.572),
@@ -48,8 +49,8 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.training.update(
-    steps=700, learning_rate=0.05, warmup_steps=100, drops=(), batch_size=16
+    steps=700, learning_rates=(0.05,), warmup_steps=100, drops=(), batch_size=16
   )
   config.evaluation.batch_size = 50
-  config.runner.update(log_every=20, evaluate_every=350, checkpoint_every=350)
+  config.runner.update(log_every=20, checkpoint_every=350)
   return config

@@ -16,7 +16,10 @@ SOURCE = 'tfds:imagenette/160px-v2'
 def get_config() -> ml_collections.ConfigDict:
   """The configuration: that of ImageNet, but for what follows."""
   config = imagenet_byol.get_config()
-  config.network.encoder = 'resnet18'
+  config.network = {
+    'encoder': 'resnet18',
+    'encoder_options': {'project_first_shortcut': True},
+  }
   config.data.update(
     train={'source': SOURCE, 'split': 'train, all but balanced 10%'},
     validation={'source': SOURCE, 'split': 'train, balanced 10%'},

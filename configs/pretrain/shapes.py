@@ -35,6 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder_options': {
       'blocks_per_group': (1, 1, 1, 1),
       'channels_per_group': (32, 64, 128, 128),
+      'zero_init_last_scale': True,
     },
     'head': {'hidden_size': 256, 'output_size': 64},
   }

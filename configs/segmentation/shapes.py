@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder_options': {
       'blocks_per_group': (1, 1, 1, 1),
       'channels_per_group': (32, 64, 128, 128),
+      'zero_init_last_scale': True,
       'output_stride': 8,
     },
     'channels': 64,
@@ -24,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.data.update(
     train={'source': 'shapes:64', 'split': 'train'},
+    validation={'source': '', 'split': ''},
     test={'source': 'shapes:64', 'split': 'test'},
     crop_size=64,
     scales=(0.8, 1.25),
@@ -32,8 +34,9 @@ def get_config() -> ml_collections.ConfigDict:
     num_workers=0,  # A thread.
   )
   config.training.update(
-    steps=4000, learning_rate=0.1, warmup_steps=50, drops=(), batch_size=16
+    steps=4000, learning_rates=(0.1,), warmup_steps=50, drops=(), batch_size=16
   )
+  config.retrain = False
   config.evaluation.batch_size = 100
-  config.runner.update(log_every=20, evaluate_every=1000, checkpoint_every=500)
+  config.runner.update(log_every=20, checkpoint_every=500)
   return config

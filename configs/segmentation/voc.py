@@ -4,12 +4,12 @@ The protocol of BYOL (arXiv:2006.07733), which SSL-HSIC takes over. Expected mea
 SSL-HSIC 76 (secondary source), BYOL 76.3, SimCLR 75.2, MoCo 72.5, supervised 74.4 (BYOL
 paper; mean of 5 seeds).
 
-BYOL tries five learning rates, log-spaced from 0.001 to 0.1; give them one by one as
---config.training.learning_rate=RATE, each with a --workdir of its own.
+A run is the whole protocol: a training for each of five learning rates; one more, on
+all of train_aug, with the best of them on its last 2,119 images; then, once, val.
 
 python -m experiments.segmentation --config=configs/segmentation/voc.py --workdir=DIR \
   --config.init_from=RUN --config.data.train.source=voc:PATH \
-  --config.data.test.source=voc:PATH
+  --config.data.validation.source=voc:PATH --config.data.test.source=voc:PATH
 """
 
 import ml_collections
@@ -25,12 +25,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.init_from = ''  # A pre-training run, DIR/checkpoints/STEP, or 'random'.
   config.network = {
     'encoder': 'resnet50',
-    'encoder_options': {'output_stride': 16},
+    # All 3×3 convolutions of the last group have dilation 2 and stride 1.
+    'encoder_options': {'output_stride': 16, 'dilate_first_block': True},
     'channels': 256,  # Of the head.
     'dilation': 6,
   }
   config.data = {
-    'train': {'source': 'voc:VOCdevkit/VOC2012', 'split': 'train_aug'},
+    'train': {'source': 'voc:VOCdevkit/VOC2012', 'split': 'train_aug[:-2119]'},
+    'validation': {'source': 'voc:VOCdevkit/VOC2012', 'split': 'train_aug[-2119:]'},
     'test': {'source': 'voc:VOCdevkit/VOC2012', 'split': 'val'},
     'crop_size': 513,  # Pixels.
     'scales': (0.5, 2.0),  # Of images, in training.
@@ -50,17 +52,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.training = {
     'batch_size': 16,  # Over all devices.
     'steps': 30_000,
-    'learning_rate': 0.01,
+    # To choose from on the validation split; or one.
+    'learning_rates': (1e-3, 10**-2.5, 1e-2, 10**-1.5, 1e-1),
     'warmup_steps': 0,
     'drops': (0.7, 0.9),  # Parts after which the rate is a tenth; empty: cosine.
     'train_encoder': True,
     'freeze_batch_norm': False,  # Of the encoder.
     'precision': 'float32',  # Of the network; or 'bfloat16'.
   }
+  config.retrain = True  # With the best, on train and validation.
   config.evaluation = {'batch_size': 16}
   config.runner = {
     'log_every': 50,
-    'evaluate_every': 0,  # At the end only.
+    'evaluate_every': 0,  # Of the validation split; 0: at the end of a training.
     'checkpoint_every': 1000,
     'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,

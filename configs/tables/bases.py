@@ -52,8 +52,8 @@ STEPS = {
     'transfer_finetune': 'transfer/finetune',
     'segmentation': 'segmentation/voc',
     'depth': 'depth/nyu',
-    'detection_coco': 'detection/coco',
-    'detection_voc': 'detection/voc',
+    'detection_coco': 'detection/coco_detectron2',
+    'detection_voc': 'detection/voc_byol',
   },
   'shapes': {
     'pretrain': 'pretrain/shapes',

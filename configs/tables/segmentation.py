@@ -1,7 +1,6 @@
 """Semantic segmentation, the network fine-tuned with a fully convolutional head.
 
-Published: SSL-HSIC from a secondary source, the others from the paper of BYOL, which
-tries five learning rates; a run has that of the configuration.
+Published: SSL-HSIC from a secondary source, the others from the paper of BYOL.
 
 python -m experiments.reproduce --table=segmentation --base=shapes --workdir=DIR
 """

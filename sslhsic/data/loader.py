@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from sslhsic import parallel
-from sslhsic.data import images, reading, slots, sources
+from sslhsic.data import grouping, images, reading, slots, sources
 from sslhsic.data.bad_images import BadImages
 from sslhsic.data.errors import InputError
 
@@ -128,6 +128,8 @@ class Stream:
       the same whenever this place is read.
     max_pixels: largest number of pixels of an image; one that has more is not decoded.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
+    groups: [n] bool, the group of every example, if shapes differ between two groups: a
+      batch is of one of them, see `grouping.GroupedOrder`.
 
   Raises, when constructed:
     ValueError: the seed is negative, or the batch does not divide over the hosts.
@@ -152,11 +154,15 @@ class Stream:
     max_pixels: int = images.MAX_PIXELS,
     host_index: int | None = None,
     host_count: int | None = None,
+    groups: np.ndarray | None = None,
   ):
     if seed < 0:
       raise ValueError(f'the seed is {seed}; use 0 or more')
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    view = reading.View(source, order, seed, make, max_pixels)
+    if groups is None:
+      order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    else:
+      order = grouping.create(groups, batch_size, seed)
+    view = reading.View(source, order, seed, make, max_pixels, groups)
     self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers

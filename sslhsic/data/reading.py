@@ -166,6 +166,7 @@ class View:
     seed: of the views.
     make: what makes the arrays of an example.
     max_pixels: of an image.
+    groups: of every row, if there are any; the other image is of the same group.
   """
 
   source: Source
@@ -173,12 +174,16 @@ class View:
   seed: int
   make: Make
   max_pixels: int = images.MAX_PIXELS
+  groups: np.ndarray | None = None
 
   def __call__(self, index: int) -> Loaded:
     """The arrays of the example at a place in the stream."""
     rng = np.random.default_rng([self.seed, index])
+    row = self.order[index]
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
-    rows = itertools.chain([self.order[index]], others)
+    if self.groups is not None:
+      others = (x for x in others if self.groups[x] == self.groups[row])
+    rows = itertools.chain([row], others)
     make = functools.partial(self.make, rng)
     arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
     return arrays | {'index': np.uint32(index % 2**32)}, bad

@@ -26,8 +26,9 @@ def encoder(
     axis_name: the mapped axis over which batch statistics are synchronised.
 
   Returns:
-    Functions init and apply of (images [n, H, W, C], is_training); apply gives the
-    embedding [n, c], float32.
+    Functions init and apply of (images [n, H, W, C], is_training) and, where images are
+    padded, their content [n, 2], see `networks.Encoder`; apply gives the embedding
+    [n, c], float32.
   """
 
   return hk.transform_with_state(_embed(encoder, encoder_options, axis_name))
@@ -54,8 +55,11 @@ def classifier(
 
 
 def _embed(encoder: str, encoder_options: Mapping, axis_name: str | None):
-  def embed(images: chex.Array, is_training: bool) -> chex.Array:
+  def embed(
+    images: chex.Array, is_training: bool, content: chex.Array | None = None
+  ) -> chex.Array:
     network = networks.create(encoder, **encoder_options, axis_name=axis_name)
-    return network(images, is_training=is_training).embedding
+    padding = {} if content is None else {'content': content}
+    return network(images, is_training=is_training, **padding).embedding
 
   return embed

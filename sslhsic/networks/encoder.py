@@ -45,13 +45,19 @@ class Encoder(hk.Module):
     """Whether a module of the encoder, by its full name, is a normalisation."""
     return cls.norm_name in module
 
-  def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
+  def __call__(
+    self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> Features:
     """Computes the features of [n, h, w, c] images, in a floating-point type.
 
     Args:
       images: normalised; the network computes in their type.
       is_training: whether to normalise by statistics of this batch, where the encoder
         has any, and to update their averages.
+      content: [n, 2] integers, rows and columns of each image that are not padding,
+        from the top left; None: all. Features of the content, batch statistics and
+        embedding are as without padding, whatever its pixels and its size. Only
+        detectors pass it; an encoder that no detector uses may leave it out.
     """
     raise NotImplementedError
 
@@ -60,12 +66,29 @@ class SplitEncoder(Encoder):
   """An encoder that also runs in two parts, for a detector that pools regions between.
 
   `last_group` of `trunk` is the last stage; both use the parameters of `__call__`.
+
+  Attributes:
+    last_group_name: part of the names of all modules of the last group, and of no
+      others.
   """
 
-  def trunk(self, images: jax.Array, *, is_training: bool) -> jax.Array:
-    """Computes the input of the last group, [n, h, w, c]; images as for `__call__`."""
+  last_group_name: str
+
+  def trunk(
+    self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> jax.Array:
+    """Computes the input of the last group, [n, h, w, c], as `__call__` does."""
     raise NotImplementedError
 
-  def last_group(self, x: jax.Array, *, is_training: bool) -> jax.Array:
-    """Applies the last group to maps [n, h, w, c] of any size."""
+  def last_group(
+    self, x: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> jax.Array:
+    """Applies the last group to maps [n, h, w, c] of any size.
+
+    Args:
+      x: maps.
+      is_training: as for `__call__`.
+      content: rows and columns of each map that count, [n, 2]; 0 for a whole map that
+        does not.
+    """
     raise NotImplementedError

@@ -1,8 +1,11 @@
 """Convolution, batch norm and pooling, padded and normalised as in PyTorch."""
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+
+from sslhsic import collectives
 
 
 def conv2d(
@@ -28,6 +31,42 @@ def conv2d(
   return layer(x)
 
 
+class MaskedBatchNorm(hk.BatchNorm):
+  """Batch norm by the statistics of a part of the positions, and 0 outside of it.
+
+  Its parameters and state are those of `hk.BatchNorm`. With all positions it computes
+  the same.
+  """
+
+  def __call__(self, x: jax.Array, is_training: bool, mask: jax.Array) -> jax.Array:
+    """Normalises x [..., c]; the mask [..., 1] bool is True on what counts.
+
+    Axes of the mask may be of length 1, for all positions along them.
+    """
+    mask = jnp.broadcast_to(mask, (*x.shape[:-1], 1))
+    if is_training:
+      mean, variance = self._moments(x, mask)
+      self.mean_ema(mean)
+      self.var_ema(variance)
+    else:
+      mean, variance = self.mean_ema.average, self.var_ema.average
+    shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+    scale = hk.get_parameter('scale', shape, x.dtype, self.scale_init)
+    offset = hk.get_parameter('offset', shape, x.dtype, self.offset_init)
+    normalised = (x - mean) * (scale * jax.lax.rsqrt(variance + self.eps)) + offset
+    return jnp.where(mask, normalised, 0)
+
+  def _moments(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance over the mask of all devices, [1, ..., c]."""
+    x = jnp.where(mask, x, 0)
+    total = lambda x: jnp.sum(x, axis=tuple(range(x.ndim - 1)), keepdims=True)
+    sums = total(x), total(jnp.square(x)), total(mask.astype(x.dtype))
+    sum_, sum_of_squares, count = collectives.global_sum(sums, self.cross_replica_axis)
+    count = jnp.maximum(count, 1)
+    mean = sum_ / count
+    return mean, sum_of_squares / count - jnp.square(mean)
+
+
 def batch_norm(
   x: jax.Array,
   *,
@@ -35,13 +74,28 @@ def batch_norm(
   axis_name: str | None,
   decay: float = 0.9,
   scale_init: hk.initializers.Initializer | None = None,
+  mask: jax.Array | None = None,
   name: str,
 ) -> jax.Array:
   """Normalises the last axis of x, with batch statistics over the devices of an axis.
 
   The axis does not matter to initial values: the network can be initialised outside it.
+
+  Args:
+    x: [..., c].
+    is_training: whether to normalise by statistics of this batch, in float32, and to
+      update their averages.
+    axis_name: the mapped axis of the devices that share their statistics, or None.
+    decay: of the averages.
+    scale_init: of the scale; ones by default.
+    mask: [..., 1] bool, True on the positions that count; axes of length 1 are for all
+      positions along them. The statistics are those of these positions on all devices,
+      and the result is 0 elsewhere, as a convolution sees it beyond the edge of an
+      image. None: all of them.
+    name: of the module.
   """
-  layer = hk.BatchNorm(
+  module = hk.BatchNorm if mask is None else MaskedBatchNorm
+  layer = module(
     create_scale=True,
     create_offset=True,
     decay_rate=decay,
@@ -53,7 +107,47 @@ def batch_norm(
   # Haiku raises a float to an integer power, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
     # Initial statistics are made in training mode only.
-    return layer(x, is_training or hk.running_init())
+    return layer(x, is_training or hk.running_init(), *([] if mask is None else [mask]))
+
+
+def strided(content: jax.Array | None, stride: int) -> jax.Array | None:
+  """Rows and columns that are left of content [n, 2] after layers of a stride.
+
+  A map of h rows has ⌈h/stride⌉ after a convolution or pooling as padded here.
+  """
+  return None if content is None else -(-content // stride)
+
+
+def content_mask(x: jax.Array, content: jax.Array | None) -> jax.Array | None:
+  """Which positions of maps are content, [n, h, w, 1] bool.
+
+  Args:
+    x: maps [n, h, w, c].
+    content: [n, 2] integers, rows and columns that are content, from the top left; None
+      if everything is, and so is the mask.
+  """
+  if content is None:
+    return None
+  chex.assert_shape(content, (len(x), 2))
+  rows, columns = (
+    jnp.arange(size)[None] < content[:, axis, None]
+    for axis, size in enumerate(x.shape[1:3])
+  )
+  return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def without_padding(x: jax.Array, content: jax.Array | None) -> jax.Array:
+  """Maps [n, h, w, c] with 0 outside of their content; see `content_mask`."""
+  mask = content_mask(x, content)
+  return x if mask is None else jnp.where(mask, x, 0)
+
+
+def spatial_mean(x: jax.Array, content: jax.Array | None) -> jax.Array:
+  """Mean over the content of maps [n, h, w, c], float32 [n, c]; see `content_mask`."""
+  mask = content_mask(x, content)
+  if mask is not None:
+    mask = jnp.broadcast_to(mask, x.shape)
+  return jnp.mean(x, axis=(1, 2), dtype=jnp.float32, where=mask)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

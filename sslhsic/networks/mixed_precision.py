@@ -13,6 +13,7 @@ import haiku as hk
 import jmp
 
 from sslhsic import networks
+from sslhsic.networks import layers
 
 POLICIES = {
   name: jmp.get_policy(f'params=float32,compute={name},output=float32')
@@ -52,6 +53,6 @@ def _pushed(
     encoders = {preset.network for preset in networks.ENCODERS.values()}
     for module in (*encoders, networks.MLP, *heads_of_task):
       stack.enter_context(push(module, of_networks))
-    for module in (hk.BatchNorm, hk.LayerNorm):
+    for module in (hk.BatchNorm, layers.MaskedBatchNorm, hk.LayerNorm):
       stack.enter_context(push(module, of_norms))
     yield

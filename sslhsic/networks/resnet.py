@@ -1,9 +1,9 @@
 """ResNet v1 for images, with the padding of PyTorch and every stage's feature map.
 
 He et al. (2016), https://arxiv.org/abs/1512.03385, with the stride of a bottleneck on
-its 3×3 convolution. Convolutions and pooling are padded symmetrically, and a shortcut
-is projected only where its shape changes, or would without dilation, so that the
-weights mean the same in torchvision. Its names follow from ours:
+its 3×3 convolution. Convolutions and pooling are padded symmetrically, and by default a
+shortcut is projected only where its shape changes, or would without dilation, so that
+the weights mean the same in torchvision. Its names follow from ours:
 
 | Haiku                              | torchvision                   |
 |------------------------------------|-------------------------------|
@@ -41,6 +41,7 @@ class Block(hk.Module):
     stride: int,
     projects: bool,
     dilations: tuple[int, int],
+    zero_init_last_scale: bool,
     norm: Mapping[str, Any],
     name: str,
   ):
@@ -52,6 +53,7 @@ class Block(hk.Module):
       stride: of the first 3×3 convolution and the shortcut.
       projects: whether the shortcut is projected even if its shape stays.
       dilations: of the first 3×3 convolution, and of those after it.
+      zero_init_last_scale: whether the block starts as its shortcut.
       norm: axis_name and decay of `batch_norm`.
       name: of the module.
     """
@@ -59,6 +61,7 @@ class Block(hk.Module):
     self.channels = channels
     self.stride = stride
     self.projects = projects
+    self.zero_init_last_scale = zero_init_last_scale
     self.norm = norm
     first, after = dilations
     if bottleneck:  # channels, kernel size, stride, dilation
@@ -71,23 +74,34 @@ class Block(hk.Module):
     else:
       self.layers = ((channels, 3, stride, first), (channels, 3, 1, after))
 
-  def __call__(self, x: jax.Array, *, is_training: bool) -> jax.Array:
-    """Maps [n, h, w, c] to [n, h/stride, w/stride, channels]."""
+  def __call__(
+    self, x: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> jax.Array:
+    """Maps [n, h, w, c] to [n, h/stride, w/stride, channels]; content as of x."""
     norm = {'is_training': is_training, **self.norm}
     shortcut = x
-    if self.projects or x.shape[-1] != self.channels:
+    if self.projects or self.stride != 1 or x.shape[-1] != self.channels:
       shortcut = layers.conv2d(
         x, self.channels, 1, stride=self.stride, name='shortcut_conv'
       )
-      shortcut = layers.batch_norm(shortcut, name='shortcut_batchnorm', **norm)
+      mask = layers.content_mask(shortcut, layers.strided(content, self.stride))
+      shortcut = layers.batch_norm(
+        shortcut, mask=mask, name='shortcut_batchnorm', **norm
+      )
     last = len(self.layers) - 1
     for i, (channels, kernel_size, stride, dilation) in enumerate(self.layers):
       x = layers.conv2d(
         x, channels, kernel_size, stride=stride, dilation=dilation, name=f'conv_{i}'
       )
-      # A zero scale makes the block start as its shortcut.
-      scale_init = jnp.zeros if i == last else jnp.ones
-      x = layers.batch_norm(x, scale_init=scale_init, name=f'batchnorm_{i}', **norm)
+      content = layers.strided(content, stride)
+      is_zero = i == last and self.zero_init_last_scale
+      x = layers.batch_norm(
+        x,
+        scale_init=jnp.zeros if is_zero else jnp.ones,
+        mask=layers.content_mask(x, content),
+        name=f'batchnorm_{i}',
+        **norm,
+      )
       x = jax.nn.relu(x) if i < last else x
     return jax.nn.relu(x + shortcut)
 
@@ -97,10 +111,10 @@ class ResNet(SplitEncoder):
 
   The total stride is that of the stem (imagenet 4, small 1), doubled by every group
   but the first. A smaller `output_stride` keeps the resolution of the last one or two
-  groups: stride 1 instead of 2, and dilation 2, then 4, after that. As in torchvision,
-  the convolution that loses its stride keeps the dilation of the group before; the
-  features are then those of the undilated network, on a finer grid. torchvision
-  dilates bottleneck networks only; here, basic blocks follow the same rule.
+  groups: stride 1 instead of 2, and dilation 2, then 4, after that. By default, as in
+  torchvision, the convolution that loses its stride keeps the dilation of the group
+  before; the features are then those of the undilated network, on a finer grid.
+  torchvision dilates bottleneck networks only; here, basic blocks follow the same rule.
   """
 
   norm_name: ClassVar[str] = 'batchnorm'
@@ -115,6 +129,9 @@ class ResNet(SplitEncoder):
     width: int = 1,
     stem: str = 'imagenet',
     output_stride: int | None = None,
+    dilate_first_block: bool = False,
+    zero_init_last_scale: bool | None = None,
+    project_first_shortcut: bool = False,
     axis_name: str | None = None,
     batch_norm_decay: float = 0.9,
     name: str = 'resnet',
@@ -131,6 +148,14 @@ class ResNet(SplitEncoder):
         convolutions of the first group: 64 in the published networks.
       output_stride: pixels of the image per pixel of the last stage; None for the total
         stride, or half or a quarter of it.
+      dilate_first_block: whether all 3×3 convolutions of a group have its dilation, as
+        in the FCNs of MoCo and BYOL; False is torchvision's rule.
+      zero_init_last_scale: whether the scale of the last batch norm of a block starts
+        at 0, so that the block starts as its shortcut; None: of bottlenecks alone, as
+        in Haiku and in BYOL's code.
+      project_first_shortcut: whether the first shortcut of the first group of basic
+        blocks is projected too, as in Haiku and in BYOL's code, though its shape stays;
+        torchvision has no such projection. That of bottlenecks always is.
       axis_name: devices that share their batch statistics, or None.
       batch_norm_decay: of the moving averages of batch statistics.
       name: of the module.
@@ -150,6 +175,11 @@ class ResNet(SplitEncoder):
     self.channels_per_group = [width * channels for channels in channels_per_group]
     self.bottleneck = bottleneck
     self.stem = stem
+    self.dilate_first_block = dilate_first_block
+    self.project_first_shortcut = project_first_shortcut
+    self.zero_init_last_scale = (
+      bottleneck if zero_init_last_scale is None else zero_init_last_scale
+    )
     self.strides, self.dilations = _strides_and_dilations(
       len(blocks_per_group), _STEM_STRIDES[stem], output_stride
     )
@@ -159,82 +189,118 @@ class ResNet(SplitEncoder):
       for stride in itertools.accumulate(self.strides, operator.mul)
     )
     self.output_stride = self.stage_strides[-1]
+    self.last_group_name = f'/group_{len(blocks_per_group) - 1}/'
     self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
-  def __call__(self, images: jax.Array, *, is_training: bool) -> Features:
+  def __call__(
+    self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> Features:
     """See `Encoder`: a stage for every group; the embedding is the last one's mean."""
-    _, *stages = inputs = _inputs_of_groups(self, images, is_training=is_training)
+    _, *stages = inputs = _inputs_of_groups(
+      self, images, is_training=is_training, content=content
+    )
     last = len(self.blocks_per_group) - 1
-    stages.append(_group(self, inputs[-1], last, is_training=is_training))
-    embedding = jnp.mean(stages[-1], axis=(1, 2), dtype=jnp.float32)
-    return Features(tuple(stages), embedding)
+    before = _content_of_group(self, last, content)
+    stages.append(
+      _group(self, inputs[-1], last, is_training=is_training, content=before)
+    )
+    content = layers.strided(content, self.output_stride)
+    return Features(tuple(stages), layers.spatial_mean(stages[-1], content))
 
   @hk.name_like('__call__')
-  def trunk(self, images: jax.Array, *, is_training: bool) -> jax.Array:
+  def trunk(
+    self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> jax.Array:
     """See `SplitEncoder`."""
-    return _inputs_of_groups(self, images, is_training=is_training)[-1]
+    return _inputs_of_groups(self, images, is_training=is_training, content=content)[-1]
 
   @hk.name_like('__call__')
-  def last_group(self, x: jax.Array, *, is_training: bool) -> jax.Array:
+  def last_group(
+    self, x: jax.Array, *, is_training: bool, content: jax.Array | None = None
+  ) -> jax.Array:
     """See `SplitEncoder`."""
-    return _group(self, x, len(self.blocks_per_group) - 1, is_training=is_training)
+    last = len(self.blocks_per_group) - 1
+    return _group(self, x, last, is_training=is_training, content=content)
 
 
 def _inputs_of_groups(
-  network: ResNet, images: jax.Array, *, is_training: bool
+  network: ResNet,
+  images: jax.Array,
+  *,
+  is_training: bool,
+  content: jax.Array | None,
 ) -> list[jax.Array]:
   """Output of the stem and of every group but the last; inside a method."""
   chex.assert_rank(images, 4)
   chex.assert_type(images, float)
-  x = _stem(
-    images,
-    network.channels_per_group[0] // (4 if network.bottleneck else 1),
-    network.stem,
-    is_training=is_training,
-    norm=network.norm,
-  )
-  inputs = [x]
+  inputs = [_stem(network, images, is_training=is_training, content=content)]
   for group in range(len(network.blocks_per_group) - 1):
-    inputs.append(_group(network, inputs[-1], group, is_training=is_training))
+    before = _content_of_group(network, group, content)
+    inputs.append(
+      _group(network, inputs[-1], group, is_training=is_training, content=before)
+    )
   return inputs
 
 
+def _content_of_group(
+  network: ResNet, group: int, content: jax.Array | None
+) -> jax.Array | None:
+  """Content of the input of a group, [n, 2], from the content of the images."""
+  strides = (_STEM_STRIDES[network.stem], *network.stage_strides)
+  return layers.strided(content, strides[group])
+
+
 def _group(
-  network: ResNet, x: jax.Array, group: int, *, is_training: bool
+  network: ResNet,
+  x: jax.Array,
+  group: int,
+  *,
+  is_training: bool,
+  content: jax.Array | None,
 ) -> jax.Array:
-  """Applies a group of residual blocks; inside a method."""
+  """Applies a group of residual blocks to x, whose content it is; inside a method."""
   dilation = network.dilations[group]
   dilation_before = network.dilations[group - 1] if group else 1
+  if network.dilate_first_block:
+    dilation_before = dilation
+  projects = group > 0 or network.project_first_shortcut
   with hk.name_scope(f'group_{group}'):
     for i in range(network.blocks_per_group[group]):
+      stride = network.strides[group] if i == 0 else 1
       block = Block(
         network.channels_per_group[group],
         bottleneck=network.bottleneck,
-        stride=network.strides[group] if i == 0 else 1,
+        stride=stride,
         # Also where dilation stands for a stride: the parameters stay the same.
-        projects=group > 0 and i == 0,
+        projects=projects and i == 0,
         dilations=(dilation_before if i == 0 else dilation, dilation),
+        zero_init_last_scale=network.zero_init_last_scale,
         norm=network.norm,
         name=f'block_{i}',
       )
-      x = block(x, is_training=is_training)
+      x = block(x, is_training=is_training, content=content)
+      content = layers.strided(content, stride)
   return x
 
 
 def _stem(
+  network: ResNet,
   images: jax.Array,
-  channels: int,
-  stem: str,
   *,
   is_training: bool,
-  norm: Mapping[str, Any],
+  content: jax.Array | None,
 ) -> jax.Array:
-  """Maps images to the input of the first group."""
-  kernel_size, stride = (7, 2) if stem == 'imagenet' else (3, 1)
-  x = layers.conv2d(images, channels, kernel_size, stride=stride, name='stem_conv')
-  x = layers.batch_norm(x, is_training=is_training, **norm, name='stem_batchnorm')
+  """Maps images to the input of the first group; inside a method."""
+  channels = network.channels_per_group[0] // (4 if network.bottleneck else 1)
+  kernel_size, stride = (7, 2) if network.stem == 'imagenet' else (3, 1)
+  x = layers.without_padding(images, content)
+  x = layers.conv2d(x, channels, kernel_size, stride=stride, name='stem_conv')
+  mask = layers.content_mask(x, layers.strided(content, stride))
+  x = layers.batch_norm(
+    x, is_training=is_training, mask=mask, **network.norm, name='stem_batchnorm'
+  )
   x = jax.nn.relu(x)
-  return layers.max_pool(x) if stem == 'imagenet' else x
+  return layers.max_pool(x) if network.stem == 'imagenet' else x
 
 
 def _strides_and_dilations(
@@ -285,5 +351,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     'channels_per_group': (32, 64),
     'bottleneck': False,
     'stem': 'small',
+    'zero_init_last_scale': True,
   },
 }

@@ -36,17 +36,27 @@ class Task(Protocol):
   Attributes:
     name: of the task, and of its sheet of examples.
     kinds: annotations that it needs, see `annotations.Annotations`.
+    criterion: the score by which settings are chosen, of which more is better.
     network: the encoder, named `classifier.ENCODER`, with a head: Haiku functions, of
       which `init` is one of (rng, images, is_training).
     training_example: makes the arrays of a training example, 'image' among them.
     test_example: likewise, of a test example.
+    head_of_encoder: parts of the names of the encoder's modules that belong to the
+      head: they are trained even if the encoder is not.
   """
 
   name: str
   kinds: tuple[str, ...]
+  criterion: str
+  head_of_encoder: tuple[str, ...]
   network: Any
   training_example: reading.Make
   test_example: reading.Make
+
+  def groups(self, source: sources.Source) -> np.ndarray:
+    """The group of each example of a source, [n] bool: arrays differ in shape at most
+    between the groups, and all examples of a batch are of one group."""
+    ...
 
   def loss(
     self,

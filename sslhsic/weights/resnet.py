@@ -23,6 +23,7 @@ from sslhsic.weights import layouts
 from sslhsic.weights.settings import Settings
 
 _STEMS = {7: 'imagenet', 3: 'small'}  # By the size of the kernel.
+_DEFAULTS = {'stem': 'imagenet', 'width': 1, 'project_first_shortcut': False}
 
 
 # Which network it is
@@ -35,6 +36,7 @@ class Architecture(NamedTuple):
   channels_per_group: tuple[int, ...]
   bottleneck: bool
   stem: str
+  project_first_shortcut: bool  # Of basic blocks, which need no projection there.
 
   @property
   def stem_channels(self) -> int:
@@ -50,32 +52,42 @@ class Architecture(NamedTuple):
 
 def architecture(encoder: str, options: Mapping[str, Any]) -> Architecture:
   """The architecture that the name of a ResNet and its options are of."""
-  settings = {'stem': 'imagenet', 'width': 1, **resnet.PRESETS[encoder], **options}
+  settings = {**_DEFAULTS, **resnet.PRESETS[encoder], **options}
   return Architecture(
     tuple(settings['blocks_per_group']),
     tuple(settings['width'] * x for x in settings['channels_per_group']),
     settings['bottleneck'],
     settings['stem'],
+    settings['project_first_shortcut'] and not settings['bottleneck'],
   )
 
 
 def _to_options(found: Architecture) -> tuple[str, dict[str, Any]]:
   """Undoes `architecture`: a name, and the options in which the network differs."""
   for name in resnet.PRESETS:
-    for stem in _STEMS.values():
-      options = {} if architecture(name, {}).stem == stem else {'stem': stem}
-      if architecture(name, options) == found:
-        return name, options
+    options = {'stem': found.stem, 'project_first_shortcut': True}
+    if architecture(name, {}).stem == found.stem:
+      del options['stem']
+    if not found.project_first_shortcut:
+      del options['project_first_shortcut']
+    if architecture(name, options) == found:
+      return name, options
   return 'resnet50', found._asdict()
 
 
 def _infer(
-  stem: str, convolution: re.Pattern, tensors: layouts.Tensors, *, is_haiku: bool
+  stem: str,
+  shortcut: str,
+  convolution: re.Pattern,
+  tensors: layouts.Tensors,
+  *,
+  is_haiku: bool,
 ) -> layouts.Inferred:
   """See `layouts.Layout.infer`.
 
   Args:
     stem: the name of the first convolution.
+    shortcut: the name of the convolution in the first shortcut, if it is projected.
     convolution: the name of a convolution in a block: a pattern of group, block and
       number of the convolution.
     tensors: of the encoder.
@@ -99,6 +111,7 @@ def _infer(
     tuple(places[group, 0, last] for group in groups),
     len(numbers) == 3,
     _STEMS[kernel_size],
+    len(numbers) == 2 and shortcut in tensors,
   )
   return layouts.Inferred(*_to_options(found), tensors[stem].shape[in_axis])
 
@@ -146,12 +159,12 @@ def _huggingface(layer: str) -> str:
 
 
 def _layout(
-  name: str, anchors: tuple[str, str], convolution: str, **fields
+  name: str, anchors: tuple[str, str], shortcut: str, convolution: str, **fields
 ) -> layouts.Layout:
-  """A layout; `anchors` are the first two convolutions."""
+  """A layout; `anchors` are the first two convolutions, `shortcut` as of `_infer`."""
   is_haiku = fields.get('is_haiku', False)
   infer = functools.partial(
-    _infer, anchors[0], re.compile(convolution), is_haiku=is_haiku
+    _infer, anchors[0], shortcut, re.compile(convolution), is_haiku=is_haiku
   )
   return layouts.Layout(name=name, anchors=anchors, infer=infer, **fields)
 
@@ -159,6 +172,7 @@ def _layout(
 HAIKU = _layout(
   'haiku',
   ('encoder/stem_conv/w', 'encoder/group_0/block_0/conv_0/w'),
+  'encoder/group_0/block_0/shortcut_conv/w',
   r'encoder/group_(\d+)/block_(\d+)/conv_(\d+)/w',
   tensor=layouts.HAIKU.tensor,
   part=layouts.HAIKU.part,
@@ -167,6 +181,7 @@ HAIKU = _layout(
 TORCHVISION = _layout(
   'torchvision',
   ('conv1.weight', 'layer1.0.conv1.weight'),
+  'layer1.0.downsample.0.weight',
   r'layer(\d+)\.(\d+)\.conv(\d+)\.weight',
   tensor=layouts.named_as_in_pytorch(_torchvision),
   part=re.compile(r'(conv1|bn1|layer\d+)\.'),
@@ -177,6 +192,7 @@ HUGGINGFACE = _layout(
     'embedder.embedder.convolution.weight',
     'encoder.stages.0.layers.0.layer.0.convolution.weight',
   ),
+  'encoder.stages.0.layers.0.shortcut.convolution.weight',
   r'encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.weight',
   tensor=layouts.named_as_in_pytorch(_huggingface),
   part=re.compile(r'(embedder|encoder)\.'),
@@ -229,6 +245,11 @@ def _transformers(found: Architecture, settings: Settings) -> dict[str, Any]:
       "Hugging Face's ResNet has a stem of a 7×7 convolution and a max-pool, "
       f"{settings.encoder} here has a stem '{found.stem}'; use the format 'torchvision'"
     )
+  if found.project_first_shortcut:
+    raise ValueError(
+      "Hugging Face's ResNet does not project its first shortcut, "
+      f"{settings.encoder} here does; use the format 'torchvision'"
+    )
   return {
     'architectures': ['ResNetModel'],
     'model_type': 'resnet',
@@ -270,7 +291,7 @@ def _usage(format_name: str, settings: Settings) -> list[str]:
 
 def _usage_in_torchvision(settings: Settings) -> list[str]:
   found = architecture(settings.encoder, settings.encoder_options)
-  name = found._replace(stem='imagenet').stock_name
+  name = found._replace(stem='imagenet', project_first_shortcut=False).stock_name
   channels = len(settings.mean)
   if not name or name == 'resnet200' or (channels != 3 and found.stem == 'imagenet'):
     return []
@@ -279,6 +300,12 @@ def _usage_in_torchvision(settings: Settings) -> list[str]:
     changes = [
       f'model.conv1 = torch.nn.Conv2d({channels}, 64, 3, padding=1, bias=False)',
       'model.maxpool = torch.nn.Identity()',
+    ]
+  if found.project_first_shortcut:
+    changes += [
+      'model.layer1[0].downsample = torch.nn.Sequential(',
+      '    torch.nn.Conv2d(64, 64, 1, bias=False), torch.nn.BatchNorm2d(64)',
+      ')',
     ]
   return [
     'import torch',

@@ -8,7 +8,7 @@ import pytest
 
 from configs.depth import shapes as depth_shapes
 from configs.segmentation import shapes as segmentation_shapes
-from experiments import depth, segmentation
+from experiments import dense, depth, segmentation
 from sslhsic import parallel
 from sslhsic.networks import classifier
 from sslhsic.runs import runner
@@ -72,35 +72,59 @@ def test_one_device_equals_several(task, monkeypatch):
 
 
 @pytest.mark.parametrize('frozen', ['encoder', 'batch norm'])
-def test_what_is_frozen_stays_as_it_is(frozen, monkeypatch):
+@pytest.mark.parametrize('start', ['a run', 'random'])
+def test_what_is_frozen_stays_as_it_is(frozen, start, monkeypatch):
   is_norm = frozen == 'batch norm'
   load = pretrained.load  # Any values will do for those of a run.
   monkeypatch.setattr(pretrained, 'load', lambda _, *x, **y: load('random', *x, **y))
   changes = {
-    'init_from': 'a run',
+    'init_from': start,
     'training.train_encoder': is_norm,
     'training.freeze_batch_norm': is_norm,
   }
   experiment = _create('segmentation', **changes)
-  start = _state(experiment)
+  before = _state(experiment)
   _train(experiment)
   after = _state(experiment)
   stays = lambda module: (
     module.startswith(f'{classifier.ENCODER}/')
     and (not is_norm or 'batchnorm' in module)
   )
-  for module, leaves in start.params.items():
+  for module, leaves in before.network.params.items():
     for name, value in leaves.items():
-      assert np.array_equal(after.params[module][name], value) == stays(module)
+      assert np.array_equal(after.network.params[module][name], value) == stays(module)
   keys = {x for path, _ in _leaves(after.opt_state) for x in path}
   optimised = {x.key for x in keys if isinstance(x, jax.tree_util.DictKey)}
-  assert {x for x in start.params if stays(x)}.isdisjoint(optimised)
-  statistics = [
-    np.array_equal(after.network_state[module]['average'], leaves['average'])
-    for module, leaves in start.network_state.items()
-    if module.startswith(f'{classifier.ENCODER}/')
-  ]
-  assert all(statistics) if is_norm else not any(statistics)
+  assert {x for x in before.network.params if stays(x)}.isdisjoint(optimised)
+  for module, leaves in before.network.network_state.items():
+    is_kept = np.array_equal(
+      after.network.network_state[module]['average'], leaves['average']
+    )
+    assert is_kept == module.startswith(f'{classifier.ENCODER}/')
+  what = 'batch norm of the encoder frozen' if is_norm else 'head on the frozen encoder'
+  assert what in experiment.summary
+  assert what in experiment._how_trained()
+
+
+def test_random_encoder_that_is_frozen_has_the_statistics_of_a_batch():
+  experiment = _create('segmentation', **{'training.train_encoder': False})
+  start = _state(experiment).network.network_state
+  encoder = f'{classifier.ENCODER}/stem_batchnorm/~/'
+  source = experiment._sources['train']
+  make = experiment.task.test_example
+  images = [make(None, source[i])['image'] for i in range(8)]
+  mean, std = (np.array(experiment._config.data[x]) for x in ('mean', 'std'))
+  images = ((np.stack(images) / 255 - mean) / std).astype(np.float32)
+  w = _state(experiment).network.params[f'{classifier.ENCODER}/stem_conv']['w']
+  convolved = jax.lax.conv_general_dilated(
+    images, w, (2, 2), [(3, 3)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+  np.testing.assert_allclose(
+    start[f'{encoder}mean_ema']['average'].ravel(),
+    convolved.mean(axis=(0, 1, 2)),
+    rtol=1e-3,
+    atol=1e-5,
+  )
 
 
 def _leaves(tree):
@@ -127,10 +151,95 @@ def test_run_resumes_and_reports(task, tmp_path, monkeypatch):
   assert (whole / 'figures' / f'{task}.png').stat().st_size > 1000
 
 
+RATES = {
+  'training.learning_rates': (1e-6, 0.1, 1e30),
+  'retrain': True,
+  'data.validation.source': 'shapes:32',
+  'data.validation.split': 'train[24:35]',
+}
+
+
+class Killed(segmentation.Segmentation):
+  """Ends the process, so to say, after a number of steps."""
+
+  steps_left = 0
+
+  def step(self, global_step, rng):
+    if not Killed.steps_left:
+      raise KeyboardInterrupt
+    Killed.steps_left -= 1
+    return super().step(global_step, rng)
+
+
+def _run_grid(path, monkeypatch, experiment_class=segmentation.Segmentation):
+  """Runs the grid; the experiment and the splits that were scored, in order."""
+  scored = []
+  score = dense.DenseExperiment._score
+  monkeypatch.setattr(
+    dense.DenseExperiment,
+    '_score',
+    lambda self, name, *x: scored.append(name) or score(self, name, *x),
+  )
+  config = _config('segmentation', **RATES)
+  made = runner.Runner(experiment_class, config, path, 'train_and_eval')
+  try:
+    made.run()
+  finally:
+    monkeypatch.setattr(dense.DenseExperiment, '_score', score)
+  return made._experiment, scored
+
+
+def test_learning_rate_is_chosen_on_the_validation_split(tmp_path, monkeypatch):
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+  experiment, scored = _run_grid(tmp_path / 'whole', monkeypatch)
+  assert scored == ['validation', 'validation', 'test']
+  results = json.loads((tmp_path / 'whole' / 'results.json').read_text())
+  found = [x['mean_iou'] for x in results['validation_scores']]
+  assert found[2] is None  # It diverged.
+  best = int(np.argmax(found[:2]))
+  assert results['learning_rate'] == RATES['training.learning_rates'][best]
+  assert not any(name.startswith('validation_mean') for name in results)
+  protocol = results['protocol']['mean_iou']
+  assert 'best of 3 by mean_iou on shapes:32 train[24:35], trained again' in protocol
+  # The last training sees the examples of both splits.
+  rows = {
+    row for step in range(9, 12) for row in experiment.describe_batch(step)['row']
+  }
+  assert max(rows) >= 24
+  assert len(experiment._sources['final']) == 35
+  for steps in (2, 2, 7):  # Within a training, between two, and in the last one.
+    Killed.steps_left = steps
+    with pytest.raises(KeyboardInterrupt):
+      _run_grid(tmp_path / 'killed', monkeypatch, Killed)
+  resumed, _ = _run_grid(tmp_path / 'killed', monkeypatch)
+  jax.tree.map(np.testing.assert_array_equal, resumed.best, experiment.best)
+  assert resumed._trainings.scores == experiment._trainings.scores
+
+
+def test_only_the_validation_split_is_evaluated_on_the_way(tmp_path, monkeypatch):
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+  for source in ('shapes:32', ''):
+    changes = {
+      'data.validation.source': source,
+      'data.validation.split': 'train[24:35]',
+      'runner.evaluate_every': 1,
+    }
+    path = tmp_path / f'of{bool(source)}'
+    config = _config('depth', **changes)
+    runner.Runner(depth.Depth, config, path, 'train_and_eval').run()
+    rows = [json.loads(x) for x in (path / 'metrics.jsonl').read_text().splitlines()]
+    names = [set(row) for row in rows]
+    assert not any('rms' in x for x in names)
+    assert sum('validation_rms' in x for x in names) == (3 if source else 0)
+    results = json.loads((path / 'results.json').read_text())
+    assert results['rms'] > 0
+
+
 def test_mistakes_are_refused():
-  message = 'has no batch statistics to freeze'
-  with pytest.raises(ValueError, match=message):
-    _create('depth', **{'training.freeze_batch_norm': True})
+  with pytest.raises(ValueError, match=r'2 learning rate\(s\).* no validation split'):
+    _create('depth', **{'training.learning_rates': (0.1, 0.2)})
+  with pytest.raises(ValueError, match='learning_rates is empty'):
+    _create('depth', **{'training.learning_rates': ()})
   with pytest.raises(ValueError, match='depth is needed'):
     _create('depth', **{'data.test.source': 'digits'})
   with pytest.raises(ValueError, match='batch size 12 does not divide'):

@@ -1,5 +1,6 @@
 """Object detection: devices, resumed runs and scores."""
 
+import dataclasses
 import json
 
 import jax
@@ -35,30 +36,77 @@ def _config(**changes):
   )
   config.data.update(
     padded=(32, 32),
-    shorter=(28, 32),
-    longer=(32, 32),
-    test_shorter=(32, 32),
-    test_longer=(32, 32),
+    shorter=(28, 32, 1),
+    longer=(32, 32, 1),
+    test_shorter=32,
+    test_longer=32,
     mask_size=8,
   )
   config.data.train.update(source='shapes:32', split='train[:24]')
   config.data.test.update(source='shapes:40', split='test[:11]')  # Does not divide.
-  config.training.update(steps=3, warmup_steps=0, learning_rate=0.1, batch_size=8)
+  config.training.update(steps=3, warmup_steps=0, learning_rates=(0.1,), batch_size=8)
   config.evaluation.batch_size = 8
   config.runner.update(log_every=1, evaluate_every=0, checkpoint_every=1)
   config.update_from_flattened_dict(changes)
   return config
 
 
+@dataclasses.dataclass(frozen=True)
+class _BothOrientations:
+  """Shapes, cut to 24 rows or to 24 columns; every third one is upright."""
+
+  source: sources.Source
+  num_classes = 0
+
+  @property
+  def annotations(self):
+    return self.source.annotations
+
+  def __len__(self):
+    return len(self.source)
+
+  def __getitem__(self, row):
+    example = dict(self.source[row])
+    axis = 1 if row % 3 == 0 else 0
+    cut = lambda x, axis: np.take(x, range(24), axis)
+    boxes = np.copy(example['boxes'])
+    boxes[:, axis == 0 :: 2] = np.minimum(boxes[:, axis == 0 :: 2], 24)
+    is_left = np.all(boxes[:, 2:] - boxes[:, :2] >= 2, axis=1)
+    example['image'] = cut(example['image'], axis)
+    example['masks'] = cut(example['masks'], axis + 1)[is_left]
+    example['boxes'] = boxes[is_left]
+    for name in ('classes', 'ignore', 'area'):
+      example[name] = example[name][is_left]
+    return example
+
+  def name(self, row):
+    return self.source.name(row)
+
+
+@pytest.fixture
+def _both_orientations(monkeypatch):
+  create = sources.create
+  monkeypatch.setattr(sources, 'create', lambda *x: _BothOrientations(create(*x)))
+
+
 def _devices(monkeypatch, count):
   monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:count])
 
 
+CANVAS = {
+  'data.padded': (28, 32),
+  'data.shorter': (20, 28, 4),
+  'data.test_shorter': 28,
+  'data.train.split': 'train[:24]',
+}
+
+
+@pytest.mark.usefixtures('_both_orientations')
 def test_one_device_equals_several(monkeypatch):
   results = []
   for count in (1, 4):
     _devices(monkeypatch, count)
-    experiment = detection.Detection('train', jax.random.key(0), _config())
+    experiment = detection.Detection('train', jax.random.key(0), _config(**CANVAS))
     scalars = [
       experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
     ]
@@ -69,18 +117,58 @@ def test_one_device_equals_several(monkeypatch):
     assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
   jax.tree.map(close, one[1], several[1])
-  assert one[0][-1]['loss'] < one[0][0]['loss']
   assert {'masks', 'boxes', 'classes', 'proposal_boxes'} < one[0][0].keys()
 
 
+@pytest.mark.usefixtures('_both_orientations')
+def test_batches_have_the_canvas_of_their_orientation(monkeypatch):
+  _devices(monkeypatch, 1)
+  experiment = detection.Detection('eval', jax.random.key(0), _config(**CANVAS))
+  stream = experiment._open_input('train')
+  shapes = [next(stream)['image'].shape[2:4] for _ in range(6)]
+  assert shapes == [(28, 32), (28, 32), (32, 28)] * 2
+  batches = list(experiment._one_pass('test'))
+  rows = np.concatenate([x['row'][x['mask']] for x in batches])
+  assert sorted(rows) == list(range(11))
+  for batch in batches:
+    is_upright = batch['row'] % 3 == 0
+    assert len(set(is_upright)) == 1
+    assert batch['image'].shape[1:3] == ((32, 28) if is_upright[0] else (28, 32))
+
+
+def test_a_frozen_encoder_trains_the_last_group_as_the_box_head_of_c4(monkeypatch):
+  _devices(monkeypatch, 1)
+  config = _config(**{'training.train_encoder': False})
+  config.network.update(architecture='c4', with_masks=False)
+  config.network.encoder_options = {
+    'blocks_per_group': (1, 1),
+    'channels_per_group': (4, 8),
+  }
+  config.detector.anchor_sizes = ((12, 24),)
+  experiment = detection.Detection('train', jax.random.key(0), config)
+  before = jax.device_get(parallel.first(experiment.state.network))
+  experiment.step(0, jax.random.key_data(jax.random.key(0)))
+  after = jax.device_get(parallel.first(experiment.state.network))
+  for module, leaves in before.params.items():
+    stays = module.startswith('encoder/') and '/group_1/' not in module
+    changed = [not np.array_equal(after.params[module][x], leaves[x]) for x in leaves]
+    assert any(changed) != stays
+  for module, leaves in before.network_state.items():
+    is_kept = np.array_equal(after.network_state[module]['average'], leaves['average'])
+    assert is_kept == ('/group_1/' not in module)
+  assert 'the last group of the encoder' in experiment.summary
+
+
+@pytest.mark.usefixtures('_both_orientations')
 def test_run_resumes_and_reports(tmp_path, monkeypatch):
   _devices(monkeypatch, 4)
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  runner.Runner(detection.Detection, _config(), whole, 'train_and_eval').run()
-  interrupted = runner.Runner(detection.Detection, _config(), parts, 'train')
+  config = lambda: _config(**CANVAS)
+  runner.Runner(detection.Detection, config(), whole, 'train_and_eval').run()
+  interrupted = runner.Runner(detection.Detection, config(), parts, 'train')
   interrupted._experiment.num_steps = 2
   interrupted.run()
-  runner.Runner(detection.Detection, _config(), parts, 'train_and_eval').run()
+  runner.Runner(detection.Detection, config(), parts, 'train_and_eval').run()
   results = [
     json.loads((path / 'results.json').read_text(encoding='utf-8'))
     for path in (whole, parts)
@@ -116,8 +204,39 @@ def test_scores_are_full_if_everything_is_found():
   assert scores['mask_ap50'] > 0.9  # Of masks with holes in 8×8 cells.
 
 
+@pytest.mark.usefixtures('_both_orientations')
+def test_pixels_of_the_padding_change_no_loss_and_no_score():
+  source = sources.create('shapes:40', 'test[:6]')
+  task = detection.create_task(_config(**CANVAS), source)
+  examples = [
+    task.test_example(np.random.default_rng(0), source[row]) for row in (1, 2, 4, 5)
+  ]
+  batch = jax.tree.map(lambda *x: np.stack(x), *examples)
+  images = np.random.default_rng(0).normal(size=batch['image'].shape)
+  images = images.astype(np.float32)
+  params, state = task.network.init(jax.random.key(0), images[:1], True)
+  keys = jax.random.split(jax.random.key(1), len(images))
+  batch['row'] = np.arange(4)
+
+  def results(images):
+    loss, (after, losses) = task.loss(params, state, images, batch, keys)
+    return loss, after, losses, task.predict(params, after, images, batch)
+
+  mapped = jax.vmap(results, axis_name=parallel.AXIS_NAME)
+  compiled = jax.jit(lambda images: mapped(images[None]))
+  expected = compiled(images)
+  for image, (height, width) in zip(images, batch['size'].astype(int), strict=True):
+    image[height:] = 77
+    image[:, width:] = -99
+  assert np.any(images == 77)
+  jax.tree.map(np.testing.assert_array_equal, compiled(images), expected)
+
+
 def test_mistakes_are_refused(monkeypatch):
   _devices(monkeypatch, 1)
+  message = r'with_masks is True, but config\.data\.mask_size is 0'
+  with pytest.raises(ValueError, match=message):
+    detection.Detection('train', jax.random.key(0), _config(**{'data.mask_size': 0}))
   with pytest.raises(ValueError, match='needed'):
     detection.Detection(
       'eval', jax.random.key(0), _config(**{'data.test.source': 'digits'})

@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import pathlib
+import types
 from typing import ClassVar
 
 import haiku as hk
@@ -39,6 +40,7 @@ IMMATERIAL = {
   'target_base_decay',
   'source',
   'train_split',
+  'learning_rates',
   'train',
   'validation',
   'test',
@@ -68,6 +70,11 @@ class _Blank:
 
   def __len__(self):
     return 1_000_000
+
+  @property
+  def sizes(self):
+    """Heights and widths, [n, 2]."""
+    return np.broadcast_to(np.array(self.image_size), (len(self), 2))
 
   def __getitem__(self, index):
     size = self.image_size
@@ -264,8 +271,10 @@ SHAPES = {
   'pretrain-imagenet': (4096, 224, 224, 3),
   'segmentation-voc': (16, 513, 513, 3),
   'depth-nyu': (256, 228, 304, 3),
-  'detection-coco': (16, 1344, 1344, 3),
-  'detection-voc': (16, 1024, 1024, 3),
+  'detection-coco_torchvision': (16, 800, 1344, 3),
+  'detection-coco_detectron2': (16, 800, 1344, 3),
+  'detection-voc_moco': (16, 1344, 800, 3),  # Upright.
+  'detection-voc_byol': (1, 1024, 1024, 3),
 }
 
 
@@ -275,11 +284,14 @@ def test_batch_is_of_full_size(name, monkeypatch):
   """The cheap part of a step: what it is given."""
   folder, _, stem = name.partition('-')
   config = _config(CONFIGS / folder / f'{stem}.py')
+  _use_devices(monkeypatch, config)
+  state = types.SimpleNamespace(network=None)
   for experiment in (pretrain.Pretrain, dense.DenseExperiment):
-    monkeypatch.setattr(experiment, '_initial_state', lambda *_: None)
+    monkeypatch.setattr(experiment, '_initial_state', lambda *_: state)
   monkeypatch.setattr(encoder, 'initial_values', lambda *_: ({}, {}))
   made = TRAINED[folder]('train', jax.random.key(0), config)
-  batch = next(made.input if folder == 'pretrain' else made._input)
+  opened = made.input if folder == 'pretrain' else made._open_input('train')
+  batch = next(opened)
   image = batch['view1' if folder == 'pretrain' else 'image']
   count, size, *image_shape = image.shape
   assert (count * size, *image_shape) == SHAPES[name]

@@ -101,8 +101,8 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
     with pytest.raises(KeyboardInterrupt):
       _run(tmp_path / 'killed', Killed)
   resumed = _run(tmp_path / 'killed')
-  assert resumed._scores == whole._scores
-  assert len(whole._scores) == 2
+  assert resumed._trainings.scores == whole._trainings.scores
+  assert len(whole._trainings.scores) == 2
   for x, y in zip(
     jax.tree.leaves(resumed.best), jax.tree.leaves(whole.best), strict=True
   ):
@@ -126,7 +126,7 @@ def test_best_network_is_that_of_the_best_score(monkeypatch):
       experiment.step(step, jax.random.key_data(jax.random.key(0)))
       if step % 4 == 3:
         ends.append(jax.device_get(experiment.state.network))
-    assert experiment._scores == list(scores)
+    assert experiment._trainings.scores == list(scores)
     for x, y in zip(
       jax.tree.leaves(experiment.best),
       jax.tree.leaves(ends[int(np.argmax(scores))]),

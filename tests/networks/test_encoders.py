@@ -203,10 +203,25 @@ def test_detector_names_the_encoders_that_run_in_two_parts():
       architecture='c4',
       encoder='patches',
       encoder_options={},
+      train_encoder=True,
       freeze_batch_norm=False,
       num_classes=2,
       with_masks=False,
-      settings=settings.PRESETS['c4'],
+      settings=settings.PRESETS['c4_detectron2'],
+    )
+
+
+def test_detector_needs_an_encoder_that_leaves_out_padding():
+  with pytest.raises(ValueError, match='patches has no argument content to leave'):
+    detector.create(
+      architecture='fpn',
+      encoder='patches',
+      encoder_options={},
+      train_encoder=True,
+      freeze_batch_norm=False,
+      num_classes=2,
+      with_masks=False,
+      settings=settings.PRESETS['fpn_torchvision'],
     )
 
 
@@ -252,7 +267,7 @@ def test_layer_norm_computes_in_float32_between_products_in_bfloat16():
       'resnet18',
       {'stemm': 'small'},
       r"resnet18 has no setting 'stemm'; did you mean 'stem'\? use one "
-      r'of batch_norm_decay, blocks_per_group, .*, width$',
+      r'of batch_norm_decay, blocks_per_group, .*, width, zero_init_last_scale$',
     ),
     (
       'patches',

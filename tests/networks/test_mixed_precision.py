@@ -47,7 +47,7 @@ def test_network_computes_in_bfloat16_between_float32_doors():
   chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
   expected, _ = jax.jit(lambda params: apply('float32', params))(params)
   for x, y in zip(outputs, expected, strict=True):
-    assert 1e-4 < np.linalg.norm(x - y) / np.linalg.norm(y) < 0.03
+    assert 1e-4 < np.linalg.norm(x - y) / np.linalg.norm(y) < 0.1
 
 
 def test_batch_statistics_are_formed_in_float32():

@@ -5,6 +5,7 @@ tests/data/make_resnet_golden.py; PyTorch is not needed here.
 """
 
 import functools
+import itertools
 import pathlib
 import re
 
@@ -152,6 +153,86 @@ def test_dilation_refines_the_grid(network, size, num_dilated):
   assert_close(fine[:, ::step, ::step], coarse)
 
 
+def convolved(x, w, dilation):
+  """A 3×3 or 1×1 convolution [h, w, c] in NumPy, with zeros around the map."""
+  side = w.shape[0]
+  pad = dilation * (side // 2)
+  padded = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
+  height, width, _ = x.shape
+  taps = itertools.product(range(side), repeat=2)
+  return sum(
+    padded[dilation * i :, dilation * j :][:height, :width] @ w[i, j] for i, j in taps
+  )
+
+
+@pytest.mark.parametrize('network', SHAPES)
+def test_all_convolutions_of_a_group_may_be_dilated(network):
+  """The last group in NumPy, on its input by the golden network."""
+  params, state = jax.tree.map(np.float64, golden_weights(network))
+  bottleneck = SHAPES[network]['bottleneck']
+
+  def normalised(x, name):
+    mean, var = (
+      state[f'{name}/~/{kind}']['average'].ravel() for kind in ('mean_ema', 'var_ema')
+    )
+    scale, offset = (params[name][key].ravel() for key in ('scale', 'offset'))
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + offset
+
+  def layer(x, block, name, dilation=2):
+    prefix = f'resnet/group_2/block_{block}/'
+    x = convolved(x, params[f'{prefix}{name.format("conv")}']['w'], dilation)
+    return normalised(x, f'{prefix}{name.format("batchnorm")}')
+
+  output_stride = TOTAL_STRIDES[network] // 2
+  options = {**SHAPES[network], 'output_stride': output_stride}
+  forward = transformed(
+    lambda: networks.ResNet(**options, dilate_first_block=True), is_training=False
+  )
+  images = GOLDEN[f'images/{dict(SIZES)[network]}']
+  features, _ = jax.jit(forward.apply)(*golden_weights(network), images)
+  for x, found in zip(*map(np.float64, features.stages[1:]), strict=True):
+    expected = x
+    for block in range(2):
+      shortcut = layer(expected, block, 'shortcut_{}') if block == 0 else expected
+      for i in range(3 if bottleneck else 2):
+        expected = np.maximum(expected, 0) if i else expected
+        expected = layer(expected, block, f'{{}}_{i}')
+      expected = np.maximum(expected + shortcut, 0)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize('is_training', [True, False])
+@pytest.mark.parametrize('network', SHAPES)
+def test_padding_is_not_seen(network, is_training):
+  """Neither its pixels nor its size, by features, embedding and statistics."""
+  rng = np.random.default_rng(0)
+  forward = transformed(
+    lambda: networks.ResNet(**SHAPES[network]), is_training=is_training
+  )
+  values = golden_weights(network)
+  images = rng.normal(size=(2, 21, 38, 3)).astype(np.float32)
+  expected, state = jax.jit(forward.apply)(*values, images)
+
+  def padded(images, content):
+    network_ = lambda x: networks.ResNet(**SHAPES[network])(
+      x, is_training=is_training, content=content
+    )
+    made = hk.without_apply_rng(hk.transform_with_state(network_))
+    return made.apply(*values, images)
+
+  canvas = rng.normal(50, 9, (2, 40, 43, 3)).astype(np.float32)
+  canvas[:, :21, :38] = images
+  found, state_after = jax.jit(padded)(canvas, np.full((2, 2), [21, 38], np.int32))
+  for x, y in zip(found.stages, expected.stages, strict=True):
+    height, width = y.shape[1:3]
+    assert_close(x[:, :height, :width], y)
+    assert not np.any(x[:, height:])
+    assert not np.any(x[:, :, width:])
+  assert_close(found.embedding, expected.embedding)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, state_after, state)
+
+
 # Trainable parameters of torchvision's models less those of their classifiers.
 @pytest.mark.parametrize(
   ('preset', 'count'),
@@ -166,6 +247,17 @@ def test_dilation_refines_the_grid(network, size, num_dilated):
 def test_parameter_count_is_torchvisions(preset, count):
   params, _ = shapes_of_weights(preset)
   assert hk.data_structures.tree_size(params) == count
+
+
+def test_first_shortcut_is_projected_as_in_haiku():
+  params, _ = shapes_of_weights('resnet18', project_first_shortcut=True)
+  assert params['encoder/group_0/block_0/shortcut_conv']['w'].shape == (1, 1, 64, 64)
+  # hk.nets.ResNet18 without its classifier.
+  assert hk.data_structures.tree_size(params) == 11_180_736
+  of_bottlenecks = [
+    shapes_of_weights('resnet50', project_first_shortcut=x) for x in (False, True)
+  ]
+  assert of_bottlenecks[0] == of_bottlenecks[1]
 
 
 def shapes_of_weights(preset, *, image=(224, 224, 3), dtype=jnp.float32, **overrides):
@@ -223,14 +315,22 @@ def test_computes_in_the_type_of_the_images():
   assert features.embedding.dtype == jnp.float32
 
 
-def test_initial_values():
+@pytest.mark.parametrize('bottleneck', [False, True])
+@pytest.mark.parametrize('zero_init', [None, False, True])
+def test_initial_values(bottleneck, zero_init):
   # Alike blocks: JAX compiles one initialiser for every shape.
   forward = transformed(
     lambda: networks.ResNet(
-      blocks_per_group=(2,), channels_per_group=(32,), bottleneck=False, stem='small'
+      blocks_per_group=(2,),
+      channels_per_group=(128 if bottleneck else 32,),
+      bottleneck=bottleneck,
+      stem='small',
+      zero_init_last_scale=zero_init,
     )
   )
   params, _ = forward.init(jax.random.key(0), jnp.zeros((2, 4, 4, 32)))
+  is_zeroed = bottleneck if zero_init is None else zero_init
+  last = 'batchnorm_2' if bottleneck else 'batchnorm_1'
   for module, name, value in hk.data_structures.traverse(params):
     if name == 'w':
       # Truncated at two standard deviations of 1/√fan_in, which leaves 0.8796 of one.
@@ -238,9 +338,8 @@ def test_initial_values():
       assert np.abs(scaled).max() <= 2
       np.testing.assert_allclose(scaled.std(), 0.8796, rtol=0.03)
     else:
-      closes_block = module.endswith('batchnorm_1')
-      expected = float(name == 'scale' and not closes_block)
-      np.testing.assert_array_equal(value, expected)
+      is_zero = name == 'offset' or (is_zeroed and module.endswith(last))
+      np.testing.assert_array_equal(value, 0.0 if is_zero else 1.0)
 
 
 def test_two_calls_share_the_weights():

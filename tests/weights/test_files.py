@@ -122,6 +122,7 @@ def test_settings_of_a_file(digits, tmp_path):
       'channels_per_group': (4, 8),
       'bottleneck': False,
       'stem': 'small',
+      'project_first_shortcut': False,
     },
   )
   assert (settings.mean, settings.std) == tuple(IMAGENET.values())

@@ -146,6 +146,9 @@ def test_projector_is_a_sequential_of_pytorch():
     ('resnet50', {}),
     ('resnet_digits', {}),
     ('resnet34', {'width': 2}),
+    ('resnet18', {'project_first_shortcut': True}),
+    ('resnet34', {'project_first_shortcut': True, 'stem': 'small', 'width': 2}),
+    ('resnet50', {'project_first_shortcut': True}),
   ],
 )
 def test_architecture_is_told_from_the_tensors(random_encoder, layout, name, options):
@@ -161,6 +164,9 @@ def test_stock_networks_have_their_name():
   assert resnet.architecture('resnet50', {'width': 2}).stock_name is None
   assert resnet.architecture('resnet18', {'stem': 'small'}).stock_name is None
   assert resnet.architecture('resnet_digits', {}).stock_name is None
+  projected = {'project_first_shortcut': True}
+  assert resnet.architecture('resnet18', projected).stock_name is None
+  assert resnet.architecture('resnet50', projected).stock_name == 'resnet50'
 
 
 TORCH = resnet.TORCHVISION.anchors

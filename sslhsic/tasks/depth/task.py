@@ -27,11 +27,17 @@ class Depth:
 
   name: ClassVar = 'depth'
   kinds: ClassVar = ('depth',)
+  criterion: ClassVar = 'delta1'
+  head_of_encoder: ClassVar = ()
 
   network: hk.TransformedWithState
   training_example: examples.DepthExample
   test_example: examples.DepthExample
   axis_name: str | None = None
+
+  def groups(self, source: sources.Source) -> np.ndarray:
+    """All examples are of one group, [n] bool."""
+    return np.zeros(len(source), bool)
 
   def loss(
     self,

@@ -3,10 +3,13 @@
 Ren et al. (2015), https://arxiv.org/abs/1506.01497, with the encoder's last group as
 the trunk of the box head ('c4'), and He et al. (2017), https://arxiv.org/abs/1703.06870,
 on a feature pyramid ('fpn'). All shapes are fixed: of proposals, sampled regions and
-detections there are always equally many, some of which count for nothing.
+detections there are always equally many, some of which count for nothing. Images are
+padded to a common size; neither the size nor the pixels of the padding change a result,
+up to rounding and to which anchors are sampled.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,6 +40,8 @@ class Detector(NamedTuple):
 
   Attributes:
     init: of (rng, images, is_training), to initial parameters and network state.
+    head_of_encoder: part of the names of the encoder's modules that belong to the box
+      head; none for 'fpn'.
     losses: of (params, state, None, images, sizes, truth, keys): a dict of float32
       scalars, their sum 'loss', with the network state. `truth` is a `targets.Truth` of
       [n, ...] arrays, `keys` [n] decide what is sampled in each image.
@@ -45,6 +50,7 @@ class Detector(NamedTuple):
   """
 
   init: Callable[..., tuple[hk.Params, hk.State]]
+  head_of_encoder: tuple[str, ...]
   losses: Callable[..., tuple[dict[str, chex.Array], hk.State]]
   detect: Callable[..., tuple[proposals.Detections, hk.State]]
 
@@ -54,12 +60,14 @@ def create(
   architecture: str,
   encoder: str,
   encoder_options: Mapping,
+  train_encoder: bool,
   freeze_batch_norm: bool,
   num_classes: int,
   with_masks: bool,
   settings: DetectorSettings,
   pyramid_channels: int = 256,
   box_size: int = 1024,
+  extra_batch_norm: bool = False,
   precision: str = 'float32',
   axis_name: str | None = None,
 ) -> Detector:
@@ -69,34 +77,45 @@ def create(
     architecture: 'c4' or 'fpn'.
     encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
-    freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
+    train_encoder: whether the encoder is trained; if not, it uses and keeps the batch
+      statistics that it has, but for the last group where that is the box head.
+    freeze_batch_norm: whether all of the encoder uses and keeps its statistics.
     num_classes: C, of objects.
     with_masks: whether there is a mask head; 'fpn' only.
     settings: numbers and thresholds.
     pyramid_channels: of the pyramid and of the mask head.
     box_size: of the linear layers of the box head of 'fpn'.
+    extra_batch_norm: whether batch norm follows the last group in the box head of 'c4',
+      as in MoCo (He et al. 2020, https://arxiv.org/abs/1911.05722).
     precision: in which the network computes, see `mixed_precision`.
     axis_name: the mapped axis over which batch statistics and losses are synchronised.
 
   Raises:
     ValueError: there is no such architecture or encoder, the architecture has no masks
-      or needs a `networks.SplitEncoder`; or, by the functions, the levels of
-      `settings.anchor_sizes` are not those of the architecture.
+      or extra batch norm, or does not fit the encoder; or, by the functions, the levels
+      of `settings.anchor_sizes` are not those of the architecture.
   """
-  _check(architecture, with_masks)
-  if architecture == 'c4':
-    _check_is_split(encoder)
-  fpn = functools.partial(trunks.FPN, channels=pyramid_channels, box_size=box_size)
-  trunk = {'c4': trunks.C4, 'fpn': fpn}[architecture]
+  _check(architecture, with_masks, extra_batch_norm)
+  _check_encoder(architecture, encoder)
+  create_encoder = functools.partial(
+    networks.create,
+    encoder,
+    **encoder_options,
+    axis_name=axis_name,
+    name=classifier.ENCODER,
+  )
+  of_c4 = {'extra_batch_norm': extra_batch_norm, 'axis_name': axis_name}
+  of_fpn = {'channels': pyramid_channels, 'box_size': box_size}
+  trunk, options = {'c4': (trunks.C4, of_c4), 'fpn': (trunks.FPN, of_fpn)}[architecture]
+  frozen = trunks.Frozen(
+    trunk=freeze_batch_norm or not train_encoder, last_group=freeze_batch_norm
+  )
 
   def functions():
-    network = networks.create(
-      encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
-    )
     parts = _Parts(
       settings,
       axis_name,
-      trunk(network, settings, freeze_batch_norm=freeze_batch_norm),
+      trunk(create_encoder(), settings, frozen=frozen, **options),
       heads.RegionProposalHead(settings.anchors_per_position),
       heads.BoxPredictor(num_classes),
       heads.MaskHead(num_classes, pyramid_channels) if with_masks else None,
@@ -106,25 +125,42 @@ def create(
 
   init, applies = hk.multi_transform_with_state(functions)
   policy = mixed_precision.policy(precision, *_MODULES)
-  return Detector(policy(init), *map(policy, applies))
+  head = (_last_group_name(create_encoder),) if architecture == 'c4' else ()
+  return Detector(policy(init), head, *map(policy, applies))
 
 
-def _check(architecture: str, with_masks: bool) -> None:
+def _last_group_name(create_encoder: Callable[[], networks.SplitEncoder]) -> str:
+  """The attribute; a module exists only inside of a transformation."""
+  return hk.transform(lambda: create_encoder().last_group_name).apply({}, None)
+
+
+def _check(architecture: str, with_masks: bool, extra_batch_norm: bool) -> None:
   if architecture not in ARCHITECTURES:
     raise ValueError(
       f'unknown architecture {architecture!r}; use one of {", ".join(ARCHITECTURES)}'
     )
   if with_masks and architecture != 'fpn':
     raise ValueError(f'{architecture!r} has no mask head; use fpn, or no masks')
+  if extra_batch_norm and architecture != 'c4':
+    raise ValueError(
+      f'config.network.extra_batch_norm is for the box head of c4, not of '
+      f'{architecture!r}; use c4, or set it to False'
+    )
 
 
-def _check_is_split(encoder: str) -> None:
+def _check_encoder(architecture: str, encoder: str) -> None:
   is_split = lambda name: issubclass(networks.class_of(name), networks.SplitEncoder)
-  if not is_split(encoder):
+  if architecture == 'c4' and not is_split(encoder):
     raise ValueError(
       f"the detector 'c4' applies the last group of the encoder to regions, which "
       f"{encoder} cannot; use config.network.architecture = 'fpn', or an encoder of "
       f'{", ".join(filter(is_split, networks.ENCODERS))}'
+    )
+  arguments = inspect.signature(networks.class_of(encoder).__call__).parameters
+  if 'content' not in arguments:
+    raise ValueError(
+      f'detectors pad images, and {encoder} has no argument content to leave the '
+      'padding out (see networks.Encoder); use another config.network.encoder'
     )
 
 
@@ -150,15 +186,18 @@ class _Parts(NamedTuple):
 
 def _touch(parts: _Parts, images: chex.Array, is_training: bool) -> None:
   """Applies every module once, for initial values and batch statistics."""
-  maps = parts.trunk.maps(images, is_training=is_training)
-  parts.region_proposal_head(maps)
   num, height, width, _ = images.shape
+  content = jnp.broadcast_to(jnp.array([height, width]), (num, 2))
+  levels = parts.trunk.levels(images, content, is_training=is_training)
+  parts.region_proposal_head(levels.maps)
   whole = jnp.array([0, 0, width, height], jnp.float32)
   rois = jnp.broadcast_to(whole, (num, 1, 4))
-  features = parts.trunk.box_features(maps, rois, is_training=is_training)
+  features = parts.trunk.box_features(
+    levels, rois, jnp.ones((num, 1), bool), is_training=is_training
+  )
   parts.box_predictor(features)
   if parts.mask_head:
-    _mask_logits(parts, maps, rois, jnp.zeros((num, 1), jnp.int32))
+    _mask_logits(parts, levels, rois, jnp.zeros((num, 1), jnp.int32))
 
 
 def _anchors(parts: _Parts, maps: Sequence[chex.Array]) -> list[chex.Array]:
@@ -180,6 +219,11 @@ def _anchors(parts: _Parts, maps: Sequence[chex.Array]) -> list[chex.Array]:
   ]
 
 
+def _content(sizes: chex.Array) -> chex.Array:
+  """Rows and columns of pixels, [n, 2] int32, of sizes [n, 2]."""
+  return jnp.round(sizes).astype(jnp.int32)
+
+
 def _losses(
   parts: _Parts,
   images: chex.Array,
@@ -188,9 +232,9 @@ def _losses(
   keys: chex.PRNGKey,
 ) -> dict[str, chex.Array]:
   """See `Detector.losses`."""
-  maps = parts.trunk.maps(images, is_training=True)
-  boxes = _anchors(parts, maps)
-  predicted = parts.region_proposal_head(maps)
+  levels = parts.trunk.levels(images, _content(sizes), is_training=True)
+  boxes = _anchors(parts, levels.maps)
+  predicted = parts.region_proposal_head(levels.maps)
   keys = jax.vmap(jax.random.split)(keys)
   results = _proposal_losses(parts, *predicted, boxes, sizes, truth, keys[:, 0])
   proposed = _propose(
@@ -200,10 +244,12 @@ def _losses(
     *x, parts.box_predictor.num_classes, parts.settings
   )
   sampled = jax.vmap(sample)(keys[:, 1], proposed, truth)
-  features = parts.trunk.box_features(maps, sampled.boxes, is_training=True)
+  features = parts.trunk.box_features(
+    levels, sampled.boxes, sampled.labels != targets.NEITHER, is_training=True
+  )
   results |= _box_losses(parts, features, sampled)
   if parts.mask_head:
-    results |= {'masks': _mask_loss(parts, maps, sampled, truth)}
+    results |= {'masks': _mask_loss(parts, levels, sampled, truth)}
   return results | {'loss': sum(results.values())}
 
 
@@ -261,20 +307,20 @@ def _predict_boxes(parts: _Parts, features, shape) -> tuple[chex.Array, chex.Arr
   return logits, codes
 
 
-def _mask_logits(parts: _Parts, maps, rois, classes) -> chex.Array:
+def _mask_logits(parts: _Parts, levels, rois, classes) -> chex.Array:
   """Logits [n, r, M, M] of the masks in regions [n, r, 4] of classes [n, r]."""
-  pooled = parts.trunk.pool(maps, rois, parts.settings.mask_pool)
+  pooled = parts.trunk.pool(levels, rois, parts.settings.mask_pool)
   logits = parts.mask_head(pooled, classes.ravel())
   return logits.reshape(*classes.shape, *logits.shape[1:])
 
 
-def _mask_loss(parts: _Parts, maps, sampled: regions.Regions, truth) -> chex.Array:
+def _mask_loss(parts: _Parts, levels, sampled: regions.Regions, truth) -> chex.Array:
   """Of the mask head, on the regions that may be positive, which come first."""
   most = parts.settings.max_positive_rois
   sampled = jax.tree.map(lambda x: x[:, :most], sampled)
   is_positive = sampled.labels == targets.POSITIVE
   classes = jnp.where(is_positive, sampled.classes, 0)
-  logits = _mask_logits(parts, maps, sampled.boxes, classes)
+  logits = _mask_logits(parts, levels, sampled.boxes, classes)
   crop = lambda *x: regions.crop_masks(*x, output_size=logits.shape[-1])
   masks = jax.vmap(crop)(truth, sampled.boxes, sampled.objects)
   return losses.masks(logits, masks, sampled.labels, parts.axis_name)
@@ -284,15 +330,17 @@ def _detect(
   parts: _Parts, images: chex.Array, sizes: chex.Array
 ) -> proposals.Detections:
   """See `Detector.detect`."""
-  maps = parts.trunk.maps(images, is_training=False)
-  predicted = parts.region_proposal_head(maps)
-  boxes = _anchors(parts, maps)
+  levels = parts.trunk.levels(images, _content(sizes), is_training=False)
+  predicted = parts.region_proposal_head(levels.maps)
+  boxes = _anchors(parts, levels.maps)
   proposed = _propose(parts, *predicted, boxes, sizes, is_training=False)
-  features = parts.trunk.box_features(maps, proposed.boxes, is_training=False)
+  features = parts.trunk.box_features(
+    levels, proposed.boxes, proposed.is_valid, is_training=False
+  )
   logits, codes = _predict_boxes(parts, features, proposed.is_valid.shape)
   detect = lambda *x: proposals.detect(*x, parts.settings)
   found = jax.vmap(detect)(logits, codes, proposed, sizes)
   if not parts.mask_head:
     return found
-  logits = _mask_logits(parts, maps, found.boxes, found.classes)
+  logits = _mask_logits(parts, levels, found.boxes, found.classes)
   return found._replace(masks=jax.nn.sigmoid(logits))

@@ -18,7 +18,8 @@ class DetectionExample:
   The scale is the largest at which neither the shorter side of the image exceeds a
   number drawn from `shorter` nor the longer one a number drawn from `longer`.
 
-  Makes 'image' [H, W, C] uint8, black beyond the content at its right and bottom;
+  Makes 'image' [H, W, C] uint8, [W, H, C] of an upright image, whose content is at the
+  top left; networks do not see the padding at its right and bottom;
   'size' [2] float32, height and width of the content; 'scale' [2] float32, what height
   and width were multiplied by; and of up to K objects, in pixels of the resized image,
   'boxes' [K, 4] float32 (x1, y1, x2, y2), 'classes' [K] int32 (-1: there is none),
@@ -26,25 +27,35 @@ class DetectionExample:
   0 to 255. If there are more than K, the first K that are not to be ignored come first.
 
   Attributes:
-    padded: H and W.
-    shorter, longer: smallest and largest number to be drawn for either side.
+    padded: H and W, H ≤ W.
+    shorter, longer: numbers to be drawn for either side: the smallest, the largest, and
+      the step between them.
     max_objects: K.
     mask_size: G; 0 without masks.
     flip: whether to mirror half of the examples.
   """
 
   padded: tuple[int, int]
-  shorter: tuple[int, int]
-  longer: tuple[int, int]
+  shorter: tuple[int, int, int]
+  longer: tuple[int, int, int]
   max_objects: int
   mask_size: int
   flip: bool
+
+  def __post_init__(self):
+    height, width = self.padded
+    if height > width:
+      raise ValueError(
+        f'config.data.padded is {self.padded}; give height and width for images that '
+        'are at least as wide as high; upright ones get a width and a height'
+      )
 
   def __call__(self, rng: np.random.Generator, example: dict) -> dict[str, np.ndarray]:
     """The arrays of an example."""
     image = example['image']
     original = np.array(image.shape[:2])
-    size = self._size(rng, original)
+    canvas = self.padded[::-1] if is_upright(original) else self.padded
+    size = np.minimum(self._size(rng, original), canvas)
     image = images.resize_to(image, *size)
     scale = (size / original).astype(np.float32)
     boxes = (example['boxes'] * scale[[1, 0, 1, 0]]).astype(np.float32)
@@ -54,7 +65,7 @@ class DetectionExample:
       boxes = np.stack(
         [size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], axis=1
       ).astype(np.float32)
-    padded = np.zeros((*self.padded, image.shape[2]), np.uint8)
+    padded = np.zeros((*canvas, image.shape[2]), np.uint8)
     padded[: size[0], : size[1]] = image
     arrays = {'image': padded, 'size': size.astype(np.float32), 'scale': scale}
     return arrays | self._objects(example, boxes, is_flipped)
@@ -62,11 +73,11 @@ class DetectionExample:
   def _size(self, rng: np.random.Generator, original: np.ndarray) -> np.ndarray:
     """Height and width to resize to."""
     shorter, longer = (
-      rng.integers(low, high + 1) for low, high in (self.shorter, self.longer)
+      low + step * rng.integers((high - low) // step + 1)
+      for low, high, step in (self.shorter, self.longer)
     )
     scale = min(shorter / original.min(), longer / original.max())
-    size = np.maximum(np.round(scale * original), 1).astype(int)
-    return np.minimum(size, self.padded)
+    return np.maximum(np.round(scale * original), 1).astype(int)
 
   def _objects(self, example: dict, boxes: np.ndarray, is_flipped: bool) -> dict:
     order = np.argsort(example['ignore'], kind='stable')[: self.max_objects]
@@ -86,6 +97,11 @@ class DetectionExample:
         mask = _in_box(example['masks'][row], example['boxes'][row], self.mask_size)
         masks[place] = mask[:, ::-1] if is_flipped else mask
     return arrays
+
+
+def is_upright(sizes: np.ndarray) -> np.ndarray:
+  """Whether images of sizes [..., 2], height and width, are higher than wide, [...]."""
+  return sizes[..., 0] > sizes[..., 1]
 
 
 def _in_box(mask: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import haiku as hk
 import jax
 
+from sslhsic.networks import layers
+
 # A uniform law of variance 1 / (3 · inputs of a unit), times 3.
 XAVIER = hk.initializers.VarianceScaling(1.0, 'fan_in', 'uniform')
 
@@ -20,18 +22,26 @@ class FeaturePyramid(hk.Module):
     super().__init__(name=name)
     self.channels = channels
 
-  def __call__(self, stages: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+  def __call__(
+    self, stages: Sequence[jax.Array], content: Sequence[jax.Array]
+  ) -> tuple[jax.Array, ...]:
     """Maps stages [n, h_i, w_i, c_i], each half as high and wide as the one before.
 
+    Args:
+      stages: of the encoder.
+      content: rows and columns of each stage that are not padding, [n, 2].
+
     Returns:
-      [n, h_i, w_i, channels] each, and of the last one every second pixel.
+      [n, h_i, w_i, channels] each, and of the last one every second pixel; 0 outside of
+      the content.
     """
     maps, above = [], None
     for i, stage in reversed(list(enumerate(stages))):
       lateral = hk.Conv2D(self.channels, 1, w_init=XAVIER, name=f'lateral_{i}')(stage)
       above = lateral if above is None else lateral + _doubled(above, lateral.shape)
+      above = layers.without_padding(above, content[i])
       output = hk.Conv2D(self.channels, 3, w_init=XAVIER, name=f'output_{i}')
-      maps.insert(0, output(above))
+      maps.insert(0, layers.without_padding(output(above), content[i]))
     return (*maps, maps[-1][:, ::2, ::2])
 
 

@@ -38,6 +38,9 @@ class DetectorSettings:
     detections_per_image: at most.
     box_pool: rows and columns of the features that the box head sees.
     mask_pool: those of the mask head; masks have twice as many.
+    sampling_ratio: samples of the features per cell of these and axis; 0: as many as
+      there are cells of the feature map in it, as in Detectron2.
+    max_sampling_ratio: of these, at most.
     canonical_size: root of the area from which on a region belongs to the third level.
   """
 
@@ -65,6 +68,8 @@ class DetectorSettings:
   detections_per_image: int = 100
   box_pool: int = 7
   mask_pool: int = 14
+  sampling_ratio: int = 2
+  max_sampling_ratio: int = 4
   canonical_size: float = 224.0
 
   @property
@@ -88,14 +93,18 @@ class DetectorSettings:
     return int(self.rois_per_image * self.roi_positive_fraction)
 
 
+# Of Detectron2 where they differ from those of torchvision.
+_DETECTRON2 = {'smooth_l1_beta': 0.0, 'sampling_ratio': 0}
+
+# By architecture and source; detectors of C4 have all anchors on one level.
 PRESETS = {
-  'fpn': DetectorSettings(),
-  # Detectron2's Faster R-CNN R50-C4, where it differs: all anchors are on one level.
-  'c4': DetectorSettings(
+  'fpn_torchvision': DetectorSettings(),
+  'fpn_detectron2': DetectorSettings(after_nms_training=1000, **_DETECTRON2),
+  'c4_detectron2': DetectorSettings(
     anchor_sizes=((32, 64, 128, 256, 512),),
     before_nms_training=12000,
     before_nms=6000,
-    smooth_l1_beta=0.0,
     box_pool=14,
+    **_DETECTRON2,
   ),
 }

@@ -9,7 +9,7 @@ import haiku as hk
 import jax
 import numpy as np
 
-from sslhsic.data import sources
+from sslhsic.data import image_sizes, sources
 from sslhsic.plots import sheets
 from sslhsic.tasks import task
 from sslhsic.tasks.detection import detector, examples, proposals, scores, targets
@@ -29,6 +29,7 @@ class Detection:
   """
 
   name: ClassVar = 'detection'
+  criterion: ClassVar = 'box_ap'
 
   architecture: str
   class_names: tuple[str, ...]
@@ -40,6 +41,22 @@ class Detection:
   def kinds(self) -> tuple[str, ...]:
     """The annotations that it needs."""
     return ('boxes', 'masks') if self._with_masks else ('boxes',)
+
+  @property
+  def head_of_encoder(self) -> tuple[str, ...]:
+    """Parts of the names of the encoder's modules that are the box head."""
+    return self.network.head_of_encoder
+
+  def groups(self, source: sources.Source) -> np.ndarray:
+    """Which images are upright, [n] bool, where these are padded to a shape of theirs.
+
+    Raises:
+      InputError: an image cannot be read.
+    """
+    height, width = self.test_example.padded
+    if height == width:
+      return np.zeros(len(source), bool)
+    return examples.is_upright(image_sizes.of(source))
 
   @property
   def _with_masks(self) -> bool:
@@ -123,10 +140,16 @@ class Detection:
 
   def protocol(self, training: str) -> dict[str, str]:
     """How each score was measured."""
+    example = self.training_example
+    ranges = [
+      f'{low}' if low == high else f'{low} to {high}'
+      for low, high, _ in (example.shorter, example.longer)
+    ]
     how = (
-      f'{self.architecture} detector; {training}, images scaled to at most '
-      f'{self.test_example.shorter[0]} px on the shorter and '
-      f'{self.test_example.longer[0]} px on the longer side; '
+      f'{self.architecture} detector; {training}, images scaled to at most {ranges[0]} '
+      f'px on the shorter and {ranges[1]} px on the longer side in training'
+      f'{" and mirrored" * example.flip}, to {self.test_example.shorter[0]} and '
+      f'{self.test_example.longer[0]} px in the test; '
     )
     coco = how + "COCO's average precision by pycocotools, of "
     protocol = {

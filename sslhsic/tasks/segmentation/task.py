@@ -28,12 +28,18 @@ class Segmentation:
 
   name: ClassVar = 'segmentation'
   kinds: ClassVar = ('segmentation',)
+  criterion: ClassVar = 'mean_iou'
+  head_of_encoder: ClassVar = ()
 
   class_names: tuple[str, ...]
   network: hk.TransformedWithState
   training_example: examples.TrainingExample
   test_example: examples.TestExample
   axis_name: str | None = None
+
+  def groups(self, source: sources.Source) -> np.ndarray:
+    """All examples are of one group, [n] bool."""
+    return np.zeros(len(source), bool)
 
   def loss(
     self,

@@ -2,15 +2,16 @@
 
 import dataclasses
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.detection import coco, voc
+from configs.detection import coco_detectron2, coco_torchvision, voc_byol, voc_moco
 from sslhsic import networks
 from sslhsic.networks import classifier
-from sslhsic.tasks.detection import detector, settings, targets
+from sslhsic.tasks.detection import detector, settings, targets, trunks
 
 SIDE, NUM_OBJECTS, NUM_CLASSES = 32, 4, 3
 ENCODER = {
@@ -38,10 +39,11 @@ def small_detector(architecture, **changes):
     **{
       'architecture': architecture,
       **ENCODER,
+      'train_encoder': True,
       'freeze_batch_norm': False,
       'num_classes': NUM_CLASSES,
       'with_masks': architecture == 'fpn',
-      'settings': dataclasses.replace(settings.PRESETS[architecture], **numbers),
+      'settings': settings.DetectorSettings(**numbers),
       'pyramid_channels': 8,
       'box_size': 8,
     }
@@ -86,13 +88,18 @@ class Made:
       return losses, gradients
 
     self._apply = losses_and_gradients
+    # Batch statistics that an encoder may have, other than the initial zeros.
+    state = hk.data_structures.map(
+      lambda module, _, x: jnp.full_like(x, module.endswith('var_ema')), self.state
+    )
     self.detect = jax.jit(
-      lambda images: made.detect(self.params, self.state, None, images, self.sizes)[0]
+      lambda images: made.detect(self.params, state, None, images, self.sizes)[0]
     )
 
-  def losses(self, **changes):
+  def losses(self, images=None, **changes):
     truth = self.truth._replace(**changes)
-    return self._apply(self.images, truth, self.keys)[0]
+    images = self.images if images is None else images
+    return self._apply(images, truth, self.keys)[0]
 
   def gradients(self):
     return self._apply(self.images, self.truth, self.keys)[1]
@@ -151,6 +158,61 @@ def test_no_object_is_all_background(fpn):
 
 
 @pytest.mark.parametrize('name', ['fpn', 'c4'])
+def test_pixels_of_the_padding_are_not_seen(name, request):
+  made = request.getfixturevalue(name)
+  images = np.copy(made.images)
+  images[:, 30:], images[:, :, 28:] = 77, -99
+  jax.tree.map(np.testing.assert_array_equal, made.losses(images=images), made.losses())
+  jax.tree.map(
+    np.testing.assert_array_equal, made.detect(images), made.detect(made.images)
+  )
+
+
+@pytest.mark.parametrize('name', ['fpn', 'c4'])
+def test_the_size_of_the_padding_is_not_seen(name, request):
+  made = request.getfixturevalue(name)
+  canvas = np.full((2, 48, 40, 3), 7, np.float32)
+  canvas[:, :30, :28] = made.images[:, :30, :28]
+  expected, found = jax.device_get((made.detect(made.images), made.detect(canvas)))
+  assert np.any(expected.is_valid)
+  for x, y in zip(found, expected, strict=True):
+    if y is not None:
+      np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+def test_regions_that_are_not_sampled_do_not_count_in_batch_norm():
+  rng = np.random.default_rng(0)
+  maps = rng.normal(size=(1, 8, 8, 4)).astype(np.float32)
+  rois = np.array([[[0, 0, 30, 30], [9, 9, 20, 30], [5, 0, 9, 30]]], np.float32)
+  is_counted = np.array([[True, True, False]])
+
+  def features(rois):
+    network = networks.create(
+      ENCODER['encoder'], **ENCODER['encoder_options'], name='encoder'
+    )
+    c4 = trunks.C4(
+      network,
+      settings.DetectorSettings(box_pool=4),
+      frozen=trunks.Frozen(trunk=True, last_group=False),
+      extra_batch_norm=True,
+      axis_name=None,
+    )
+    levels = trunks.Levels((maps,), (np.full((1, 2), 8, np.int32),))
+    return c4.box_features(levels, rois, is_counted, is_training=True)
+
+  forward = hk.without_apply_rng(hk.transform_with_state(features))
+  params, state = forward.init(jax.random.key(0), rois)
+  apply = jax.jit(forward.apply)
+  found, after = apply(params, state, rois)
+  rois[0, 2] = 0, 0, 12, 4
+  again, after_again = apply(params, state, rois)
+  np.testing.assert_array_equal(again[:2], found[:2])
+  jax.tree.map(np.testing.assert_array_equal, after_again, after)
+  # By the extra batch norm, features of the regions that count have mean 0.
+  np.testing.assert_allclose(found[:2].mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['fpn', 'c4'])
 def test_detections_are_inside_the_image_and_sorted(name, request):
   made = request.getfixturevalue(name)
   found = jax.device_get(made.detect(made.images))
@@ -181,17 +243,22 @@ def test_mistakes_are_refused():
     detector.create(
       architecture='ssd',
       **ENCODER,
+      train_encoder=True,
       freeze_batch_norm=False,
       num_classes=2,
       with_masks=False,
-      settings=settings.PRESETS['fpn'],
+      settings=settings.PRESETS['fpn_torchvision'],
     )
   with pytest.raises(ValueError, match='has no mask head'):
     small_detector('c4', with_masks=True)
-  wrong = dataclasses.replace(settings.PRESETS['fpn'], anchor_sizes=((8,), (16, 32)))
+  with pytest.raises(ValueError, match=r"extra_batch_norm is .* c4, not of 'fpn'"):
+    small_detector('fpn', extra_batch_norm=True)
+  wrong = dataclasses.replace(
+    settings.PRESETS['fpn_torchvision'], anchor_sizes=((8,), (16, 32))
+  )
   with pytest.raises(ValueError, match=r'levels with \[1, 2\] anchor sizes'):
     _ = wrong.anchors_per_position
-  made = small_detector('fpn', settings=settings.PRESETS['fpn'])
+  made = small_detector('fpn', settings=settings.PRESETS['fpn_torchvision'])
   images, sizes, truth = random_batch(np.random.default_rng(0))
   params, state = jax.eval_shape(
     lambda images: made.init(jax.random.key(0), images, True), images
@@ -201,11 +268,18 @@ def test_mistakes_are_refused():
     jax.eval_shape(made.losses, params, state, None, images, sizes, truth, keys)
 
 
-@pytest.mark.parametrize('config', [coco, voc])
-def test_configurations_are_the_presets(config):
+@pytest.mark.parametrize(
+  ('config', 'preset'),
+  [
+    (coco_torchvision, 'fpn_torchvision'),
+    (coco_detectron2, 'fpn_detectron2'),
+    (voc_moco, 'c4_detectron2'),
+    (voc_byol, 'c4_detectron2'),
+  ],
+)
+def test_configurations_are_the_presets(config, preset):
   config = config.get_config()
-  preset = settings.PRESETS[config.network.architecture]
-  assert settings.DetectorSettings(**config.detector) == preset
+  assert settings.DetectorSettings(**config.detector) == settings.PRESETS[preset]
   assert config.network.encoder in networks.ENCODERS
 
 
@@ -214,10 +288,11 @@ def test_detections_of_the_full_size_trace():
     architecture='fpn',
     encoder='resnet50',
     encoder_options={},
+    train_encoder=True,
     freeze_batch_norm=True,
     num_classes=80,
     with_masks=True,
-    settings=settings.PRESETS['fpn'],
+    settings=settings.PRESETS['fpn_torchvision'],
   )
   images = jax.ShapeDtypeStruct((1, 800, 1333, 3), jnp.float32)
   params, state = jax.eval_shape(

@@ -27,8 +27,8 @@ def _objects():
 def _make(**changes):
   settings = {
     'padded': (50, 50),
-    'shorter': (100, 100),
-    'longer': (30, 50),
+    'shorter': (100, 100, 1),
+    'longer': (30, 50, 1),
     'max_objects': 4,
     'mask_size': 8,
     'flip': True,
@@ -68,8 +68,36 @@ def test_boxes_and_masks_follow_the_image():
   assert 0.75 < max(scales) <= 50 / 60 + 1e-6
 
 
+def test_upright_images_have_a_canvas_of_their_own():
+  make = _make(padded=(30, 50), longer=(50, 50, 1))
+  wide = _objects()
+  turned = {
+    **wide,
+    'image': wide['image'].swapaxes(0, 1),
+    'masks': wide['masks'].swapaxes(1, 2),
+    'boxes': wide['boxes'][:, [1, 0, 3, 2]],
+  }
+  shapes = [make(np.random.default_rng(0), x)['image'].shape for x in (wide, turned)]
+  assert shapes == [(30, 50, 3), (50, 30, 3)]
+  assert examples.is_upright(np.array([[40, 60], [60, 40], [9, 9]])).tolist() == [
+    False,
+    True,
+    False,
+  ]
+  with pytest.raises(ValueError, match=r'config\.data\.padded is \(50, 30\)'):
+    _make(padded=(50, 30))
+
+
+def test_sides_are_drawn_in_steps():
+  make = _make(longer=(30, 45, 5))
+  widths = {
+    int(make(np.random.default_rng(seed), _objects())['size'][1]) for seed in range(60)
+  }
+  assert widths == {30, 35, 40, 45}
+
+
 def test_shorter_side_bounds_the_scale_and_objects_may_be_too_many():
-  make = _make(shorter=(20, 20), longer=(1000, 1000), max_objects=1, mask_size=0)
+  make = _make(shorter=(20, 20, 1), longer=(1000, 1000, 1), max_objects=1, mask_size=0)
   x = make(np.random.default_rng(0), _objects())
   np.testing.assert_array_equal(x['size'], [20, 30])
   assert x['classes'].tolist() == [1]

@@ -1,5 +1,7 @@
 """RoIAlign against a loop over samples, written from its definition."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from sslhsic.tasks.detection import roi_align
 
 STRIDES = (4, 8)
-RATIO = 2
+MAX_RATIO = 3  # Of adaptive sampling, less than some regions would have.
 
 
 def bilinear(feature_map, y, x):
@@ -24,20 +26,24 @@ def bilinear(feature_map, y, x):
   return (1 - dy) * above + dy * below
 
 
-def pooled_one_by_one(feature_map, stride, roi, size):
+def pooled_one_by_one(feature_map, stride, roi, size, ratio):
   x1, y1, x2, y2 = roi / stride - 0.5
   cell_height, cell_width = (y2 - y1) / size, (x2 - x1) / size
+  # Ratio 0: the size of the cell, rounded up.
+  rows, columns = (
+    ratio or min(max(int(np.ceil(x)), 1), MAX_RATIO) for x in (cell_height, cell_width)
+  )
   result = np.zeros((size, size, feature_map.shape[-1]))
   for i in range(size):
     for j in range(size):
       samples = [
         bilinear(
           feature_map,
-          y1 + (i + (a + 0.5) / RATIO) * cell_height,
-          x1 + (j + (b + 0.5) / RATIO) * cell_width,
+          y1 + (i + (a + 0.5) / rows) * cell_height,
+          x1 + (j + (b + 0.5) / columns) * cell_width,
         )
-        for a in range(RATIO)
-        for b in range(RATIO)
+        for a in range(rows)
+        for b in range(columns)
       ]
       result[i, j] = np.mean(samples, axis=0)
   return result
@@ -57,20 +63,23 @@ def problem():
   return maps, rois.astype(np.float32), rng.integers(0, 2, 30)
 
 
-@jax.jit
-def pool_and_gradient(maps, rois, levels):
+@functools.partial(jax.jit, static_argnums=3)
+def pool_and_gradient(maps, rois, levels, ratio):
   def pool(maps):
-    return roi_align.roi_align(maps, STRIDES, rois, levels, 3, RATIO)
+    return roi_align.roi_align(
+      maps, STRIDES, rois, levels, 3, ratio, max_sampling_ratio=MAX_RATIO
+    )
 
   pooled, pull = jax.vjp(pool, maps)
   return pooled, pull(pooled)[0]
 
 
-def test_equals_a_loop_over_samples(problem):
+@pytest.mark.parametrize('ratio', [2, 0])
+def test_equals_a_loop_over_samples(problem, ratio):
   maps, rois, levels = problem
-  pooled, gradients = pool_and_gradient(maps, rois, levels)
+  pooled, gradients = pool_and_gradient(maps, rois, levels, ratio)
   expected = [
-    pooled_one_by_one(maps[level], STRIDES[level], roi, 3)
+    pooled_one_by_one(maps[level], STRIDES[level], roi, 3, ratio)
     for roi, level in zip(rois, levels, strict=True)
   ]
   np.testing.assert_allclose(pooled, expected, atol=1e-5)
@@ -78,6 +87,22 @@ def test_equals_a_loop_over_samples(problem):
   # It is linear in the maps: <pooled, pooled> = <maps, gradient>.
   inner = sum(np.vdot(m, g) for m, g in zip(maps, gradients, strict=True))
   np.testing.assert_allclose(inner, np.vdot(expected, expected), rtol=1e-4)
+
+
+def test_what_is_beyond_the_content_is_not_read(problem):
+  maps, rois, levels = problem
+  content = [np.array([6, 7], np.int32), np.array([5, 3], np.int32)]
+  pool = jax.jit(
+    lambda maps: roi_align.roi_align(maps, STRIDES, rois, levels, 3, content=content)
+  )
+  cropped = [
+    x[:rows, :columns] for x, (rows, columns) in zip(maps, content, strict=True)
+  ]
+  expected = [
+    pooled_one_by_one(cropped[level], STRIDES[level], roi, 3, 2)
+    for roi, level in zip(rois, levels, strict=True)
+  ]
+  np.testing.assert_allclose(pool(maps), expected, atol=1e-5)
 
 
 def test_levels_of_a_pyramid():

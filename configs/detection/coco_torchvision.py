@@ -1,12 +1,11 @@
 """Object detection on COCO 2017: Mask R-CNN with a ResNet-50 and a feature pyramid.
 
-SSL-HSIC reports box and mask AP 41.3 and 36.8 (secondary source); its schedule is not
-published. This one is ours: the usual 1× schedule, 90,000 steps of 16 images at 0.02,
-anchors, numbers and thresholds of torchvision, and batch norm that goes on learning.
-Images of either orientation fit into one padded shape.
+Anchors, numbers and thresholds of torchvision's maskrcnn_resnet50_fpn, images of 800 px
+on the shorter side, and the schedule of coco_detectron2.py; batch norm learns, over all
+devices. Nothing is published for it.
 
-python -m experiments.detection --config=configs/detection/coco.py --workdir=DIR \
-  --config.init_from=RUN --config.data.train.source=coco:PATH \
+python -m experiments.detection --config=configs/detection/coco_torchvision.py \
+  --workdir=DIR --config.init_from=RUN --config.data.train.source=coco:PATH \
   --config.data.test.source=coco:PATH
 """
 
@@ -29,17 +28,21 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder_options': {},
     'with_masks': True,
     'pyramid_channels': 256,
-    'box_size': 1024,  # Of the linear layers of the box head.
+    'box_size': 1024,  # Of the linear layers of the box head of fpn.
+    'extra_batch_norm': False,  # After the last group in the box head of c4.
   }
   config.detector = detector_settings()
   config.data = {
     'train': {'source': 'coco:coco', 'split': 'train'},
+    'validation': {'source': '', 'split': ''},  # None: no evaluation on the way.
     'test': {'source': 'coco:coco', 'split': 'val'},
-    'padded': (1344, 1344),  # Pixels; larger than any image after scaling.
-    'shorter': (800, 800),  # An image's sides are at most a number from these ranges.
-    'longer': (1333, 1333),
-    'test_shorter': (800, 800),
-    'test_longer': (1333, 1333),
+    'padded': (800, 1344),  # Height and width in pixels; upright images: 1344, 800.
+    # An image's sides are at most numbers drawn from these: smallest, largest, step.
+    'shorter': (800, 800, 1),
+    'longer': (1333, 1333, 1),
+    'flip': True,  # Half of the images.
+    'test_shorter': 800,
+    'test_longer': 1333,
     'max_objects': 100,  # Of an image, in training.
     'mask_size': 112,  # Rows and columns of a true mask in its box.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
@@ -58,17 +61,18 @@ def get_config() -> ml_collections.ConfigDict:
   config.training = {
     'batch_size': 16,  # Over all devices.
     'steps': 90_000,
-    'learning_rate': 0.02,
+    'learning_rates': (0.02,),  # Several: to choose from on the validation split.
     'warmup_steps': 1000,
     'drops': (2 / 3, 8 / 9),  # Parts after which the rate is a tenth; empty: cosine.
     'train_encoder': True,
     'freeze_batch_norm': False,  # Of the encoder.
     'precision': 'float32',  # Of the network; or 'bfloat16'.
   }
+  config.retrain = False  # With the best, on train and validation.
   config.evaluation = {'batch_size': 16}
   config.runner = {
     'log_every': 50,
-    'evaluate_every': 0,  # At the end only.
+    'evaluate_every': 0,  # Of the validation split; 0: at the end of a training.
     'checkpoint_every': 1000,
     'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
@@ -104,5 +108,7 @@ def detector_settings() -> dict[str, Any]:
     'detections_per_image': 100,
     'box_pool': 7,
     'mask_pool': 14,
+    'sampling_ratio': 2,
+    'max_sampling_ratio': 4,  # Of sampling_ratio 0.
     'canonical_size': 224.0,
   }

@@ -1,0 +1,97 @@
+"""Batch norm over a part of the positions, against NumPy."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sslhsic.networks import layers
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(3, 2, (4, 5, 6, 2)).astype(np.float32)
+CONTENT = np.array([[5, 6], [2, 3], [4, 1], [0, 0]], np.int32)
+SCALE, OFFSET = np.array([2, -1], np.float32), np.array([0.5, 3], np.float32)
+
+
+def _norm(axis_name=None):
+  def forward(x, content, is_training):
+    mask = layers.content_mask(x, content)
+    return layers.batch_norm(
+      x, is_training=is_training, axis_name=axis_name, mask=mask, name='norm'
+    )
+
+  return hk.without_apply_rng(hk.transform_with_state(forward))
+
+
+@pytest.fixture(scope='module')
+def values():
+  """Parameters, and a state that is not initial."""
+  params, state = _norm().init(jax.random.key(0), X, CONTENT, True)
+  params['norm'] = {
+    'scale': SCALE.reshape(1, 1, 1, 2),
+    'offset': OFFSET.reshape(1, 1, 1, 2),
+  }
+  state = jax.tree.map(lambda x: jnp.full_like(x, 3), state)
+  return params, state
+
+
+def _expected(mean, variance):
+  """The content of X normalised, and 0 around it."""
+  normalised = (X - mean) / np.sqrt(variance + 1e-5) * SCALE + OFFSET
+  result = np.zeros_like(X)
+  for i, (rows, columns) in enumerate(CONTENT):
+    result[i, :rows, :columns] = normalised[i, :rows, :columns]
+  return result
+
+
+def _pixels_of_content():
+  return np.concatenate(
+    [x[:r, :c].reshape(-1, 2) for x, (r, c) in zip(X, CONTENT, strict=True)]
+  )
+
+
+@pytest.mark.parametrize('num_devices', [1, 4])
+def test_statistics_are_those_of_the_content_of_all_devices(values, num_devices):
+  params, state = values
+  split = lambda x: x.reshape(num_devices, -1, *x.shape[1:])
+  apply = functools.partial(_norm('i').apply, is_training=True)
+  result, after = jax.pmap(
+    apply,
+    axis_name='i',
+    in_axes=(None, None, 0, 0),
+    devices=jax.devices()[:num_devices],
+  )(params, state, split(X), split(CONTENT))
+  content = _pixels_of_content()
+  mean, variance = content.mean(axis=0), content.var(axis=0)
+  np.testing.assert_allclose(
+    result.reshape(X.shape), _expected(mean, variance), rtol=1e-4, atol=1e-5
+  )
+  # A moving average with Adam's correction, of 3 steps before this one.
+  for name, batch in (('mean_ema', mean), ('var_ema', variance)):
+    found = after[f'norm/~/{name}']['average']
+    average = (0.9 * 3 + 0.1 * batch) / (1 - 0.9**4)
+    np.testing.assert_allclose(found.reshape(-1, 2)[-1], average, rtol=1e-5)
+
+
+def test_stored_statistics_are_used_in_evaluation(values):
+  params, state = values
+  result, after = _norm().apply(params, state, X, CONTENT, False)
+  np.testing.assert_allclose(result, _expected(3.0, 3.0), rtol=1e-5, atol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
+def test_nothing_at_all_is_finite(values):
+  result, after = _norm().apply(*values, X, 0 * CONTENT, True)
+  assert not np.any(result)
+  assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(after))
+
+
+def test_mean_is_that_of_the_content():
+  found = layers.spatial_mean(X[:3], CONTENT[:3])
+  expected = [
+    x[:r, :c].mean(axis=(0, 1)) for x, (r, c) in zip(X[:3], CONTENT[:3], strict=True)
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
