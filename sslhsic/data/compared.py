@@ -65,7 +65,7 @@ def create(
   if need_labels:
     _check_labels(named)
   first = named[0]
-  named = [first, *(_with_classes_of(first, other) for other in named[1:])]
+  named = [first, *(_with_classes_of(first, x, need_labels) for x in named[1:])]
   if need_labels:
     for other in named[1:]:
       _warn_of_missing_classes(first, other)
@@ -123,14 +123,16 @@ def _check_labels(named: Sequence[_Named]) -> None:
       )
 
 
-def _with_classes_of(first: _Named, other: _Named) -> _Named:
+def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
   """The other source, with the numbers of classes that the first has."""
   names, theirs = (_class_names(x.source) for x in (first, other))
+  if not need_labels:
+    names, theirs = (), ()
   count, their_count = (x.source.num_classes for x in (first, other))
   numbers = np.arange(their_count + 1)
   if count and their_count and names and theirs:
     numbers = _numbers(first.title, names, other.title, theirs)
-  elif count and their_count and count != their_count:
+  elif need_labels and count and their_count and count != their_count:
     raise ValueError(
       f'{other.title} has {their_count} classes, but {first.title} has {count}'
     )
