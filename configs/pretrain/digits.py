@@ -65,19 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
   }
   config.evaluators.alpha_req.ranks = (1, 50)  # Of 64.
   config.evaluators.lidar.num_images = 100
-  config.runner = {
-    'log_every': 20,
-    'evaluate_every': 200,
-    'checkpoint_every': 200,
-    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
-    'keep_checkpoints': 2,
-    'on_save_error': 'stop',  # Or 'continue', without having saved.
-    # Warns when one of these was smaller so often in a row.
-    'collapse': {
-      'minima': {'projection_std': 0.1, 'embedding_std': 0.03, 'effective_rank': 2.0},
-      'patience': 3,
-    },
-  }
+  config.runner = _runner()
   return config
 
 
@@ -106,4 +94,21 @@ def _optimizer() -> dict[str, Any]:
     'weight_decay': 1e-4,
     'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
     **optim.settings('adamw'),
+  }
+
+
+def _runner() -> dict[str, Any]:
+  """How often to log, evaluate and save, and what to warn of."""
+  return {
+    'log_every': 20,
+    'evaluate_every': 200,
+    'checkpoint_every': 200,
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
+    'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
+    # Warns when one of these was smaller so often in a row.
+    'collapse': {
+      'minima': {'projection_std': 0.1, 'embedding_std': 0.03, 'effective_rank': 2.0},
+      'patience': 3,
+    },
   }

@@ -66,19 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
     'names': ('knn', 'online_classifier', 'collapse'),
     **evaluators.settings(),
   }
-  config.runner = {
-    'log_every': 100,
-    'evaluate_every': 6256,  # 20 epochs.
-    'checkpoint_every': 1564,  # 5 epochs.
-    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
-    'keep_checkpoints': 2,
-    'on_save_error': 'stop',  # Or 'continue', without having saved.
-    # Warns when one of these was smaller so often in a row.
-    'collapse': {
-      'minima': {'projection_std': 0.1, 'embedding_std': 0.03, 'effective_rank': 2.0},
-      'patience': 3,
-    },
-  }
+  config.runner = _runner()
   return config
 
 
@@ -105,4 +93,21 @@ def _optimizer() -> dict[str, Any]:
     'weight_decay': 1e-6,
     'decayed': ('w',),  # Parameters that decay, by name; see optim.matching.
     **optim.settings('lars', momentum=0.9, trust_coefficient=1e-3),
+  }
+
+
+def _runner() -> dict[str, Any]:
+  """How often to log, evaluate and save, and what to warn of."""
+  return {
+    'log_every': 100,
+    'evaluate_every': 6256,  # 20 epochs.
+    'checkpoint_every': 1564,  # 5 epochs.
+    'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
+    'keep_checkpoints': 2,
+    'on_save_error': 'stop',  # Or 'continue', without having saved.
+    # Warns when one of these was smaller so often in a row.
+    'collapse': {
+      'minima': {'projection_std': 0.1, 'embedding_std': 0.03, 'effective_rank': 2.0},
+      'patience': 3,
+    },
   }

@@ -56,9 +56,8 @@ class ViT(encoder.Encoder):
       depth: number of blocks.
       num_heads: of attention; a divisor of the width.
       mlp_ratio: width of the perceptrons' hidden layer, in widths of the network.
-      positions: 'learned', or 'sincos', which are fixed: sines and cosines of the row
-        and the column at width/4 frequencies each (Chen et al. 2021, MoCo v3,
-        https://arxiv.org/abs/2104.02057).
+      positions: 'learned', or 'sincos', fixed sines and cosines of row and column, as
+        in MoCo v3 (https://arxiv.org/abs/2104.02057).
       image_size: side of the images, in pixels, on whose grid positions are learned.
       pooling: the embedding: 'class', a token of its own, whose value includes its
         position; or 'mean', the mean of the patch tokens, and no class token.
