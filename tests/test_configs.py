@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import finetune, linear_eval
 from sslhsic import augment, evaluators, networks, optim
 from sslhsic.data import sources, splits
 from sslhsic.evaluation import metrics
@@ -224,3 +225,13 @@ def test_encoder_of_the_shapes_fits_their_dense_evaluations(folder):
     return jax.eval_shape(init, jax.random.key(0), images)
 
   assert parameters(here) == parameters(there)
+
+
+def test_learning_rates_of_byol_are_base_rates():
+  """1.6 to 0.2 at 1024 images: base rates of 0.4 to 0.05, times batch size / 256."""
+  rates = linear_eval.learning_rates(_get('linear_eval', 'imagenet_byol'))
+  np.testing.assert_allclose(rates, [1.6, 1.2, 0.8, 0.4, 0.2])
+  for name, count in (('1pct', 12_811), ('10pct', 128_116), ('100pct', 1_271_158)):
+    grid = finetune.grid(_get('finetune', f'imagenet_{name}'), count)
+    rates = {setting.learning_rate for setting in grid}
+    np.testing.assert_allclose(sorted(rates), [0.02, 0.04, 0.08, 0.2, 0.4])

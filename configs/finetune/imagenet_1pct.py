@@ -4,8 +4,9 @@ The protocol of BYOL (arXiv:2006.07733), which SSL-HSIC takes over. Expected top
 top-5 for a ResNet-50:
 BYOL 53.2 and 78.4, SimCLR 48.3 and 75.5, supervised 25.4 and 48.4 (BYOL paper).
 
-The cosine decay of the learning rate is ours. Some of the images that choose the
-setting are among the 1 %, which the published subsets do not allow to avoid.
+The learning rates are those of the paper, times batch size / 256, with cosine decay as
+in its code. Some of the images that choose the setting are among the 1 %, which the
+published subsets do not allow to avoid.
 
 python -m experiments.finetune --config=configs/finetune/imagenet_1pct.py \
   --workdir=DIR --config.init_from=RUN
@@ -49,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     'epochs': (30, 50),  # Lengths; or 'steps', the other empty.
     'steps': (),
     'learning_rates': (0.01, 0.02, 0.05, 0.1, 0.005),  # For batches of …
-    'learning_rate_batch_size': 1024,
+    'learning_rate_batch_size': 256,
     'weight_decays': (0.0,),  # Each is divided by the learning rate.
     'short_batch_norm': False,  # Decay of statistics by the steps of an epoch.
   }

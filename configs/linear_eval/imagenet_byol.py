@@ -2,8 +2,8 @@
 
 The learning rate is chosen on the last 10,009 training images. Expected, for a
 ResNet-50 after 1000 epochs: BYOL 74.3 top-1 and 91.6 top-5, SimCLR 69.3 and 89.0 (BYOL
-paper); not published for SSL-HSIC. The learning rates are those of the paper at its
-batch size; their cosine decay is ours.
+paper); not published for SSL-HSIC. The learning rates are those of the paper, times
+batch size / 256, with cosine decay and no warm-up as in its code.
 
 python -m experiments.linear_eval --config=configs/linear_eval/imagenet_byol.py \
   --workdir=DIR --config.init_from=RUN
@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.weight_ema_decay = 0.0
   config.optimizer = {
     'learning_rates': (0.4, 0.3, 0.2, 0.1, 0.05),  # For batches of …
-    'learning_rate_batch_size': 1024,
+    'learning_rate_batch_size': 256,
     'weight_decay': 0.0,
     'decayed': ('weights',),
     **optim.settings('sgd', momentum=0.9, nesterov=True),
