@@ -94,18 +94,10 @@ class DenseExperiment(shared.KnownData):
       1.0, training.warmup_steps, training.steps, training.drops
     )
     self._optimizer = optim.create(config.optimizer, self._schedule)
+    # Of several learning rates one may diverge; the others go on.
     self._pmapped_steps = {
-      name: parallel.pmap(
-        functools.partial(self._step, may_diverge=may_diverge),
-        in_axes=(0, 0, None, None),
-        out_axes=(0, None),
-        donate_argnums=(0,),
-      )
-      # Of several learning rates one may diverge; the others go on.
-      for name, may_diverge in (
-        (trainings.TRAIN, len(self._rates) > 1),
-        (trainings.FINAL, False),
-      )
+      trainings.TRAIN: self._mapped_step(may_diverge=len(self._rates) > 1),
+      trainings.FINAL: self._mapped_step(may_diverge=False),
     }
     self._pmapped_predict = parallel.pmap(self._predict)
     self._start = self._load()
@@ -230,6 +222,15 @@ class DenseExperiment(shared.KnownData):
   def _is_grid(self) -> bool:
     """Whether there are several trainings."""
     return len(self._rates) > 1 or self._config.retrain
+
+  def _mapped_step(self, *, may_diverge: bool) -> Callable[..., Any]:
+    """`_step` on all devices."""
+    return parallel.pmap(
+      functools.partial(self._step, may_diverge=may_diverge),
+      in_axes=(0, 0, None, None),
+      out_axes=(0, None),
+      donate_argnums=(0,),
+    )
 
   def _step(
     self,
