@@ -43,7 +43,8 @@ from configs.pretrain import cifar10, digits, imagenet, imagenette
 from experiments import pretrain
 from sslhsic import losses, parallel
 from sslhsic.data import loader
-from sslhsic.pretraining import extraction, model
+from sslhsic.evaluation import encoder
+from sslhsic.pretraining import model
 
 LOSSES = tuple(losses.LOSSES)
 PRECISIONS = ('float32', 'bfloat16')
@@ -197,7 +198,7 @@ class Experiment(pretrain.Pretrain):
 
   def __init__(self, mode: str, init_rng: chex.PRNGKey, config):
     """As of `Pretrain`; the views have the size of images in evaluations."""
-    self._crop = extraction.centre_crop(config.data.crop_size)
+    self._crop = encoder.crop(config.data.crop_size)
     super().__init__(mode, init_rng, config)
 
   def make_input(self) -> _Input:

@@ -20,6 +20,7 @@ from experiments import shared
 from sslhsic import optim, parallel
 from sslhsic import state as state_lib
 from sslhsic.data import loader, sources
+from sslhsic.evaluation import encoder
 from sslhsic.pretraining import (
   build,
   comparison,
@@ -101,7 +102,7 @@ class Pretrain(shared.KnownData):
     return self._initialize(parallel.replicate(jax.random.key_data(self._init_rng)))
 
   def _initial_values(self, rng: chex.Array) -> state_lib.State:
-    crop = extraction.centre_crop(self._config.data.crop_size)
+    crop = encoder.crop(self._config.data.crop_size)
     shape = loader.image_shape(self.source, crop, self._config.data.max_pixels)
     images = jnp.zeros((1, *shape))
     size = self._config.network.head.output_size

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import ml_collections
 
 from sslhsic.data import fingerprint as fingerprints
-from sslhsic.data import loader, sources
+from sslhsic.data import loader, resampling, sources
 from sslhsic.evaluation import encoder
 from sslhsic.runs import processes, workdir
 from sslhsic.weights import pretrained
@@ -151,11 +151,15 @@ def training_input(
 ) -> loader.DeviceIterator:
   """Endless batches of one random view, on the devices; see `loader.one_view`."""
   data = config.data
+  crop = loader.whole_image
+  if data.crop_size:
+    resampling.check(data.interpolation, 'config.data.interpolation')
+    crop = loader.random_crop(data.crop_size, interpolation=data.interpolation)
   batches = loader.one_view(
     source,
     batch_size=config.training.batch_size,
     seed=config.seed,
-    crop=loader.random_crop(data.crop_size) if data.crop_size else loader.whole_image,
+    crop=crop,
     num_workers=data.num_workers,
     max_bad_fraction=data.max_bad_fraction,
     max_pixels=data.max_pixels,
@@ -186,11 +190,18 @@ def image_shape(
 
 def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:
   """The crop of `config.data`; see `encoder.crop`."""
-  return encoder.crop(data.crop_size, data.evaluation_crop)
+  return encoder.crop(
+    data.crop_size, data.evaluation_crop, data.evaluation_interpolation
+  )
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
   """Which images were embedded, in words."""
   data = config.data
-  crop = f'{data.evaluation_crop} crop of {data.crop_size} px' * bool(data.crop_size)
+  crop = ''
+  if data.crop_size:
+    crop = (
+      f'{data.evaluation_crop} crop of {data.crop_size} px, '
+      f'{data.evaluation_interpolation}'
+    )
   return f'embedding of the frozen encoder, {crop or "whole images"}'

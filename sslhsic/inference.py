@@ -55,10 +55,9 @@ class Encoder:
     Raises:
       ValueError: an image has another number of channels, or no image can be made.
     """
-    size = self.settings.crop_size
-    pixels = [self._read(picture) for picture in pictures]
-    if size:
-      pixels = [images_lib.centre_crop(image, size) for image in pixels]
+    found = self.settings
+    crop = encoder_lib.crop(found.crop_size, found.evaluation_crop, found.interpolation)
+    pixels = [crop(None, self._read(picture)) for picture in pictures]
     scaled = np.stack(pixels).astype(np.float32) / 255
     mean, std = (np.float32(x) for x in (self.settings.mean, self.settings.std))
     return (scaled - mean) / std

@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     train={'source': source, 'split': 'train'},
     test=of_data.data.test,
     crop_size=of_data.data.crop_size,
+    evaluation_crop=of_data.data.evaluation_crop,
     mean=of_data.data.mean,
     std=of_data.data.std,
   )

@@ -29,7 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
     'validation': {'source': 'tfds:imagenet2012', 'split': 'train[-10009:]'},
     'test': {'source': 'tfds:imagenet2012', 'split': 'validation'},
     'crop_size': 224,  # Pixels.
+    'interpolation': 'bicubic',  # Of training crops; or 'bicubic_antialias'.
     'evaluation_crop': 'centre',  # Or 'shorter_side'.
+    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
     'num_workers': 16,  # Processes, on each host.

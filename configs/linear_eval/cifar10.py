@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     validation={'source': 'tfds:cifar10', 'split': 'train[45000:]'},
     test={'source': 'tfds:cifar10', 'split': 'test'},
     crop_size=32,
+    evaluation_crop='shorter_side',  # Whole images.
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     num_workers=4,

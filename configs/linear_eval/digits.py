@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     'validation': {'source': 'digits', 'split': 'train[80%:]'},
     'test': {'source': 'digits', 'split': 'test'},
     'crop_size': 0,  # Whole images.
+    'interpolation': 'bicubic',  # Of training crops; or 'bicubic_antialias'.
     'evaluation_crop': 'centre',
+    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
     'mean': (0.3053,),
     'std': (0.3760,),
     'num_workers': 0,  # A thread.

@@ -21,6 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     'source': 'digits',
     'train_split': 'train',
     'crop_size': 0,  # Pixels; 0: whole images, the accelerator crops.
+    'interpolation': 'bicubic',  # Of crops; or 'bicubic_antialias'.
+    'evaluation_crop': 'shorter_side',  # Of whole images; or 'centre'.
+    'evaluation_interpolation': 'bicubic',
     'mean': (0.3053,),
     'std': (0.3760,),
     'num_workers': 0,  # Processes; 0: a thread.

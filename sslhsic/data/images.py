@@ -1,7 +1,6 @@
-"""Images on the host, by OpenCV: decode, crop, resize; [H, W, C] uint8.
+"""Images on the host: decoded by OpenCV, cropped, resized; [H, W, C] uint8.
 
-Resizing is OpenCV's bicubic interpolation: Keys' kernel with a = -0.75, half-pixel
-centres, the border repeated, no smoothing before an image is made smaller.
+Resizing is cubic, with or without smoothing; see `resampling`.
 """
 
 import io
@@ -13,6 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from sslhsic.data import resampling
 from sslhsic.data.errors import DecodeError, one_line
 
 # The loader runs images in parallel; OpenCV's own threads would fight with it.
@@ -214,8 +214,9 @@ def random_resized_crop(
   image: np.ndarray,
   size: int,
   area: tuple[float, float] = (0.08, 1.0),
+  interpolation: str = 'bicubic',
 ) -> np.ndarray:
-  """The random crop of BYOL, resized (bicubic) to [size, size, C].
+  """The random crop of BYOL, resized to [size, size, C].
 
   Log of the aspect ratio ~ U(log 3/4, log 4/3); one try, each side clipped to the
   image; position uniform.
@@ -225,6 +226,7 @@ def random_resized_crop(
     image: [H, W, C].
     size: pixels.
     area: the area is uniform between these shares of the image.
+    interpolation: see `resampling`.
   """
   height, width, _ = image.shape
   area = rng.uniform(*area) * height * width
@@ -233,20 +235,36 @@ def random_resized_crop(
   crop_height = min(max(round(math.sqrt(area / aspect)), 1), height)
   top = rng.integers(height - crop_height + 1)
   left = rng.integers(width - crop_width + 1)
-  return resize(image[top : top + crop_height, left : left + crop_width], size)
+  window = image[top : top + crop_height, left : left + crop_width]
+  return resampling.resize(window, size, size, interpolation)
 
 
-def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-  """The central square of side 224/256·min(H, W), resized to [size, size, C]."""
-  side = max(round(224 / 256 * min(image.shape[:2])), 1)
-  return resize(central_window(image, side, side), size)
+def centre_crop(
+  image: np.ndarray, size: int, interpolation: str = 'bicubic'
+) -> np.ndarray:
+  """The central square of evaluations, resized to [size, size, C].
+
+  Its side is size/(size + 32) of the shorter side of the image, rounded down: 224/256,
+  or 128/160. Where it cannot be in the middle it lies half a pixel below and to the
+  right, as in BYOL's code.
+  """
+  height, width, _ = image.shape
+  side = max(min(height, width) * size // (size + 32), 1)
+  top, left = (height - side + 1) // 2, (width - side + 1) // 2
+  window = image[top : top + side, left : left + side]
+  return resampling.resize(window, size, size, interpolation)
 
 
-def shorter_side(image: np.ndarray, size: int) -> np.ndarray:
-  """The central square of the image resized to a shorter side of `size`."""
+def shorter_side(
+  image: np.ndarray, size: int, interpolation: str = 'bicubic'
+) -> np.ndarray:
+  """The central square of the image resized to a shorter side of `size`.
+
+  Of a square image it is the whole.
+  """
   height, width, _ = image.shape
   scale = size / min(height, width)
-  resized = resize_to(image, round(scale * height), round(scale * width))
+  resized = resize_to(image, round(scale * height), round(scale * width), interpolation)
   return central_window(resized, size, size)
 
 
@@ -256,15 +274,11 @@ def central_window(x: np.ndarray, height: int, width: int) -> np.ndarray:
   return x[top : top + height, left : left + width]
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-  """Bicubic, to [size, size, C]."""
-  return resize_to(image, size, size)
-
-
-def resize_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Bicubic, to [height, width, C]."""
-  resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-  return resized.reshape(height, width, image.shape[2])  # A channel of one is dropped.
+def resize_to(
+  image: np.ndarray, height: int, width: int, interpolation: str = 'bicubic'
+) -> np.ndarray:
+  """Resizes [H, W, C] to [height, width, C]; see `resampling.resize`."""
+  return resampling.resize(image, height, width, interpolation)
 
 
 def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -43,30 +43,37 @@ def whole_image(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
   return image
 
 
-def random_crop(size: int, area: tuple[float, float] = (0.08, 1.0)) -> Crop:
+def random_crop(
+  size: int, area: tuple[float, float] = (0.08, 1.0), interpolation: str = 'bicubic'
+) -> Crop:
   """`images.random_resized_crop` to a size, of a share of the image in this range."""
-  return functools.partial(images.random_resized_crop, size=size, area=area)
-
-
-def centre_crop(size: int) -> Crop:
-  """`images.centre_crop` to a size."""
   return functools.partial(
-    _without_rng, functools.partial(images.centre_crop, size=size)
+    images.random_resized_crop, size=size, area=area, interpolation=interpolation
   )
 
 
-def shorter_side(size: int) -> Crop:
+def centre_crop(size: int, interpolation: str = 'bicubic') -> Crop:
+  """`images.centre_crop` to a size."""
+  return functools.partial(
+    _without_rng, images.centre_crop, size=size, interpolation=interpolation
+  )
+
+
+def shorter_side(size: int, interpolation: str = 'bicubic') -> Crop:
   """`images.shorter_side` of a size."""
   return functools.partial(
-    _without_rng, functools.partial(images.shorter_side, size=size)
+    _without_rng, images.shorter_side, size=size, interpolation=interpolation
   )
 
 
 def _without_rng(
-  crop: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator, image: np.ndarray
+  crop: Callable[..., np.ndarray],
+  rng: np.random.Generator,
+  image: np.ndarray,
+  **settings,
 ) -> np.ndarray:
   del rng
-  return crop(image)
+  return crop(image, **settings)
 
 
 def image_shape(

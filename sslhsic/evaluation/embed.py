@@ -43,7 +43,9 @@ def embed(
     settings,
     init_from=init_from,
     source=source,
-    crop=encoder.crop(settings.crop_size),
+    crop=encoder.crop(
+      settings.crop_size, settings.evaluation_crop, settings.interpolation
+    ),
     batch_size=batch_size,
     max_bad_fraction=max_bad_fraction,
   )

@@ -12,7 +12,7 @@ import numpy as np
 
 from sslhsic import augment, parallel
 from sslhsic.data import images as images_lib
-from sslhsic.data import loader, sources
+from sslhsic.data import loader, resampling, sources
 from sslhsic.evaluation import features, representations
 from sslhsic.networks import classifier
 from sslhsic.weights import pretrained
@@ -119,23 +119,27 @@ class FrozenEncoder:
     return representations.Split(embeddings, labels), rows
 
 
-def crop(size: int, name: str = 'centre') -> loader.Crop:
+def crop(
+  size: int, name: str = 'centre', interpolation: str = 'bicubic'
+) -> loader.Crop:
   """The crop of an evaluation.
 
   Args:
     size: in pixels; 0 means whole images.
     name: one of `CROPS`.
+    interpolation: see `resampling`.
 
   Raises:
-    ValueError: there is no such crop.
+    ValueError: there is no such crop or interpolation.
   """
   if not size:
     return loader.whole_image
+  resampling.check(interpolation, 'config.data.evaluation_interpolation')
   if name not in CROPS:
     raise ValueError(
       f'unknown config.data.evaluation_crop {name!r}; use one of {", ".join(CROPS)}'
     )
-  return CROPS[name](size)
+  return CROPS[name](size, interpolation)
 
 
 def preparation(

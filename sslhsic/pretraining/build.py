@@ -9,7 +9,7 @@ import optax
 from absl import logging
 
 from sslhsic import evaluators, losses, optim, parallel
-from sslhsic.data import loader, sources
+from sslhsic.data import loader, resampling, sources
 from sslhsic.pretraining import initial, microbatches, model, step, views
 from sslhsic.runs import checks
 
@@ -113,6 +113,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   microbatches.check(
     parallel.per_device(training.batch_size), training.num_microbatches
   )
+  for name in ('interpolation', 'evaluation_interpolation'):
+    resampling.check(config.data[name], f'config.data.{name}')
   checks.warmup_fits('training.warmup_epochs', training.warmup_epochs, training.epochs)
   initial.check(config.init_what)
 
@@ -190,7 +192,7 @@ def batches(
     source,
     batch_size=config.training.batch_size,
     seed=config.seed,
-    crops=[view.crop(data.crop_size) for view in of_views],
+    crops=[view.crop(data.crop_size, data.interpolation) for view in of_views],
     num_workers=data.num_workers,
     max_bad_fraction=data.max_bad_fraction,
     max_pixels=data.max_pixels,

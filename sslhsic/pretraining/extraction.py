@@ -54,8 +54,12 @@ class Extraction:
       'max_pixels': data.max_pixels,
     }
     self._seed, self._seed_key = config.seed, jax.random.key(config.seed)
-    self._crop = centre_crop(data.crop_size)
-    self._view_crops = [view.crop(data.crop_size) for view in of_views[:count]]
+    self._crop = encoder.crop(
+      data.crop_size, data.evaluation_crop, data.evaluation_interpolation
+    )
+    self._view_crops = [
+      view.crop(data.crop_size, data.interpolation) for view in of_views[:count]
+    ]
     self._policies = training.policies[:count]
     self._prepare = encoder.preparation(data.mean, data.std)
     self._network = training.model.online
@@ -169,8 +173,3 @@ class Extraction:
       shape = keys.shape
       outputs.append(jax.tree.map(lambda x, s=shape: x.reshape(*s, -1), found))
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *outputs)
-
-
-def centre_crop(size: int) -> loader.Crop:
-  """The crop of evaluations to a size in pixels; 0: the whole image."""
-  return loader.centre_crop(size) if size else loader.whole_image

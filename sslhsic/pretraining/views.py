@@ -25,10 +25,17 @@ class View:
   area: tuple[float, float] = (0.08, 1.0)
   is_global: bool = True
 
-  def crop(self, default_size: int) -> loader.Crop:
-    """The crop on the host."""
+  def crop(self, default_size: int, interpolation: str) -> loader.Crop:
+    """The crop on the host.
+
+    Args:
+      default_size: where `size` is None.
+      interpolation: see `resampling`.
+    """
     size = default_size if self.size is None else self.size
-    return loader.random_crop(size, tuple(self.area)) if size else loader.whole_image
+    if not size:
+      return loader.whole_image
+    return loader.random_crop(size, tuple(self.area), interpolation)
 
 
 def parse(settings: Sequence[Mapping[str, Any]]) -> list[View]:

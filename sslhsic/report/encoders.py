@@ -104,7 +104,9 @@ def _encoder(
     settings,
     init_from=init_from,
     source=source,
-    crop=encoder.crop(settings.crop_size),
+    crop=encoder.crop(
+      settings.crop_size, settings.evaluation_crop, settings.interpolation
+    ),
     batch_size=config['evaluation']['batch_size'],
     max_bad_fraction=config['data']['max_bad_fraction'],
     max_pixels=config['data']['max_pixels'],
@@ -124,7 +126,7 @@ def view_sheet(config: dict[str, Any]) -> str:
     source,
     batch_size=_NUM_AUGMENTED,
     seed=config['seed'],
-    crops=[view.crop(data['crop_size']) for view in views],
+    crops=[view.crop(data['crop_size'], data['interpolation']) for view in views],
     num_workers=0,
     max_bad_fraction=data['max_bad_fraction'],
     max_pixels=data['max_pixels'],

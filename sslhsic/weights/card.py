@@ -106,15 +106,30 @@ def _python(*lines: str) -> list[str]:
 def _images(settings: settings_lib.Settings) -> list[str]:
   crop = 'Whole images'
   if settings.crop_size:
-    side = settings.crop_size
+    size = settings.crop_size
+    share = {'centre': f'{size}/{size + 32}', 'shorter_side': 'all'}
     crop = (
-      f'The shorter side resized to {round(side * 256 / 224)} pixels (bicubic), of '
-      f'that the central square of {side}'
+      f'The central square, {share[settings.evaluation_crop]} of the shorter side, '
+      f'resized to {size} pixels {_INTERPOLATIONS[settings.interpolation]}'
     )
-  return [
+  lines = [
     f'{crop}; values in [0, 1], of which the mean {settings.mean} is subtracted, '
     f'divided by {settings.std}.'
   ]
+  if settings.crop_size and settings.interpolation == 'bicubic':
+    lines += [
+      '',
+      'Image processors of other libraries smooth what they make smaller, which this '
+      'encoder has not seen in its evaluation: expect other results with them. '
+      '`sslhsic.load(DIR).preprocess` makes the images that it was evaluated on.',
+    ]
+  return lines
+
+
+_INTERPOLATIONS = {
+  'bicubic': "by cubic interpolation without smoothing (Keys' kernel, a = -0.5)",
+  'bicubic_antialias': "by Pillow's bicubic interpolation, with smoothing",
+}
 
 
 def _training(config: Mapping[str, Any]) -> list[str]:

@@ -113,13 +113,13 @@ def _texts(format_name: str, settings: settings_lib.Settings) -> dict[str, Any]:
 
 
 def _image_processor(settings: settings_lib.Settings) -> dict[str, Any]:
-  """The evaluation's crop: the shorter side to 256, the central square of 224."""
+  """The evaluation's crop, as Hugging Face has it: resized first, by Pillow."""
   size = settings.crop_size or 224
   return {
     'image_processor_type': 'BitImageProcessor',
     'do_convert_rgb': len(settings.mean) == 3,
     'do_resize': settings.crop_size > 0,
-    'size': {'shortest_edge': round(size * 256 / 224)},
+    'size': {'shortest_edge': settings_lib.resized_side(settings)},
     'resample': _BICUBIC,
     'do_center_crop': settings.crop_size > 0,
     'crop_size': {'height': size, 'width': size},

@@ -20,7 +20,7 @@ import numpy as np
 
 from sslhsic.networks import resnet
 from sslhsic.weights import layouts
-from sslhsic.weights.settings import Settings
+from sslhsic.weights.settings import Settings, resized_side
 
 _STEMS = {7: 'imagenet', 3: 'small'}  # By the size of the kernel.
 _DEFAULTS = {'stem': 'imagenet', 'width': 1, 'project_first_shortcut': False}
@@ -228,7 +228,7 @@ def _timm(found: Architecture, settings: Settings) -> dict[str, Any]:
       'input_size': [3, size, size],
       'fixed_input_size': False,
       'interpolation': 'bicubic',
-      'crop_pct': 224 / 256 if settings.crop_size else 1.0,
+      'crop_pct': size / resized_side(settings) if settings.crop_size else 1.0,
       'crop_mode': 'center',
       'mean': settings.mean,
       'std': settings.std,

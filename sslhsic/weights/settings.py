@@ -13,6 +13,8 @@ class Settings(NamedTuple):
     crop_size: side of the square images, in pixels; 0: they are not cropped.
     mean, std: of the images in [0, 1], one number a channel.
     description: where the weights come from, in words.
+    evaluation_crop: how images are cropped in evaluations, see `encoder.CROPS`.
+    interpolation: how they are resized there, see `resampling`.
   """
 
   encoder: str
@@ -21,6 +23,8 @@ class Settings(NamedTuple):
   mean: tuple[float, ...]
   std: tuple[float, ...]
   description: str
+  evaluation_crop: str = 'centre'
+  interpolation: str = 'bicubic'
 
 
 def of_run(config: Mapping[str, Any], description: str) -> Settings:
@@ -33,7 +37,19 @@ def of_run(config: Mapping[str, Any], description: str) -> Settings:
     tuple(data['mean']),
     tuple(data['std']),
     description,
+    data['evaluation_crop'],
+    data['evaluation_interpolation'],
   )
+
+
+def resized_side(settings: Settings) -> int:
+  """Shorter side that an image is resized to before its centre is cropped, in pixels.
+
+  Other libraries resize first: to size + 32 for 'centre', to size for 'shorter_side'.
+  Without a crop it is the size of ImageNet's.
+  """
+  size = settings.crop_size or 224
+  return size if settings.evaluation_crop == 'shorter_side' else size + 32
 
 
 def to_json(settings: Settings) -> str:

@@ -164,21 +164,18 @@ def test_pixels_without_a_known_range_are_an_error(dtype):
 
 
 def _cubic(distance):
-  """Keys' kernel with a = -0.75."""
-  a, x = -0.75, np.abs(distance)
+  """Keys' kernel with a = -0.5."""
+  a, x = -0.5, np.abs(distance)
   near = (a + 2) * x**3 - (a + 3) * x**2 + 1
   far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
   return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def _interpolation(size, wanted):
-  """[wanted, size]: weights of the pixels, centres at halves, the border repeated."""
-  weights = np.zeros((wanted, size))
-  for row in range(wanted):
-    centre = (row + 0.5) * size / wanted - 0.5
-    for pixel in range(math.floor(centre) - 1, math.floor(centre) + 3):
-      weights[row, np.clip(pixel, 0, size - 1)] += _cubic(centre - pixel)
-  return weights
+  """[wanted, size]: weights of the pixels, centres at halves, none outside."""
+  centres = (np.arange(wanted) + 0.5) * size / wanted - 0.5
+  weights = _cubic(centres[:, None] - np.arange(size))
+  return weights / weights.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize('shape', [(60, 80), (20, 31), (32, 32), (150, 40)])
@@ -186,7 +183,7 @@ def test_resized_crop_equals_a_bicubic_reference(shape):
   image = _photo(*shape)
   rows, columns = _interpolation(shape[0], 32), _interpolation(shape[1], 32)
   exact = np.einsum('ih,jw,hwc->ijc', rows, columns, image)
-  resized = images.resize(image, 32)
+  resized = images.resize_to(image, 32, 32)
   np.testing.assert_allclose(resized, np.clip(exact, 0, 255), atol=1.01)
   assert np.abs(resized - np.clip(exact, 0, 255)).mean() < 0.5
 
@@ -206,7 +203,7 @@ def _coordinates(height, width):
 
 
 def test_random_crops_follow_the_stated_law(monkeypatch):
-  monkeypatch.setattr(images, 'resize', lambda image, size: image)
+  monkeypatch.setattr(images.resampling, 'resize', lambda image, *_: image)
   rng = np.random.default_rng(0)
   crops = [
     images.random_resized_crop(rng, _coordinates(200, 200), 32) for _ in range(2000)
@@ -226,7 +223,7 @@ def test_random_crops_follow_the_stated_law(monkeypatch):
 
 
 def test_random_crops_reach_every_corner(monkeypatch):
-  monkeypatch.setattr(images, 'resize', lambda image, size: image)
+  monkeypatch.setattr(images.resampling, 'resize', lambda image, *_: image)
   rng = np.random.default_rng(0)
   corners = np.array(
     [
@@ -252,10 +249,22 @@ def test_crops_have_the_wanted_shape_and_type(shape):
     assert crop.dtype == np.uint8
 
 
-def test_centre_crop_is_the_central_square():
-  image = _coordinates(64, 128)
-  crop = images.centre_crop(image, 56)  # 224/256 · 64: no resizing.
-  np.testing.assert_array_equal(crop, image[4:60, 36:92])
+@pytest.mark.parametrize('shape', [(256, 341), (375, 500), (500, 333), (257, 259)])
+def test_centre_crop_is_the_published_window(shape, monkeypatch):
+  """BYOL's: a side of int(0.875·min(h, w)), at offset (h − side + 1)//2."""
+  monkeypatch.setattr(images.resampling, 'resize', lambda image, *_: image)
+  places = np.stack(np.indices(shape), axis=-1)
+  crop = images.centre_crop(places, 224)
+  side = int(0.875 * min(shape))
+  assert crop.shape == (side, side, 2)
+  np.testing.assert_array_equal(crop[0, 0], [(x - side + 1) // 2 for x in shape])
+
+
+def test_window_of_other_sizes_leaves_a_border_of_16_pixels():
+  """128/160 of the image at 128 px; without resizing, the central pixels."""
+  image = _coordinates(160, 200)
+  crop = images.centre_crop(image, 128)
+  np.testing.assert_array_equal(crop, image[16:144, 36:164])
 
 
 def test_classes_are_the_indices_of_a_palette_or_gray_values():

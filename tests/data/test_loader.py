@@ -431,11 +431,12 @@ def test_one_pass_masks_corrupt_images(folder):
 
 
 def test_one_pass_crops_as_it_is_told():
-  images = np.arange(16, dtype=np.uint8).repeat(24).reshape(1, 16, 24, 1)
-  source = sources.ArraySource(images, np.zeros(1, np.int32), 1)
+  pixels = np.arange(48, dtype=np.uint8).repeat(60).reshape(1, 48, 60, 1)
+  source = sources.ArraySource(pixels, np.zeros(1, np.int32), 1)
   one_pass = functools.partial(loader.one_pass, source, batch_size=1)
-  (centre,) = one_pass(crop=loader.centre_crop(14))
-  np.testing.assert_array_equal(centre['image'], images[:, 1:15, 5:19])
-  (square,) = one_pass(crop=loader.shorter_side(16))
-  np.testing.assert_array_equal(square['image'], images[:, :, 4:20])
-  assert loader.image_shape(source, loader.centre_crop(14)) == (14, 14, 1)
+  (centre,) = one_pass(crop=loader.centre_crop(16))  # 16/48 of 48 pixels.
+  np.testing.assert_array_equal(centre['image'], pixels[:, 16:32, 22:38])
+  (square,) = one_pass(crop=loader.shorter_side(48))
+  np.testing.assert_array_equal(square['image'], pixels[:, :, 6:54])
+  smoothed = loader.shorter_side(12, 'bicubic_antialias')
+  assert loader.image_shape(source, smoothed) == (12, 12, 1)

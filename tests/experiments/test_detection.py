@@ -72,7 +72,8 @@ class _BothOrientations:
     boxes = np.copy(example['boxes'])
     boxes[:, axis == 0 :: 2] = np.minimum(boxes[:, axis == 0 :: 2], 24)
     is_left = np.all(boxes[:, 2:] - boxes[:, :2] >= 2, axis=1)
-    example['image'] = cut(example['image'], axis)
+    for name in ('image', 'segmentation', 'depth'):
+      example[name] = cut(example[name], axis)
     example['masks'] = cut(example['masks'], axis + 1)[is_left]
     example['boxes'] = boxes[is_left]
     for name in ('classes', 'ignore', 'area'):

@@ -77,13 +77,14 @@ class _Blank:
     return np.broadcast_to(np.array(self.image_size), (len(self), 2))
 
   def __getitem__(self, index):
-    size = self.image_size
+    size = height, width = self.image_size
+    boxes = np.array([[0.1, 0.1, 0.5, 0.6], [0.2, 0.2, 0.9, 0.9]], np.float32)
     return {
       'image': np.zeros((*size, self.channels), np.uint8),
       'label': self.label,
       'segmentation': np.zeros(size, np.uint8),
       'depth': np.ones(size, np.float32),
-      'boxes': np.array([[3, 4, 50, 60], [9, 9, 99, 99]], np.float32),
+      'boxes': boxes * np.float32([width, height, width, height]),
       'classes': np.array([0, 1], np.int32),
       'ignore': np.array([False, True]),
       'area': np.array([99, 99], np.float32),

@@ -177,7 +177,7 @@ def test_views_are_those_of_a_training_on_these_images(network):
   config = _config()
   config.augment.views = ({'policy': 'digits'}, {'policy': 'gray', 'size': 8})
   found = _views(config, network, num_images=16, num_views=2)
-  crops = [view.crop(0) for view in views.parse(config.augment.views)]
+  crops = [view.crop(0, 'bicubic') for view in views.parse(config.augment.views)]
   source = sources.create('digits', 'test[:40]')
   batch = next(loader.views(source, batch_size=16, seed=0, crops=crops))
   training = _Run(config).training
@@ -221,7 +221,8 @@ def test_evaluators_without_labels_are_left_out_and_named():
   config.data.update(source='made_up:unlabelled', train_split='train')
   config.evaluation.update(train_split='train', test_split='test')
   config.evaluation.compare_representations = True
-  experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  experiment.step(0, jax.random.key_data(jax.random.key(0)))
   assert (
     'no knn and no online_classifier and no comparison of representations, for lack '
     'of labels' in experiment.summary

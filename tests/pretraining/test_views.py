@@ -14,7 +14,7 @@ def test_crop_has_its_size_or_that_of_the_data_or_is_the_whole_image():
   own, default, whole = views.parse(
     [{**GLOBAL, 'size': 6}, GLOBAL, {**GLOBAL, 'size': 0}]
   )
-  shape = lambda view: view.crop(8)(rng, image).shape
+  shape = lambda view: view.crop(8, 'bicubic')(rng, image).shape
   assert [shape(x) for x in (own, default, whole)] == [
     (6, 6, 3),
     (8, 8, 3),
@@ -27,7 +27,7 @@ def test_area_is_the_share_of_the_image_that_is_cropped():
   rng = np.random.default_rng(0)
   ramp = np.tile(np.arange(240, dtype=np.uint8)[None, :, None], (240, 1, 1))
   (small, _) = views.parse([{**GLOBAL, 'size': 16, 'area': (0.1, 0.1)}, GLOBAL])
-  spans = [np.ptp(small.crop(0)(rng, ramp).astype(int)) for _ in range(20)]
+  spans = [np.ptp(small.crop(0, 'bicubic')(rng, ramp).astype(int)) for _ in range(20)]
   # The side is √0.1 of 240, by an aspect ratio of up to 4/3.
   assert min(spans) > 0.9 * 240 * (0.1 * 3 / 4) ** 0.5
   assert max(spans) < 1.1 * 240 * (0.1 * 4 / 3) ** 0.5
