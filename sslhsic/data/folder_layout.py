@@ -199,7 +199,7 @@ def _are_splits(
 def _check_no_split_is_hidden(
   there: Mapping[str, Folder], path: str, prefix: str
 ) -> None:
-  """Raises an error if folders look like splits by parts of their names, or hold some."""
+  """Raises an error if parts of names look like splits, or folders hold splits."""
   looks = {}
   for name in there:
     for part in re.split('[^A-Za-z0-9]+', name):
