@@ -179,10 +179,19 @@ def _numbers(
 
 
 def _warn_of_missing_classes(first: _Named, other: _Named) -> None:
-  """Warns of classes that the one or the other has no example of."""
+  """Warns of classes that the one or the other has no example of.
+
+  Raises:
+    ValueError: they have no class in common.
+  """
   known = [_classes_there(x.source) for x in (first, other)]
   if None in known:
     return
+  if known[0].isdisjoint(known[1]):
+    raise ValueError(
+      f'{other.title} has no image of any class that {first.title} has images of; give '
+      'the same names to the same classes'
+    )
   names = _class_names(first.source)
   for (title, _), there, rest in (
     (other, known[1], 'scores are of the other classes alone'),

@@ -8,6 +8,7 @@ import collections
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -132,11 +133,13 @@ def _split_folders(root: Folder, path: str, options: Options) -> dict[str, Folde
   if options.is_one_split:
     return {'train': root}
   inner = _inner(root)
-  there = inner.with_images
+  there, prefix = inner.with_images, inner.path[len(root.path) + 1 :]
   named = collections.defaultdict(list)
   for name in there:
     named[splits.canonical_name(name)].append(name)
   others = named.pop(None, [])
+  if not named:
+    _check_no_split_is_hidden(there, path, prefix)
   if not named or _are_classes(named, others, there):
     return {'train': root}
   where = f'{path!r}' if inner is root else f'{inner.path!r} (in {path!r})'
@@ -144,20 +147,20 @@ def _split_folders(root: Folder, path: str, options: Options) -> dict[str, Folde
     if len(names) > 1:
       raise ValueError(
         f'{where} has {len(names)} folders for the split {split!r}: {_list(names)}; '
-        f'name the one to read: {_how_to_name(path, inner, root, {split: names[0]})}'
+        f'name the one to read: {_how_to_name(path, prefix, {split: names[0]})}'
       )
   chosen = {split: names[0] for split, names in named.items()}
   if inner.images:
     raise ValueError(
       f'{where} holds {len(inner.images):,} images beside folders that are called like '
       f'splits ({_list(chosen.values())}); move the images, or name the splits: '
-      f'{_how_to_name(path, inner, root, chosen)}'
+      f'{_how_to_name(path, prefix, chosen)}'
     )
   if others and not _are_splits(chosen, others, there):
     raise ValueError(
       f'{where} has folders called like splits ({_list(chosen.values())}) among others '
       f"({_list(others)}); if all are classes use 'folder:{path}?splits=none', else "
-      f'name the splits: {_how_to_name(path, inner, root, chosen)}'
+      f'name the splits: {_how_to_name(path, prefix, chosen)}'
     )
   return {split: there[name] for split, name in chosen.items()} | {
     name: there[name] for name in others
@@ -193,8 +196,33 @@ def _are_splits(
   return len(chosen) > 1 and len(others) <= len(chosen)
 
 
-def _how_to_name(path: str, inner: Folder, root: Folder, chosen: dict[str, str]) -> str:
-  prefix = inner.path[len(root.path) + 1 :]
+def _check_no_split_is_hidden(
+  there: Mapping[str, Folder], path: str, prefix: str
+) -> None:
+  """Raises an error if parts of names look like splits, or folders hold splits."""
+  looks = {}
+  for name in there:
+    for part in re.split('[^A-Za-z0-9]+', name):
+      looks.setdefault(splits.canonical_name(part), name)
+  looks.pop(None, None)
+  if len(looks) > 1:
+    raise ValueError(
+      f'{path!r} has folders that may be splits ({_list(looks.values())}); name them: '
+      f"{_how_to_name(path, prefix, looks)}, or use 'folder:{path}?splits=none' if "
+      'they are classes'
+    )
+  for folder in there.values():
+    inside = {splits.canonical_name(name): name for name in folder.with_images}
+    inside.pop(None, None)
+    if len(inside) > 1:
+      raise ValueError(
+        f'{folder.path!r} holds folders called like splits ({_list(inside.values())}) '
+        f"next to others; read it alone, as 'folder:{folder.path}', or use "
+        f"'folder:{path}?splits=none' if all folders of {path!r} are classes"
+      )
+
+
+def _how_to_name(path: str, prefix: str, chosen: Mapping[str, str]) -> str:
   options = '&'.join(
     f'{split}={os.path.join(prefix, name)}' for split, name in chosen.items()
   )
@@ -231,6 +259,7 @@ def _class_folders(
         "classes, or append '?classes=none' to the source to read all without labels"
       )
   known = set().union(*labelled.values())
+  _check_spelling(known, labelled)
   for name, chain in chains.items():
     # A split may hold one class of several, in a folder that looks like a wrapper.
     for above in chain[:-1] if name not in labelled else []:
@@ -241,6 +270,19 @@ def _class_folders(
     for folder in chain if name in labelled else chain[:-1]:
       _check_no_class_is_empty(folder, known)
   return labelled
+
+
+def _check_spelling(known: set[str], labelled: Mapping[str, Iterable[str]]) -> None:
+  """Raises an error if splits spell the name of a class differently."""
+  spelled = collections.defaultdict(list)
+  for name in sorted(known):
+    spelled[unicodedata.normalize('NFKC', name).casefold().strip()].append(name)
+  for names in spelled.values():
+    if len(names) > 1 and all(len({*names} & {*x}) < 2 for x in labelled.values()):
+      raise ValueError(
+        f'splits spell a class differently: {", ".join(map(ascii, names))}; give its '
+        'folders the same name'
+      )
 
 
 def _chain(folder: Folder) -> Iterator[Folder]:

@@ -140,6 +140,8 @@ def _header(image: bytes) -> tuple[str, int, int]:
     try:
       with factory(io.BytesIO(image), '') as opened:
         return name, opened.height, opened.width
+    except Image.DecompressionBombError as error:  # Some parsers have Pillow's limit.
+      raise DecodeError(f'a {name}: {one_line(error)}') from error
     except Exception as error:  # Whatever damaged headers make of a parser.
       raise DecodeError(
         f'{len(image):,} bytes have the damaged header of a {name}: {one_line(error)}'

@@ -88,7 +88,10 @@ def _objects(
   area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
   if _AREA in feature:
     area = _of_objects(feature, _AREA, np.float32, len(boxes))
-  return {'boxes': boxes, 'classes': classes, 'ignore': ignore, 'area': area}
+  objects = {'boxes': boxes, 'classes': classes, 'ignore': ignore, 'area': area}
+  # There are a few in COCO that have no extent.
+  has_extent = (boxes[:, 2:] != boxes[:, :2]).all(axis=1)
+  return {name: values[has_extent] for name, values in objects.items()}
 
 
 def _of_objects(

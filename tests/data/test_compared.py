@@ -87,6 +87,14 @@ def test_classes_without_images_are_warned_of(tmp_path, write_images, caplog):
   assert f'{source} train has no image of 1 of the classes: c; these' in caplog.text
 
 
+def test_splits_without_a_class_in_common_raise_an_error(tmp_path, write_images):
+  for number, folder in enumerate(('train/a', 'train/b', 'test/c', 'test/d')):
+    write_images(tmp_path / folder, 5, first=10 * number)
+  parts = [_part(f'folder:{tmp_path}', split) for split in ('train', 'test')]
+  with pytest.raises(ValueError, match='has no image of any class that'):
+    compared.create(*parts)
+
+
 @pytest.mark.parametrize(
   ('source', 'train', 'test', 'shared'),
   [

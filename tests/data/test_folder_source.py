@@ -144,6 +144,7 @@ AMONG_OTHERS = 'car/* bus/* train/* tram/*'
     ('train/a/* train/b/* val/b/*', 'val', {'val/b': 'b'}),
     ('train/a/* train/b/* val/a/* val/b/', 'val', {'val/a': 'a'}),
     ('train/b/* val/a/* val/b/*', 'train', {'train/b': 'b'}),
+    ('train/A/* train/a/* val/a/* val/A/*', 'val', {'val/a': 'a', 'val/A': 'A'}),
     # What is no image, and what is not ours.
     (
       'cat/* dog/* docs/a.txt __MACOSX/cat/._0.jpg .x/1.jpg @eaDir/1.jpg',
@@ -175,6 +176,7 @@ def test_layouts_are_understood(tmp_path, layout, split, expected):
     ('train/* Training/*', 'train=Training', 'train', {'Training': ''}),
     ('cat/* dog/*', 'classes=none', 'train', {'cat': '', 'dog': ''}),
     ('cat/*', 'classes=folders', 'train', {'cat': 'cat'}),
+    ('a_train/* a_test/*', 'train=a_train&test=a_test', 'test', {'a_test': ''}),
   ],
 )
 def test_options_decide(tmp_path, layout, options, split, expected):
@@ -207,6 +209,10 @@ def test_options_decide(tmp_path, layout, options, split, expected):
     ),
     ('a/val/* a/x/*', r'validation=a/val'),
     ('cat/* dog/* cow/* test/*', 'splits=none'),
+    ('seg_train/a/* seg_train/b/* seg_test/a/*', 'seg_train.*test=seg_test'),
+    ('one/train/* one/test/* two/x/*', r"one' holds folders .*folder:.*one'"),
+    ('train/Cat/* train/b/* val/cat/* val/b/*', "differently: 'Cat', 'cat'"),
+    ('train/a\u0308/* train/b/* val/\xe4/* val/b/*', "differently: 'a.u0308', '.xe4'"),
     ('train/a/* train/b/* car/* bus/* tram/*', 'splits=none'),
   ],
 )
