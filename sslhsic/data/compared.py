@@ -124,15 +124,17 @@ def _check_labels(named: Sequence[_Named]) -> None:
 
 
 def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
-  """The other source, with the numbers of classes that the first has."""
-  names, theirs = (_class_names(x.source) for x in (first, other))
-  if not need_labels:
-    names, theirs = (), ()
-  count, their_count = (x.source.num_classes for x in (first, other))
+  """The other source, with the numbers of classes that the first has.
+
+  Labels of images stay as they are where nobody needs them.
+  """
+  labelled = first if need_labels else other
+  names, theirs = (_class_names(x.source) for x in (labelled, other))
+  count, their_count = (x.source.num_classes for x in (labelled, other))
   numbers = np.arange(their_count + 1)
   if count and their_count and names and theirs:
     numbers = _numbers(first.title, names, other.title, theirs)
-  elif need_labels and count and their_count and count != their_count:
+  elif count and their_count and count != their_count:
     raise ValueError(
       f'{other.title} has {their_count} classes, but {first.title} has {count}'
     )

@@ -41,7 +41,7 @@ ESTIMATORS = ('pairs', 'exact', 'features')
 _ESTIMATOR_SETTINGS = {
   'pairs': {'block_size': 8, 'covariance': False},
   'exact': {},
-  'features': {'num_features': 512, 'sampler': 'iid'},
+  'features': {'num_features': 512, 'sampler': 'iid', 'draw_per_device': False},
 }
 
 
@@ -71,6 +71,9 @@ class SSLHSIC(loss_lib.Loss):
       for 'pairs' only; None: False.
     num_features: D, number of random Fourier features, for 'features' only; None: 512.
     sampler: how they are drawn, see `fourier.draw`, for 'features' only; None: 'iid'.
+    draw_per_device: whether each device has draws of its own, for 'features' only;
+      None: False. As published, each then computes the loss of the whole batch, and the
+      mean over the devices is the loss: it depends on their number.
     initial_scale: c at the start.
     kernel: 'inverse_multiquadric', 'gaussian', or 'linear', which has no scale to learn
       and is its own feature map.
@@ -87,6 +90,7 @@ class SSLHSIC(loss_lib.Loss):
   covariance: bool | None = None
   num_features: int | None = None
   sampler: str | None = None
+  draw_per_device: bool | None = None
   initial_scale: float = 1.0
   kernel: str = 'inverse_multiquadric'
   regularizer: str = 'root_hsic_zz'
@@ -119,7 +123,7 @@ class SSLHSIC(loss_lib.Loss):
           )
     settings = self._estimator_settings
     if self.estimator == 'features':
-      fourier.check(**settings)
+      fourier.check(settings['num_features'], settings['sampler'])
     if self.estimator == 'pairs' and not (
       isinstance(settings['block_size'], int) and settings['block_size'] > 0
     ):
@@ -177,6 +181,8 @@ class SSLHSIC(loss_lib.Loss):
     }
     if self.regularizer == 'kernel_variance':
       metrics['kernel_variance'] = terms.kernel_variance
+    if self.draw_per_device:
+      loss, metrics = collectives.mean_over_devices((loss, metrics), axis_name)
     if self.kernel == 'linear':
       return loss, metrics
     metrics |= {'kernel_scale': params.kernel_scale, 'kernel_log_slope': log_slope}
@@ -206,9 +212,12 @@ class SSLHSIC(loss_lib.Loss):
     )
     if self.estimator == 'exact':
       return hsic.exact(projections.parts, kernel, axis_name), log_slope
-    draw = functools.partial(
-      fourier.draw, kernel, dim=views.shape[-1], **self._estimator_settings
-    )
+    settings = self._estimator_settings
+    if settings.pop('draw_per_device') and axis_name:
+      device = jax.lax.axis_index(axis_name)
+      draw_rngs = [jax.random.fold_in(rng, device) for rng in draw_rngs]
+      views, axis_name = collectives.gather_images(views, axis_name), None
+    draw = functools.partial(fourier.draw, kernel, dim=views.shape[-1], **settings)
     phi_a, phi_b = (draw(rng=rng)(views) for rng in draw_rngs)
     return hsic.from_features(phi_a, phi_b, axis_name), log_slope
 

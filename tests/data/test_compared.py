@@ -87,6 +87,12 @@ def test_classes_without_images_are_warned_of(tmp_path, write_images, caplog):
   assert f'{source} train has no image of 1 of the classes: c; these' in caplog.text
 
 
+def test_labels_that_nobody_needs_are_not_compared():
+  parts = _part('shapes', 'train[:5]'), _part('digits', 'test[:5]')
+  _, digits = compared.create(*parts, need_labels=False)
+  assert digits.num_classes == 10
+
+
 def test_splits_without_a_class_in_common_raise_an_error(tmp_path, write_images):
   for number, folder in enumerate(('train/a', 'train/b', 'test/c', 'test/d')):
     write_images(tmp_path / folder, 5, first=10 * number)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sslhsic import hsic, kernels, losses, pairs
+from sslhsic import fourier, hsic, kernels, losses, pairs
 from sslhsic.losses import ssl_hsic
 
 
@@ -250,6 +250,48 @@ def test_settings_that_there_are_not_are_refused_at_once(settings, message):
     losses.create('ssl_hsic', **settings)
 
 
+def test_draws_of_each_device_give_the_mean_of_their_losses():
+  """As published: each device has the whole batch and features of its own."""
+  settings = {'num_features': 16, 'sampler': 'iid'}
+  loss = losses.create(
+    'ssl_hsic', estimator='features', draw_per_device=True, **settings
+  )
+  params, projections = loss.init(None, 8), _projections(batch_size=8)
+  rng = jax.random.key(5)
+  kernel = kernels.InverseMultiquadric(1.0)
+
+  def of_draw(device, online):
+    views = jnp.concatenate([online, projections.target])
+    phi = [
+      fourier.draw(kernel, rng=jax.random.fold_in(x, device), dim=8, **settings)(views)
+      for x in jax.random.split(rng, 3)[:2]
+    ]
+    terms = hsic.from_features(*phi)
+    return 3 * jnp.sqrt(terms.hsic_zz) - terms.hsic_zy
+
+  expected, gradient = jax.value_and_grad(
+    lambda online: sum(of_draw(device, online) for device in range(4)) / 4
+  )(projections.online)
+  spread = [float(of_draw(device, projections.online)) for device in range(4)]
+  assert np.std(spread) > 1e-3  # The draws differ.
+
+  def on_device(online, target):
+    parts = losses.Projections(online, target)
+    value = lambda x: loss(params, rng, parts._replace(online=x), 'devices')
+    return jax.value_and_grad(value, has_aux=True)(online)
+
+  shard = lambda x: x.reshape(2, 4, 2, 8).swapaxes(0, 1)
+  mapped = jax.pmap(on_device, axis_name='devices', devices=jax.devices()[:4])
+  (values, metrics), gradients = mapped(
+    shard(projections.online), shard(projections.target)
+  )
+  np.testing.assert_allclose(values, np.full(4, expected), rtol=1e-5)
+  np.testing.assert_allclose(metrics['loss'], values, rtol=1e-5)
+  # Gradients are averaged over the devices afterwards.
+  gathered = gradients.swapaxes(0, 1).reshape(2, 8, 8)
+  np.testing.assert_allclose(gathered / 4, gradient, atol=1e-6)
+
+
 def test_normalised_features_have_unit_norm_in_float32():
   x = losses.l2_normalize(jnp.bfloat16([[3.0, 4.0], [0.0, 0.0]]))
   assert x.dtype == jnp.float32
@@ -257,7 +299,7 @@ def test_normalised_features_have_unit_norm_in_float32():
 
 
 def test_unknown_loss_is_refused_with_the_known_ones():
-  with pytest.raises(ValueError, match=r"unknown loss 'hsic'; use one of ssl_hsic"):
+  with pytest.raises(ValueError, match=r"unknown loss 'hsic'; .* use one of ssl_hsic"):
     losses.create('hsic')
 
 
