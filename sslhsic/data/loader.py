@@ -197,7 +197,10 @@ class Stream:
 
   def _start(self) -> grain.DatasetIterator:
     first = self._batches_taken * self._chunks.per_batch
-    make = dataclasses.replace(self._chunks, is_shared=self._num_workers > 0)
+    has_workers = self._num_workers > 0
+    make = dataclasses.replace(
+      self._chunks, is_shared=has_workers, reads_ahead=has_workers
+    )
     chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(make)
     # A worker is busy with one chunk at a time, and needs no threads for that.
     threads = 0 if self._num_workers else 1
@@ -369,6 +372,7 @@ def every_example(
   """
   example = reading.Example(source, make, max_pixels)
   chunks = _chunks(example, batch_size, host_index, host_count)
+  chunks = dataclasses.replace(chunks, reads_ahead=True)
   bad_images = BadImages(source, max_bad_fraction)
   received = slots.Received()
   num_batches = -(-len(source) // batch_size)

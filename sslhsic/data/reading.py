@@ -12,6 +12,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +32,7 @@ Bad = dict[int, str]
 # The arrays of an example, and the rows of its source that were skipped for it.
 Loaded = tuple[dict[str, np.ndarray], Bad]
 
+_READS_IN_FLIGHT = 16  # Of a process.
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
 # Seconds before a read that has failed is tried again; network file systems recover.
@@ -176,10 +179,14 @@ class View:
   max_pixels: int = images.MAX_PIXELS
   groups: np.ndarray | None = None
 
+  def row(self, index: int) -> int:
+    """The row of the source at a place in the stream, which may turn out to be bad."""
+    return int(self.order[index])
+
   def __call__(self, index: int) -> Loaded:
     """The arrays of the example at a place in the stream."""
     rng = np.random.default_rng([self.seed, index])
-    row = self.order[index]
+    row = self.row(index)
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
     if self.groups is not None:
       others = (x for x in others if self.groups[x] == self.groups[row])
@@ -203,16 +210,51 @@ class Example:
   make: Make
   max_pixels: int = images.MAX_PIXELS
 
+  def row(self, index: int) -> int:
+    """The row itself, or the last one beyond it."""
+    return min(index, len(self.source) - 1)
+
   def __call__(self, index: int) -> Loaded:
     """The example of a row."""
-    size = len(self.source)
-    row = min(index, size - 1)
+    size, row = len(self.source), self.row(index)
     rows = ((row + step) % size for step in range(size))
     # A pass draws nothing at random.
     make = functools.partial(self.make, np.random.default_rng(0))
     arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
     is_example = index < size and not bad
     return arrays | {'row': np.int32(row), 'mask': np.bool_(is_example)}, bad
+
+
+class ReadAhead:
+  """A source of which some examples are being read, in threads of this process.
+
+  Args:
+    source: the source.
+    rows: those that are read; each is given out once, and read again when asked for
+      again.
+  """
+
+  def __init__(self, source: Source, rows: Iterable[int]):
+    self._source = source
+    self._futures = {
+      row: _threads().submit(source.__getitem__, row) for row in dict.fromkeys(rows)
+    }
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._source, name)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, row: int) -> dict:
+    future = self._futures.pop(row, None)
+    return future.result() if future else self._source[row]
+
+
+@functools.cache
+def _threads() -> futures.ThreadPoolExecutor:
+  """Those of this process, which wait for files most of the time."""
+  return futures.ThreadPoolExecutor(_READS_IN_FLIGHT, 'read')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,14 +268,17 @@ class Chunks:
     host_count: number of hosts; b = B / host_count.
     chunk_size: examples of a chunk; the last of a batch may have less.
     is_shared: whether what is large is put into `slots`, for another process.
+    reads_ahead: whether the examples of a chunk are read in threads, several at a time,
+      so that a disk or bucket that answers late is waited for once.
   """
 
-  load: Callable[[int], Loaded]
+  load: View | Example
   batch_size: int
   host_index: int
   host_count: int
   chunk_size: int
   is_shared: bool = False
+  reads_ahead: bool = False
 
   @property
   def per_batch(self) -> int:
@@ -246,10 +291,14 @@ class Chunks:
     share = self.batch_size // self.host_count
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
+    load = self.load
+    if self.reads_ahead:
+      ahead = ReadAhead(load.source, [load.row(first + row) for row in rows])
+      load = dataclasses.replace(load, source=ahead)
     arrays, results, skipped = {}, {}, {}
     # One after the other into its place: memory is written once, and little at a time.
     for place, row in enumerate(rows):
-      loaded, bad = self.load(first + row)
+      loaded, bad = load(first + row)
       for name, value in loaded.items():
         if place == 0:
           shape = (len(rows), *value.shape)

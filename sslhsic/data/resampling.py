@@ -15,6 +15,7 @@ An encoder performs best on images that are resized as those it was trained on.
 
 import functools
 
+import cv2
 import numpy as np
 from PIL import Image
 from scipy import sparse
@@ -67,10 +68,17 @@ def _four_taps(image: np.ndarray, height: int, width: int) -> np.ndarray:
   rows = image.reshape(old_height, old_width * channels).astype(np.float32)
   x = _weights(old_height, height) @ rows
   # Columns become rows, so that each direction is one sparse product.
-  x = x.reshape(height, old_width, channels).swapaxes(0, 1)
+  x = _transposed(x.reshape(height, old_width, channels))
   x = _weights(old_width, width) @ x.reshape(old_width, height * channels)
-  x = x.reshape(width, height, channels).swapaxes(0, 1)
-  return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+  x = _transposed(x.reshape(width, height, channels))
+  return np.clip(np.rint(x, out=x), 0, 255, out=x).astype(np.uint8)
+
+
+def _transposed(x: np.ndarray) -> np.ndarray:
+  """[H, W, C] -> [W, H, C]; several times as fast by OpenCV, which takes C ≤ 4."""
+  if x.shape[2] > 4:
+    return np.ascontiguousarray(x.swapaxes(0, 1))
+  return cv2.transpose(x).reshape(x.shape[1], x.shape[0], x.shape[2])
 
 
 # Random crops have any size: the latest of them are kept, at 4 kB or so each.

@@ -5,6 +5,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import threading
 
 import cv2
 import jax
@@ -440,3 +441,20 @@ def test_one_pass_crops_as_it_is_told():
   np.testing.assert_array_equal(square['image'], pixels[:, :, 6:54])
   smoothed = loader.shorter_side(12, 'bicubic_antialias')
   assert loader.image_shape(source, smoothed) == (12, 12, 1)
+
+
+class _Slow(sources.ArraySource):
+  """Answers when eight examples are asked for at once."""
+
+  def __getitem__(self, index):
+    _Slow.together.wait(timeout=60)
+    return super().__getitem__(index)
+
+
+def test_several_examples_are_read_at_once():
+  plain = _source(16)
+  source = _Slow(plain.images, plain.labels, plain.num_classes)
+  _Slow.together = threading.Barrier(8)
+  (batch,) = loader.one_pass(source, batch_size=16)
+  np.testing.assert_array_equal(batch['image'], plain.images)
+  assert batch['mask'].all()

@@ -34,7 +34,7 @@ def _direct(image, height, width):
 
 
 @pytest.mark.parametrize('size', [(5, 9), (16, 4), (37, 41), (1, 1)])
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [1, 3, 4, 6])
 def test_bicubic_is_the_definition(size, channels):
   image = _image(20, 13, channels)
   resized = resampling.resize(image, *size)
