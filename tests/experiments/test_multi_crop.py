@@ -30,7 +30,7 @@ def experiment():
 @pytest.fixture(scope='module')
 def batch(experiment):
   of_views = views.parse(digits_multicrop.get_config().augment.views)
-  crops = [view.crop(0) for view in of_views]
+  crops = [view.crop(0, 'bicubic') for view in of_views]
   return next(
     loader.views(experiment.source, batch_size=BATCH_SIZE, seed=0, crops=crops)
   )
