@@ -196,7 +196,9 @@ class Subject:
       source,
       batch_size=config.training.batch_size,
       seed=0,
-      crops=[view.crop(config.data.crop_size) for view in of_views],
+      crops=[
+        view.crop(config.data.crop_size, config.data.interpolation) for view in of_views
+      ],
       num_workers=config.data.num_workers,
     )
     self._batch_size = config.training.batch_size
