@@ -12,7 +12,6 @@ _TEST = [
   'pytest-xdist>=3.5',
   'ruff>=0.15',
   'scikit-image>=0.24',
-  'scipy>=1.13',
 ]
 
 setuptools.setup(
@@ -44,6 +43,7 @@ setuptools.setup(
     'pycocotools>=2.0.8',
     'safetensors>=0.8',  # Reads bfloat16 into NumPy.
     'scikit-learn>=1.5',
+    'scipy>=1.13',  # Sparse products, to resize images.
     'tensorboardX>=2.6',
     'tensorflow-datasets>=4.9.9',
     'threadpoolctl>=3.5',

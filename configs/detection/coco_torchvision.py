@@ -32,26 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     'extra_batch_norm': False,  # After the last group in the box head of c4.
   }
   config.detector = detector_settings()
-  config.data = {
-    'train': {'source': 'coco:coco', 'split': 'train'},
-    'validation': {'source': '', 'split': ''},  # None: no evaluation on the way.
-    'test': {'source': 'coco:coco', 'split': 'val'},
-    'padded': (800, 1344),  # Height and width in pixels; upright images: 1344, 800.
-    # An image's sides are at most numbers drawn from these: smallest, largest, step.
-    'shorter': (800, 800, 1),
-    'longer': (1333, 1333, 1),
-    'flip': True,  # Half of the images.
-    'test_shorter': 800,
-    'test_longer': 1333,
-    'max_objects': 100,  # Of an image, in training.
-    'mask_size': 112,  # Rows and columns of a true mask in its box.
-    'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
-    'std': (0.229, 0.224, 0.225),
-    'num_workers': 8,  # Processes, on each host.
-    'max_bad_fraction': 0.001,  # Of images that may be bad.
-    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
-    'allow_overlap': False,  # Whether to test on images that are trained on.
-  }
+  config.data = _data()
   config.augment = {'policy': 'none'}  # On the accelerator, besides scale and flip.
   config.optimizer = {
     'weight_decay': 1e-4,
@@ -79,6 +60,30 @@ def get_config() -> ml_collections.ConfigDict:
     'on_save_error': 'stop',  # Or 'continue', without having saved.
   }
   return config
+
+
+def _data() -> dict[str, Any]:
+  """The images, and how they are resized."""
+  return {
+    'train': {'source': 'coco:coco', 'split': 'train'},
+    'validation': {'source': '', 'split': ''},  # None: no evaluation on the way.
+    'test': {'source': 'coco:coco', 'split': 'val'},
+    'padded': (800, 1344),  # Height and width in pixels; upright images: 1344, 800.
+    # An image's sides are at most numbers drawn from these: smallest, largest, step.
+    'shorter': (800, 800, 1),
+    'longer': (1333, 1333, 1),
+    'flip': True,  # Half of the images.
+    'test_shorter': 800,
+    'test_longer': 1333,
+    'max_objects': 100,  # Of an image, in training.
+    'mask_size': 112,  # Rows and columns of a true mask in its box.
+    'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
+    'std': (0.229, 0.224, 0.225),
+    'num_workers': 8,  # Processes, on each host.
+    'max_bad_fraction': 0.001,  # Of images that may be bad.
+    'max_pixels': 178_956_970,  # Of an image; larger ones are bad.
+    'allow_overlap': False,  # Whether to test on images that are trained on.
+  }
 
 
 def detector_settings() -> dict[str, Any]:

@@ -115,6 +115,31 @@ class ResNet(SplitEncoder):
   torchvision, the convolution that loses its stride keeps the dilation of the group
   before; the features are then those of the undilated network, on a finer grid.
   torchvision dilates bottleneck networks only; here, basic blocks follow the same rule.
+
+  Args:
+    blocks_per_group: number of residual blocks in each group.
+    channels_per_group: channels of each group's output, before `width`.
+    bottleneck: whether blocks are bottlenecks or basic.
+    width: multiplies all channels, those of the stem included.
+    stem: 'imagenet' (7×7 convolution and max-pool, stride 2 each) or 'small' (one
+      3×3 convolution, for images of CIFAR's size). It is as wide as the 3×3
+      convolutions of the first group: 64 in the published networks.
+    output_stride: pixels of the image per pixel of the last stage; None for the total
+      stride, or half or a quarter of it.
+    dilate_first_block: whether all 3×3 convolutions of a group have its dilation, as
+      in the FCNs of MoCo and BYOL; False is torchvision's rule.
+    zero_init_last_scale: whether the scale of the last batch norm of a block starts
+      at 0, so that the block starts as its shortcut; None: of bottlenecks alone, as
+      in Haiku and in BYOL's code.
+    project_first_shortcut: whether the first shortcut of the first group of basic
+      blocks is projected too, as in Haiku and in BYOL's code, though its shape stays;
+      torchvision has no such projection. That of bottlenecks always is.
+    axis_name: devices that share their batch statistics, or None.
+    batch_norm_decay: of the moving averages of batch statistics.
+    name: of the module.
+
+  Raises:
+    ValueError: if the groups do not match, or stem or output stride are unknown.
   """
 
   norm_name: ClassVar[str] = 'batchnorm'
@@ -136,33 +161,6 @@ class ResNet(SplitEncoder):
     batch_norm_decay: float = 0.9,
     name: str = 'resnet',
   ):
-    """Sets the shape of the network.
-
-    Args:
-      blocks_per_group: number of residual blocks in each group.
-      channels_per_group: channels of each group's output, before `width`.
-      bottleneck: whether blocks are bottlenecks or basic.
-      width: multiplies all channels, those of the stem included.
-      stem: 'imagenet' (7×7 convolution and max-pool, stride 2 each) or 'small' (one
-        3×3 convolution, for images of CIFAR's size). It is as wide as the 3×3
-        convolutions of the first group: 64 in the published networks.
-      output_stride: pixels of the image per pixel of the last stage; None for the total
-        stride, or half or a quarter of it.
-      dilate_first_block: whether all 3×3 convolutions of a group have its dilation, as
-        in the FCNs of MoCo and BYOL; False is torchvision's rule.
-      zero_init_last_scale: whether the scale of the last batch norm of a block starts
-        at 0, so that the block starts as its shortcut; None: of bottlenecks alone, as
-        in Haiku and in BYOL's code.
-      project_first_shortcut: whether the first shortcut of the first group of basic
-        blocks is projected too, as in Haiku and in BYOL's code, though its shape stays;
-        torchvision has no such projection. That of bottlenecks always is.
-      axis_name: devices that share their batch statistics, or None.
-      batch_norm_decay: of the moving averages of batch statistics.
-      name: of the module.
-
-    Raises:
-      ValueError: if the groups do not match, or stem or output stride are unknown.
-    """
     super().__init__(name=name)
     if len(blocks_per_group) != len(channels_per_group):
       raise ValueError(

@@ -28,6 +28,25 @@ class ViT(encoder.Encoder):
   The one stage is the grid of patch tokens after the last normalisation. Images of any
   size run whose sides are multiples of the patch size: fixed positions are computed for
   their grid, learned ones are resized to it (bicubic).
+
+  Args:
+    patch_size: side of a patch, in pixels.
+    width: dimension of the tokens; with fixed positions a multiple of 4.
+    depth: number of blocks.
+    num_heads: of attention; a divisor of the width.
+    mlp_ratio: width of the perceptrons' hidden layer, in widths of the network.
+    positions: 'learned', or 'sincos', fixed sines and cosines of row and column, as
+      in MoCo v3 (https://arxiv.org/abs/2104.02057).
+    image_size: side of the images, in pixels, on whose grid positions are learned.
+    pooling: the embedding: 'class', a token of its own, whose value includes its
+      position; or 'mean', the mean of the patch tokens, and no class token.
+    num_registers: further tokens that nothing is read from (Darcet et al. 2024,
+      https://arxiv.org/abs/2309.16588).
+    axis_name: ignored, there are no batch statistics.
+    name: of the module.
+
+  Raises:
+    ValueError: sizes do not divide, or positions or pooling are unknown.
   """
 
   norm_name = 'layernorm'
@@ -48,27 +67,6 @@ class ViT(encoder.Encoder):
     axis_name: str | None = None,
     name: str = 'vit',
   ):
-    """Sets the shape of the network.
-
-    Args:
-      patch_size: side of a patch, in pixels.
-      width: dimension of the tokens; with fixed positions a multiple of 4.
-      depth: number of blocks.
-      num_heads: of attention; a divisor of the width.
-      mlp_ratio: width of the perceptrons' hidden layer, in widths of the network.
-      positions: 'learned', or 'sincos', fixed sines and cosines of row and column, as
-        in MoCo v3 (https://arxiv.org/abs/2104.02057).
-      image_size: side of the images, in pixels, on whose grid positions are learned.
-      pooling: the embedding: 'class', a token of its own, whose value includes its
-        position; or 'mean', the mean of the patch tokens, and no class token.
-      num_registers: further tokens that nothing is read from (Darcet et al. 2024,
-        https://arxiv.org/abs/2309.16588).
-      axis_name: ignored, there are no batch statistics.
-      name: of the module.
-
-    Raises:
-      ValueError: sizes do not divide, or positions or pooling are unknown.
-    """
     super().__init__(name=name)
     del axis_name
     if width % num_heads:

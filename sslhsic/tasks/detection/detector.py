@@ -10,7 +10,7 @@ up to rounding and to which anchors are sampled.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import chex
@@ -87,46 +87,34 @@ def create(
     box_size: of the linear layers of the box head of 'fpn'.
     extra_batch_norm: whether batch norm follows the last group in the box head of 'c4',
       as in MoCo (He et al. 2020, https://arxiv.org/abs/1911.05722).
-    precision: in which the network computes, see `mixed_precision`.
+    precision: see `mixed_precision`.
     axis_name: the mapped axis over which batch statistics and losses are synchronised.
 
   Raises:
-    ValueError: there is no such architecture or encoder, the architecture has no masks
-      or extra batch norm, or does not fit the encoder; or, by the functions, the levels
-      of `settings.anchor_sizes` are not those of the architecture.
+    ValueError: names are unknown, or choices do not go together; or, by the functions,
+      the levels of `settings.anchor_sizes` are not those of the architecture.
   """
   _check(architecture, with_masks, extra_batch_norm)
   _check_encoder(architecture, encoder)
-  create_encoder = functools.partial(
-    networks.create,
-    encoder,
-    **encoder_options,
-    axis_name=axis_name,
-    name=classifier.ENCODER,
+  create_encoder = lambda: networks.create(
+    encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
   )
   of_c4 = {'extra_batch_norm': extra_batch_norm, 'axis_name': axis_name}
   of_fpn = {'channels': pyramid_channels, 'box_size': box_size}
   trunk, options = {'c4': (trunks.C4, of_c4), 'fpn': (trunks.FPN, of_fpn)}[architecture]
-  frozen = trunks.Frozen(
-    trunk=freeze_batch_norm or not train_encoder, last_group=freeze_batch_norm
+  frozen = trunks.Frozen(freeze_batch_norm or not train_encoder, freeze_batch_norm)
+
+  create_parts = lambda: _Parts(
+    settings,
+    axis_name,
+    trunk(create_encoder(), settings, frozen=frozen, **options),
+    heads.RegionProposalHead(settings.anchors_per_position),
+    heads.BoxPredictor(num_classes),
+    heads.MaskHead(num_classes, pyramid_channels) if with_masks else None,
   )
-
-  def functions():
-    parts = _Parts(
-      settings,
-      axis_name,
-      trunk(create_encoder(), settings, frozen=frozen, **options),
-      heads.RegionProposalHead(settings.anchors_per_position),
-      heads.BoxPredictor(num_classes),
-      heads.MaskHead(num_classes, pyramid_channels) if with_masks else None,
-    )
-    bind = lambda function: functools.partial(function, parts)
-    return bind(_touch), (bind(_losses), bind(_detect))
-
-  init, applies = hk.multi_transform_with_state(functions)
-  policy = mixed_precision.policy(precision, *_MODULES)
   head = (_last_group_name(create_encoder),) if architecture == 'c4' else ()
-  return Detector(policy(init), head, *map(policy, applies))
+  init, *functions = _transformed(create_parts, precision)
+  return Detector(init, head, *functions)
 
 
 def _last_group_name(create_encoder: Callable[[], networks.SplitEncoder]) -> str:
@@ -182,6 +170,20 @@ class _Parts(NamedTuple):
   region_proposal_head: heads.RegionProposalHead
   box_predictor: heads.BoxPredictor
   mask_head: heads.MaskHead | None
+
+
+def _transformed(
+  create_parts: Callable[[], _Parts], precision: str
+) -> Iterator[Callable]:
+  """The functions init, losses and detect of a detector, in a precision."""
+
+  def functions():
+    parts = create_parts()
+    bind = lambda function: functools.partial(function, parts)
+    return bind(_touch), (bind(_losses), bind(_detect))
+
+  init, applies = hk.multi_transform_with_state(functions)
+  return map(mixed_precision.policy(precision, *_MODULES), (init, *applies))
 
 
 def _touch(parts: _Parts, images: chex.Array, is_training: bool) -> None:

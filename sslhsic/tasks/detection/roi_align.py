@@ -96,8 +96,7 @@ def roi_align(
     # Not a product of matrices: gathering is then fused into the sum.
     return jnp.sum(flat[index] * weights[..., None].astype(flat.dtype), axis=(2, 3))
 
-  samples = sampling_ratio or max_sampling_ratio
-  chunk = max(_CHUNK * 4 // samples**2, 1)
+  chunk = max(_CHUNK * 4 // (sampling_ratio or max_sampling_ratio) ** 2, 1)
   return jax.lax.map(pool, (index, weights), batch_size=min(chunk, len(rois)))
 
 
