@@ -71,6 +71,7 @@ class DenseExperiment(shared.KnownData):
     }
     _check_choice(config)
     self.task = self.create_task(config, self._sources['train'])
+    # A missing annotation is an error now, not after hours of training.
     for source in self._sources.values():
       for kind in self.task.kinds:
         sources.annotations(source, kind)
@@ -102,8 +103,10 @@ class DenseExperiment(shared.KnownData):
     self._pmapped_predict = parallel.pmap(self._predict)
     self._start = self._load()
     self.state = self._initial_state()
+    # Of the instance: only a run of several trainings saves `best`.
     self.CHECKPOINT_ATTRS = {'state': 'state'}
     if self._is_grid:
+      # Never donated: the first training begins with a state of its own.
       self.best = self.state.network
       self.CHECKPOINT_ATTRS['best'] = 'best'
 
@@ -164,6 +167,7 @@ class DenseExperiment(shared.KnownData):
     )
 
     def update(network: trainings.Network, batch: Batch) -> trainings.Network:
+      # Padded images come with 'size'; padding must not enter the statistics.
       content = batch['size'].astype(jnp.int32) if 'size' in batch else None
       images = self._prepare(batch['image'])
       _, state = plain.apply(*network, None, images, True, content)
@@ -181,6 +185,7 @@ class DenseExperiment(shared.KnownData):
       is_head = any(name in module for name in head)
       frozen = not (training.train_encoder or is_head)
       frozen |= training.freeze_batch_norm and is_norm(module)
+      # Whatever is outside the encoder belongs to the head, and is trained.
       return frozen and module.startswith(f'{classifier.ENCODER}/')
 
     return hk.data_structures.partition(stays, params)
@@ -207,6 +212,7 @@ class DenseExperiment(shared.KnownData):
     del rng  # What is random is decided by the index of an image.
     training, step = self._trainings.locate(global_step)
     if self._trainings.enter(global_step) and self._is_grid:
+      # Every training of the grid starts from the same values.
       self.state = self._initial_state()
     rate = np.float32(self._rates[self._trainings.setting(training)])
     self.state, scalars = self._pmapped_steps[self._trainings.name(training)](
@@ -247,6 +253,7 @@ class DenseExperiment(shared.KnownData):
     keys = self._keys(batch, 1)
     frozen, trained = self._split(params)
 
+    # Differentiated by the trained part alone; the frozen part is a constant.
     def loss_fn(trained: hk.Params):
       params = hk.data_structures.merge(frozen, trained)
       return self.task.loss(params, network_state, images, batch, keys)
@@ -256,6 +263,7 @@ class DenseExperiment(shared.KnownData):
     )(trained)
     gradients, scalars = parallel.pmean((gradients, scalars | {'loss': loss}))
     updates, opt_state = self._optimizer.update(gradients, state.opt_state, trained)
+    # The rate is an argument of the step: one program serves all settings.
     updates = jax.tree.map(lambda x: rate * x, updates)
     params = hk.data_structures.merge(frozen, optax.apply_updates(trained, updates))
     scalars |= {
@@ -317,6 +325,7 @@ class DenseExperiment(shared.KnownData):
     in the report.
     """
     del rng  # Nothing is random.
+    # After the last step of a training, `global_step` is the first of the next.
     training, _ = self._trainings.locate(max(global_step - 1, 0))
     is_final = self._trainings.name(training) == trainings.FINAL
     is_over = self._is_grid and global_step == self.num_steps
@@ -378,6 +387,7 @@ class DenseExperiment(shared.KnownData):
   def _one_pass(self, name: str, num: int | None = None) -> Iterator[loader.Batch]:
     """Every example once, or the first ones, one group after the other."""
     groups = self._groups[name][:num]
+    # Shapes may differ between groups, so no batch mixes them.
     for group in np.unique(groups):
       rows = np.flatnonzero(groups == group)
       batches = loader.every_example(
@@ -388,6 +398,7 @@ class DenseExperiment(shared.KnownData):
         max_pixels=self._config.data.max_pixels,
       )
       for batch in batches:
+        # From rows of the subset to rows of the source.
         yield batch | {'row': rows[batch['row']].astype(np.int32)}
 
   def _what_is_trained(self) -> str:

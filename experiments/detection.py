@@ -47,6 +47,7 @@ def create_task(
     ),
     training_example=example(shorter=data.shorter, longer=data.longer, flip=data.flip),
     test_example=example(
+      # The test draws nothing: ranges of one value.
       shorter=(data.test_shorter, data.test_shorter, 1),
       longer=(data.test_longer, data.test_longer, 1),
       flip=False,

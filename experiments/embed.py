@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
     if not _INIT_FROM.value or not _DATA.value:
       raise ValueError('give --init_from=RUN and --data=SOURCE')
     command_line.join_processes()
+    # Before the work: a file that cannot be written fails at once.
     out = processes.first_does(lambda: paths.output_file(_OUT.value, '--out'))
     source = sources.create(_DATA.value, _SPLIT.value)
     settings = pretrained.settings(_INIT_FROM.value)

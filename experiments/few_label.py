@@ -24,6 +24,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   train_source, test_source = compared.create(
     data.train, data.test, allow_overlap=data.allow_overlap
   )
+  # Before the images are embedded, which takes long.
   check_labels(train_source, protocol.labels_per_class)
   encoder = shared.frozen_encoder(config, train_source)
   shared.check_encoder(path, encoder.fingerprint, config.init_from)
@@ -39,6 +40,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   print(f'{encoder.description}\n\n{"labels/class":>12}{"top-1":>9}')
   for count, accuracy in top1.items():
     print(f'{count:12}{accuracy:9.3f}')
+  # A figure that fails does not cost the numbers.
   failed = {}
   with parts.part('few_label.png', failed):
     processes.first_does(lambda: _draw(top1, path / 'figures'))

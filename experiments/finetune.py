@@ -88,6 +88,7 @@ class FineTune(shared.KnownData):
     )
     self._prepare = encoder.preparation(data.mean, data.std)
     names = [trainings.TRAIN, trainings.FINAL] if config.retrain else [trainings.TRAIN]
+    # Networks differ in the decay of batch norm, which follows the number of examples.
     self._networks = {name: self._network(name) for name in names}
     self._steps = {
       name: parallel.pmap(
@@ -104,6 +105,7 @@ class FineTune(shared.KnownData):
     self._predict = parallel.pmap(self._logits)
     self._start = self._load()
     self.state = self._initial_state()
+    # Never donated: the first training begins with a state of its own.
     self.best = self.state.network
 
   @property
@@ -124,6 +126,7 @@ class FineTune(shared.KnownData):
     config = self._config
     options = dict(config.network.encoder_options)
     has_statistics = networks.class_of(config.network.encoder).has_batch_statistics
+    # Kornblith et al. (2019): averages decay by max(1 − 10/s, 0.9), s steps an epoch.
     if config.training.short_batch_norm and has_statistics:
       steps_per_epoch = len(self._sources[name]) / self.batch_size
       options['batch_norm_decay'] = max(1 - 10 / steps_per_epoch, 0.9)
@@ -144,6 +147,7 @@ class FineTune(shared.KnownData):
 
   def _initial_state(self) -> trainings.State:
     network = trainings.Network(self._start.params, self._start.network_state)
+    # The shape of the state does not depend on the settings, which come with a step.
     opt_state = self._optimizer(0.0, 0.0).init(network.params)
     return parallel.replicate(trainings.State(network, opt_state, np.bool_(False)))
 
@@ -159,6 +163,7 @@ class FineTune(shared.KnownData):
     del rng  # Views are decided by their index.
     training, step = self._trainings.locate(global_step)
     if self._trainings.enter(global_step):
+      # Every training starts from the same values.
       self.state = self._initial_state()
     setting = self._settings[self._trainings.setting(training)]
     learning_rate = optim.cosine(setting.learning_rate, step, setting.num_steps)
@@ -202,6 +207,7 @@ class FineTune(shared.KnownData):
         params, network_state, images, batch['label']
       )
       loss, gradients = parallel.pmean((loss, gradients))
+      # Both settings are arguments of the step: one program serves the whole grid.
       updates, opt_state = self._optimizer(learning_rate, weight_decay).update(
         gradients, state.opt_state, params
       )
@@ -272,6 +278,7 @@ class FineTune(shared.KnownData):
       'encoder_fingerprint': self._start.fingerprint,
       'protocol': self._protocol(),
     }
+    # With five classes or fewer, top-5 is always right.
     if metric == 'top1' and self._sources['test'].num_classes > 5:
       top5 = functools.partial(metrics.top_k_accuracy, k=5)
       results['finetune_top5'] = self._score('test', self.best, top5)
@@ -287,6 +294,7 @@ class FineTune(shared.KnownData):
 
   def _logits(self, network: trainings.Network, images: chex.Array) -> chex.Array:
     prepared = self._prepare(images)
+    # In evaluation mode the networks are the same: the decay is not used.
     return self._networks['train'].apply(*network, None, prepared, False)[0]
 
   def _protocol(self) -> dict[str, str]:
@@ -328,6 +336,8 @@ def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:
       '(config.training.batch_size) or longer trainings'
     )
   scale = batch_size / training.learning_rate_batch_size
+  # The optimiser multiplies rate and decay: the grid is over their product, as in
+  # Kornblith et al. (2019).
   settings = [
     Setting(rate * scale, decay / (rate * scale), num_steps)
     for num_steps, rate, decay in itertools.product(

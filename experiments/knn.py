@@ -21,6 +21,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   train_source, test_source = compared.create(
     data.train, data.test, allow_overlap=data.allow_overlap
   )
+  # Before the images are embedded, which takes long.
   if max(config.protocol.k) > len(train_source):
     raise ValueError(
       f'config.protocol.k is {tuple(config.protocol.k)}, but {data.train.source} '
@@ -48,6 +49,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       rows.append(row)
       print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
   return {
+    # The first k and temperature of the configuration give the headline numbers.
     'knn_top1': rows[0]['top1'],
     'knn_top5': rows[0]['top5'],
     'knn': rows,

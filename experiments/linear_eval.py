@@ -124,6 +124,7 @@ class LinearEval(shared.OneInput):
   def _step(self, state: State, params, network_state, batch):
     """The train step on one device."""
     keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
+    # Outside the loss: the encoder is frozen and needs no gradient.
     embeddings = self._encoder.apply(
       params, network_state, self._policy(keys, batch['image'])
     )
@@ -131,6 +132,7 @@ class LinearEval(shared.OneInput):
       state.classifiers, embeddings, batch['label']
     )
     gradients, scalars = parallel.pmean((gradients, scalars))
+    # Mapped over the classifiers: norms, as LARS uses them, must not mix these.
     updates, opt_state = jax.vmap(self._optimizer.update)(
       gradients, state.opt_state, state.classifiers
     )
@@ -139,6 +141,7 @@ class LinearEval(shared.OneInput):
       updates.weights * rates[:, None, None], updates.bias * rates[:, None]
     )
     classifiers = optax.apply_updates(state.classifiers, updates)
+    # The average takes the new parameters in the place of updates.
     _, average = self._average.update(classifiers, state.average)
     return State(classifiers, opt_state, average), scalars
 
@@ -150,6 +153,7 @@ class LinearEval(shared.OneInput):
     for rate, loss, scores in zip(self._learning_rates, losses, logits, strict=True):
       scalars[f'loss_{rate:g}'] = loss
       scalars[f'train_top1_{rate:g}'] = metrics.top_k_accuracy(scores, labels)
+    # They share nothing, so the gradient of the sum is the gradient of each.
     return jnp.sum(losses), scalars
 
   # Evaluation
@@ -207,6 +211,7 @@ class LinearEval(shared.OneInput):
     classifiers = optim.averaged(state.average, self._config.weight_ema_decay)
     logits = jax.vmap(probe.predict, in_axes=(0, None))(classifiers, embeddings)
     return tuple(
+      # [b, K]: examples come first, as `features.extract` concatenates them.
       jax.vmap(
         functools.partial(metrics.in_top_k, k=min(k, self._num_classes)),
         in_axes=(0, None),

@@ -99,6 +99,7 @@ class Pretrain(shared.KnownData):
     return loader.DeviceIterator(build.batches(self._config, self._views, self.source))
 
   def _initial_state(self) -> state_lib.State:
+    # Keys cross the boundary of `pmap` as raw data; see `_initial_values`.
     return self._initialize(parallel.replicate(jax.random.key_data(self._init_rng)))
 
   def _initial_values(self, rng: chex.Array) -> state_lib.State:
@@ -137,6 +138,7 @@ class Pretrain(shared.KnownData):
   ) -> tuple[state_lib.State, dict[str, chex.Array]]:
     """One step on one device; keys are made here, from their data."""
     rng, seed_key = (jax.random.wrap_key_data(data) for data in (rng, seed_key))
+    # The runner passes the same key at every step.
     rng = jax.random.fold_in(rng, global_step)
     return step.train_step(self.training, state, batch, rng, seed_key, global_step)
 
@@ -144,6 +146,7 @@ class Pretrain(shared.KnownData):
     """Compiles the step to look at it; takes a batch, and `rng` as `step`."""
     batch = next(self.input)
     lowered = self._step.lower(self.state, batch, rng, self._seed_key, np.int32(0))
+    # Later steps use this program, so that nothing compiles twice.
     self._step = lowered.compile()
     return self._step
 
@@ -190,6 +193,7 @@ class Pretrain(shared.KnownData):
     return self._average(self.state.average), self.state.network_state
 
   def _untrained_network(self) -> extraction.Network:
+    # A function of the seed: made again rather than kept in memory.
     state = self._initial_state()
     network = state.params, state.network_state
     return self._extraction.calibrated(network, self.source)

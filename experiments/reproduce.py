@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
         atomic.write(file, text)
       print(*lines if _DRY_RUN.value else [f'{len(lines)} commands'], sep='\n')
       return
+    # Failed jobs leave gaps in the table, and are named after it.
     failed = []
     if not _COLLECT.value:
       failed = execution.run(jobs.in_order(plans), execution.in_subprocess)

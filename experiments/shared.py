@@ -41,6 +41,7 @@ class KnownData:
 
   @data_fingerprints.setter
   def data_fingerprints(self, value: dict[str, list]) -> None:
+    # Fields of either: a split that came or went makes another experiment.
     for field in sorted(value.keys() | self._fingerprints.keys()):
       if field not in value or field not in self._fingerprints:
         raise ValueError(
@@ -111,6 +112,7 @@ def check_encoder(path: pathlib.Path, fingerprint: str, init_from: str) -> None:
     ValueError: they are of another one.
   """
   read = lambda: workdir.read_json(path / 'results.json').get('encoder_fingerprint')
+  # The other processes may not see the file system of the first.
   found = processes.from_first((processes.first_does(read) or '').encode()).decode()
   if found:
     pretrained.check_fingerprint(found, fingerprint, init_from)

@@ -44,11 +44,14 @@ def unless_diverged(
   before: State, after: State, scalars: dict[str, chex.Array]
 ) -> tuple[State, dict[str, chex.Array]]:
   """The state after a step, and scalars; once they are not finite, nothing changes."""
+  # A weight may overflow in the step whose loss is still finite.
   values = [*jax.tree.leaves(after.network), *scalars.values()]
   is_finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in values]))
+  # Once True it stays True: the state is kept from the first bad step on.
   has_diverged = before.has_diverged | ~is_finite
   keep = lambda x, y: jnp.where(has_diverged, x, y)
   state = jax.tree.map(keep, before, after)._replace(has_diverged=has_diverged)
+  # The runner ends a run whose scalars are not finite; these are only logged.
   shown = {name: jnp.where(is_finite, x, 0.0) for name, x in scalars.items()}
   return state, shown | {'has_diverged': has_diverged}
 
@@ -81,6 +84,7 @@ class Trainings:
     self._open_input = open_input
     self._current: int | None = None  # Which of them has its input open.
     self._input: loader.DeviceIterator | None = None
+    # Kept until `enter` opens the stream in which the run resumes.
     self._restored_input: dict[str, Any] | None = None
     self._earlier_wait_s = 0.0
 
@@ -91,6 +95,7 @@ class Trainings:
 
   def is_last_step(self, global_step: int) -> bool:
     """Whether a step is the last one of its training."""
+    # A training ends where the next begins; the last entry is the end of the run.
     return global_step + 1 in self._starts
 
   def name(self, training: int) -> str:
@@ -120,6 +125,7 @@ class Trainings:
       self._earlier_wait_s += self._input.wait_s
       self._input.close()
     self._current, self._input = training, self._open_input(self.name(training))
+    # Only a run that resumes enters in the middle of a training.
     if step:
       self._input.restore(self._restored_input)
     return not step
@@ -158,6 +164,7 @@ class Trainings:
   def describe_batch(self, global_step: int) -> dict[str, list]:
     """What a step has seen; see `loader.Stream.describe`."""
     training, step = self.locate(global_step)
+    # A new stream serves any training: it is a function of the seed alone.
     return self._open_input(self.name(training)).describe(step)
 
   @property

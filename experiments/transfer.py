@@ -87,6 +87,7 @@ def _check_encoder(config: ml_collections.ConfigDict, directory: pathlib.Path) -
   """
   read = lambda: workdir.read_json(directory / 'config.json').get('init_from')
   found = processes.from_first(json.dumps(processes.first_does(read)).encode())
+  # An equal name needs no fingerprint, for which the encoder would be loaded.
   if json.loads(found) != config.init_from:
     train = config.data.train
     encoder = shared.frozen_encoder(config, sources.create(train.source, train.split))
@@ -140,6 +141,7 @@ def task_config(
   """The configuration of one task alone, as `finetune` takes it."""
   task = config.tasks[name]
   of_task = ml_collections.ConfigDict(config.to_dict())
+  # Fields of this program, which `finetune` does not have.
   for field in ('tasks', 'only', 'protocol', 'published'):
     del of_task[field]
   of_task.metric = task.metric
@@ -156,6 +158,7 @@ def fine_tuned(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
   try:
     runner.Runner(finetune.FineTune, config, path, 'train_and_eval').run()
   except runner.TrainingError as error:
+    # The caller reports a `ValueError` by its message alone.
     raise ValueError(str(error)) from error
 
 
@@ -212,7 +215,9 @@ def _cached(
   frozen: encoder.FrozenEncoder, part: str, source: sources.Source, path: pathlib.Path
 ) -> representations.Split:
   """Embeddings of a part of the data, extracted once and kept on disk."""
+  # The fingerprint keeps embeddings of another encoder from being read.
   file = path / f'embeddings-{frozen.fingerprint}-{part}.npz'
+  # The first process decides for all: they embed together, or not at all.
   is_there = json.loads(processes.from_first(json.dumps(file.exists()).encode()))
   if is_there:
     with np.load(file, allow_pickle=False) as arrays:

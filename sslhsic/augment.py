@@ -81,6 +81,7 @@ def saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
   """
   _check_rgb(image)
   value, chroma = _value_and_chroma(image)
+  # S'/S = min(factor, 1/S) with 1/S = V/C; grey has x = V, so any ratio keeps it.
   ratio = jnp.minimum(factor, value / jnp.where(chroma > 0, chroma, 1.0))
   return value - (value - image) * ratio
 
@@ -95,6 +96,7 @@ def hue(image: jax.Array, delta: jax.Array) -> jax.Array:
   value, chroma = _value_and_chroma(image)
   red, green, blue = jnp.split(image, 3, axis=-1)
   divisor = jnp.where(chroma > 0, chroma, 1.0)
+  # The hue counts from the largest channel: red at 0, green at 2, blue at 4.
   sixths = jnp.select(
     [value == red, value == green],
     [(green - blue) / divisor, 2 + (blue - red) / divisor],
@@ -124,6 +126,7 @@ def color_jitter(rng: jax.Array, image: jax.Array) -> jax.Array:
   """
   order_rng, strength_rng = jax.random.split(rng)
   order = jax.random.permutation(order_rng, 4)
+  # BYOL's strengths, in the order of `operations`.
   largest = jnp.array([0.4, 0.4, 0.2, 0.1])
   strength = largest * jax.random.uniform(strength_rng, (4,), minval=-1, maxval=1)
   operations = (
@@ -173,6 +176,7 @@ def _gaussian_toeplitz(size: int, sigma: jax.Array, radius: int) -> jax.Array:
   position = jnp.arange(size, dtype=jnp.float32)
   offset = position[:, None] - position[None, :]
   band = jnp.where(jnp.abs(offset) <= radius, gaussian(offset), 0.0)
+  # Cut-off rows divide by the sum of all taps too: zeros beyond the border count.
   return band / gaussian(jnp.arange(-radius, radius + 1, dtype=jnp.float32)).sum()
 
 
@@ -245,6 +249,7 @@ def random_affine(
   zoom = (1 + size) * jnp.array([1 + ratio, 1 - ratio])
   matrix = unshear_unrotate / zoom[:, None]
   centre = (jnp.array(image.shape[:2], jnp.float32) - 1) / 2
+  # The point `centre` + translation of the result shows the centre of the image.
   offset = centre - jnp.dot(matrix, centre + draws[4:], precision=_HIGHEST)
   return affine(image, matrix, offset)
 
@@ -280,6 +285,7 @@ def _resampling(size: int, start: jax.Array, length: jax.Array) -> jax.Array:
   """[size, size] matrix that interpolates `size` values from `start` on."""
   pixels = jnp.arange(size, dtype=jnp.float32)
   position = jnp.clip(start + (pixels + 0.5) * length / size - 0.5, 0, size - 1)
+  # Linear interpolation: weights fall from 1 to 0 over the distance of one pixel.
   return jnp.maximum(1 - jnp.abs(position[:, None] - pixels[None, :]), 0)
 
 
@@ -309,6 +315,7 @@ def _random_window(
   side = jnp.sqrt(jax.random.uniform(area_rng, minval=smallest, maxval=largest))
   log_aspect = math.log(aspect)
   log_ratio = jax.random.uniform(aspect_rng, minval=-log_aspect, maxval=log_aspect)
+  # Half of the log ratio for each side, so that before clipping the area is side².
   ratio = jnp.exp(log_ratio / 2)
   height = jnp.minimum(side / ratio, 1) * image.shape[0]
   width = jnp.minimum(side * ratio, 1) * image.shape[1]
@@ -391,6 +398,7 @@ def _policy(
     for number, (operation, probability) in enumerate(steps):
       chance_rng, rng_of_step = jax.random.split(jax.random.fold_in(rng, number))
       chosen = jax.random.bernoulli(chance_rng, probability)
+      # Both outcomes are computed: under `vmap`, `lax.cond` is a select as well.
       image = jnp.where(chosen, operation(rng_of_step, image), image)
     return normalize(image, mean, std)
 

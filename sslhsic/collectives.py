@@ -26,6 +26,7 @@ def weighted_mean(
   """Σ w·x / Σ w over the entries of all devices; 0 if no entry has any weight."""
   chex.assert_equal_shape([x, weights])
   sums = jnp.sum(x * weights), jnp.sum(weights)
+  # Means in place of sums: the number of devices cancels in the quotient.
   total, weight = mean_over_devices(sums, axis_name)
   return total / jnp.where(weight > 0, weight, 1.0)
 

@@ -67,11 +67,13 @@ def cos_sin(x: chex.Array) -> tuple[chex.Array, chex.Array]:
   k = quarter.astype(jnp.int32)
   is_odd = (k & 1) == 1
   cos, sin = jnp.where(is_odd, sin, cos), jnp.where(is_odd, cos, sin)
+  # Quadrants 1 and 2 have a negative cosine, 2 and 3 a negative sine.
   return jnp.where((k + 1) & 2 > 0, -cos, cos), jnp.where(k & 2 > 0, -sin, sin)
 
 
 @cos_sin.defjvp
 def _cos_sin_jvp(primals, tangents):
+  # From the results, not through the rounding and the polynomials.
   cos, sin = cos_sin(*primals)
   (x_dot,) = tangents
   return (cos, sin), (-sin * x_dot, cos * x_dot)
@@ -120,6 +122,7 @@ def draw(
     tails = (jnp.arange(num_frequencies, dtype=jnp.float32) + tails) / num_frequencies
   draw_normals = _orthogonal_normals if sampler == 'orthogonal' else jax.random.normal
   normals = draw_normals(normal_rng, (num_frequencies, dim))
+  # A scale mixture of Gaussians: each n ~ N(0, I) has an amplitude of its own.
   frequencies = kernel.amplitudes(tails)[:, None] * normals / kernel.scale
   if sampler != 'iid':
     return RandomFeatures(frequencies)
@@ -139,6 +142,7 @@ def _orthogonal_normals(rng: chex.PRNGKey, shape: tuple[int, int]) -> chex.Array
   rows_per_block = -(-count // num_blocks)
   # Neighbours, whose amplitudes are alike, are of different blocks.
   normals = jax.random.normal(rng, [rows_per_block, num_blocks, dim])
+  # QR makes columns orthogonal: each block is [d, rows].
   directions, _ = jnp.linalg.qr(normals.transpose(1, 2, 0))
   lengths = jnp.linalg.norm(normals, axis=-1, keepdims=True)
   return (lengths * directions.transpose(2, 0, 1)).reshape(-1, dim)[:count]

@@ -41,6 +41,7 @@ def hsic_zy(phi: chex.Array, axis_name: str | None = None) -> chex.Array:
   """
   num_views, _ = check_views(phi)
   phi = phi.astype(jnp.float32)
+  # Σₚₗ ⟨φᵢᵖ, φᵢˡ⟩ = ‖Σₚ φᵢᵖ‖²: norms of sums replace sums over pairs.
   of_image = phi.sum(axis=0)
   within, total = collectives.global_sum(
     (jnp.sum(of_image**2), of_image.sum(axis=0)), axis_name
@@ -155,6 +156,7 @@ def exact(views: Views, kernel: kernels.Kernel, axis_name: str | None = None) ->
     (within.mean(), mean.mean(), jnp.mean(mean**2), square.mean()), axis_name
   )
   return Terms(
+    # Undo the offset c: M·c/(M − 1) from views of one image, less c from the mean.
     hsic_zy=within / (num_views - 1) - mean + offset / (num_views - 1),
     hsic_zz=square - 2 * mean_square + mean**2,
     kernel_variance=square - mean_square,
@@ -205,6 +207,7 @@ def map_rows(
     collectives.gather_images(part, axis_name).reshape(-1, dim) for part in parts
   ]
   batch_size = columns[0].shape[0] // parts[0].shape[0]
+  # Feature (view, image) has the index view·B + image, so index mod B is its image.
   column_index = jnp.arange(num_views * batch_size)
   image = collectives.image_offset(local_batch, axis_name) + jnp.arange(local_batch)
 
@@ -253,6 +256,7 @@ def unbiased_hsic(gram_x: chex.Array, gram_y: chex.Array) -> chex.Array:
   if n < 4:
     raise ValueError(f'{n} samples; the unbiased estimator needs 4 or more')
   x, y = (_without_diagonal(gram) for gram in (gram_x, gram_y))
+  # Tr(K̃L̃), 1ᵀK̃1·1ᵀL̃1 and 1ᵀK̃L̃1 from sums of entries, at a cost of n², not n³.
   trace = jnp.sum(x * y.T)
   sums = jnp.sum(x) * jnp.sum(y) / ((n - 1) * (n - 2))
   product = jnp.sum(x.sum(axis=0) * y.sum(axis=1))
@@ -272,6 +276,7 @@ def _moments(
   chex.assert_equal_shape_prefix([phi_a, phi_b], 2)
   a, b = (phi.reshape(-1, phi.shape[-1]).astype(jnp.float32) for phi in (phi_a, phi_b))
   count = collectives.global_batch_size(phi_a.shape[1], axis_name) * num_views
+  # E abᵀ − E a·E bᵀ: unlike centring first, it needs a single exchange.
   sum_a, sum_b, products = collectives.global_sum(
     (a.sum(axis=0), b.sum(axis=0), jnp.matmul(a.T, b, precision='highest')), axis_name
   )

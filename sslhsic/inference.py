@@ -1,5 +1,6 @@
 """A pre-trained encoder as a function of images, for use in other programs."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image, ImageOps
 
 from sslhsic.data import images as images_lib
 from sslhsic.evaluation import encoder as encoder_lib
@@ -18,6 +20,8 @@ from sslhsic.weights import settings as settings_lib
 class Encoder:
   """Maps images to embeddings, in evaluation mode, on JAX's default device.
 
+  Pickled, as for a process pool, it is the path that it was loaded from.
+
   Attributes:
     settings: which network it is, which images it has seen, where it comes from.
   """
@@ -26,6 +30,7 @@ class Encoder:
 
   def __init__(self, init_from: str | pathlib.Path):
     """Reads the encoder; see `load`."""
+    self._path = os.path.abspath(os.path.expanduser(init_from))
     self.settings = found = pretrained.settings(str(init_from))
     network = classifier.encoder(
       encoder=found.encoder, encoder_options=found.encoder_options
@@ -40,14 +45,19 @@ class Encoder:
     self._values = jax.device_put((start.params, start.network_state))
     self._embed = jax.jit(lambda x, images: network.apply(*x, None, images, False)[0])
 
+  def __reduce__(self) -> tuple:
+    return Encoder, (self._path,)
+
   def preprocess(
-    self, pictures: Sequence[np.ndarray | str | pathlib.Path]
+    self, pictures: Sequence[np.ndarray | Image.Image | str | pathlib.Path]
   ) -> np.ndarray:
     """Images as the encoder has seen them in its evaluation.
 
     Args:
-      pictures: uint8 [H, W, C] arrays of any size, RGB, or paths of JPEG, PNG or WebP
-        files. Without a crop (`settings.crop_size` of 0) they must be of one size.
+      pictures: uint8 [H, W, C] arrays of any size, RGB; images of Pillow; or paths of
+        image files. Without a crop (`settings.crop_size` of 0) they must be of one
+        size. Files and Pillow's images are turned as their EXIF data say, and what is
+        transparent lies on white.
 
     Returns:
       Float32 [n, S, S, C], cropped to the central square and normalised.
@@ -67,12 +77,30 @@ class Encoder:
     chex.assert_shape(images, (None, None, None, len(self.settings.mean)))
     return self._embed(self._values, jnp.asarray(images, jnp.float32))
 
-  def _read(self, picture: np.ndarray | str | pathlib.Path) -> np.ndarray:
-    if not isinstance(picture, np.ndarray):
-      picture = images_lib.decode(pathlib.Path(picture).read_bytes())
+  def _read(self, picture: np.ndarray | Image.Image | str | pathlib.Path) -> np.ndarray:
     channels = len(self.settings.mean)
+    if isinstance(picture, Image.Image):
+      picture = _pixels(picture, channels)
+    elif not isinstance(picture, np.ndarray):
+      decode = images_lib.decode_gray if channels == 1 else images_lib.decode
+      picture = decode(pathlib.Path(picture).expanduser().read_bytes())
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != channels:
       raise ValueError(
         f'a picture is {picture.dtype}{picture.shape}; use uint8 [H, W, {channels}]'
       )
     return picture
+
+
+def _pixels(picture: Image.Image, channels: int) -> np.ndarray:
+  """The pixels of an image of Pillow, uint8 [H, W, 1 or 3]."""
+  if picture.mode[0] in 'IF':
+    raise ValueError(
+      f"a picture of Pillow's mode {picture.mode}, whose range is not known; scale it "
+      'to 0 … 255 and use uint8'
+    )
+  picture = ImageOps.exif_transpose(picture)
+  if channels == 1:
+    return np.asarray(picture.convert('L'))[..., None]
+  rgba = picture.convert('RGBA')
+  white = Image.new('RGBA', rgba.size, 'white')
+  return np.asarray(Image.alpha_composite(white, rgba).convert('RGB'))

@@ -29,6 +29,7 @@ def squared_distances(x: chex.Array, y: chex.Array) -> chex.Array:
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
   inner = jnp.matmul(x, y.T, precision='highest')
   norms = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None, :]
+  # One matrix product instead of [n, m, d] differences; rounding can make it negative.
   return jnp.maximum(norms - 2 * inner, 0)
 
 

@@ -139,6 +139,7 @@ def estimate(
   sums = jax.lax.map(of_group, [_groups(part, block_size) for part in parts])
   sums = collectives.global_sum(jax.tree.map(lambda x: x.sum(axis=0), sums), axis_name)
 
+  # With `covariance` the square of the linear part comes from all pairs instead.
   linear_square = jnp.float32(0)
   if covariance:
     linear_square = _linear_square(parts, tangent, count, axis_name)
@@ -189,6 +190,7 @@ def _groups(part: chex.Array, block_size: int) -> chex.Array:
   num_pairs = local_batch // (2 * block_size)
   limit = max(1, _IMAGES_AT_ONCE[hsic.backend()] // (2 * block_size))
   possible = range(1, min(limit, num_pairs) + 1)
+  # `lax.map` needs groups of one size, so their size divides the number of pairs.
   at_once = max(count for count in possible if num_pairs % count == 0)
   groups = part.reshape(num_views, -1, at_once, 2, block_size, dim)
   return groups.swapaxes(0, 1)
@@ -227,11 +229,14 @@ def _sums(
   along, other, same = _inner_products(group, tangent.centre)
   along_first, along_second = along
   rest_and_square = functools.partial(_rest_and_square, kernel, tangent, covariance)
+  # Against `other`, [pairs, M, T, M, T]: rows are features of block 2k, columns those
+  # of block 2k+1.
   other_rest, other_square = rest_and_square(
     other,
     along_first[:, :, :, None, None],
     along_second[:, None, None, :, :],
   )
+  # Against `same`, [2, pairs, T, M, M]: rows and columns are views of one image.
   along_same = along.swapaxes(2, 3)
   same_rest, same_square = rest_and_square(
     same, along_same[..., :, None], along_same[..., None, :]
@@ -242,9 +247,12 @@ def _sums(
     [other_rest.mean(axis=3), other_rest.mean(axis=1).transpose(0, 2, 3, 1)]
   )
   num_views = along.shape[2]
+  # ρ(x) over all N features: those of its own image exactly, a share of 1/B, and the
+  # other images from the sample.
   own = same_rest.sum(axis=4).swapaxes(2, 3) / (num_views * batch_size)
   others_share = 1 - 1 / batch_size
   mean = own + others_share * by_image.mean(axis=4)
+  # The square of a sample mean exceeds ρ² by the sampling variance, on average.
   mean_square = mean**2 - others_share**2 * _sampling_variance(by_image, batch_size)
   linear = tangent.slope * (along - tangent.centre_square)
   return _Sums(
@@ -275,6 +283,8 @@ def _inner_products(
   along = jnp.concatenate(
     [jnp.matmul(part, centre, precision='highest') for part in parts], axis=2
   )
+  # A product for each two parts: one array of all views would cost a backward pass
+  # for parts that need none.
   first, second = ([part[side] for part in flat] for side in (0, 1))
   blocks = [jnp.concatenate([_inner(x, y) for y in second], axis=2) for x in first]
   num_views = along.shape[2]
@@ -297,6 +307,7 @@ def _rest_and_square(kernel, tangent, covariance, t, along_x, along_y):
   """
   rest = kernel.on_sphere(t) - tangent.value - tangent.slope * (t - tangent.at)
   linear = tangent.slope * (t - along_x - along_y + tangent.centre_square)
+  # q = r + linear, so q² − linear² = r·(r + 2·linear) without cancellation.
   square = rest * (rest + 2 * linear) if covariance else (rest + linear) ** 2
   return rest, square
 
@@ -331,6 +342,7 @@ def _combine(
 
   square = mean_over_pairs(sums.same_square, sums.other_square) + linear_square
   mean = sums.mean / count
+  # T = 1 leaves no sampling variance to subtract, so (E ρ)² stands in for E ρ².
   mean_square = sums.mean_square / count if block_size > 1 else mean**2
   hsic_zz = square - 2 * mean_square + mean**2
   # f(t₀) + E a·(t − t₀) + E r: the middle term is zero, but has a gradient.
@@ -340,6 +352,7 @@ def _combine(
   return hsic.Terms(
     hsic_zy=sums.same_kernel / (count * (num_views - 1)) - kernel_mean,
     hsic_zz=hsic_zz,
+    # HSIC(Z,Z) + Var (λ + ρ), where E λ = 0 because z̄ is the mean feature.
     kernel_variance=hsic_zz
     + (sums.linear_square + 2 * sums.product) / count
     + mean_square

@@ -37,6 +37,7 @@ class Mapped:
     def call(*args):
       return this()._function(*args)
 
+    # Profiles and compiler messages call the program by this name.
     call.__name__ = getattr(function, '__name__', call.__name__)
     self._mapped = jax.pmap(call, axis_name=AXIS_NAME, devices=devices(), **settings)
 
@@ -83,6 +84,7 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
   def copies(x: chex.Array) -> np.ndarray:
     x = np.asarray(x)
+    # A view: the host holds the array once.
     return np.broadcast_to(x, (count, *x.shape))
 
   return _put(jax.tree.map(copies, tree))
@@ -143,6 +145,7 @@ def local_devices() -> list[jax.Device]:
 
 def _put(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Puts [devices, ...] arrays on the devices, a slice each."""
+  # Of this host's devices alone: `pmap` takes arrays of its own host.
   mesh = jax.sharding.Mesh(np.array(local_devices()), (AXIS_NAME,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS_NAME))
   return jax.device_put(tree, sharding)

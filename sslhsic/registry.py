@@ -34,6 +34,7 @@ def settings(
   Raises:
     ValueError: there is no such entry, or it has no such setting.
   """
+  # For its checks alone; the entry makes nothing here.
   find(kind, registry, name, changes)
   blocks = defaults(registry)
   return {'name': name, **blocks, name: blocks[name] | changes}
@@ -104,5 +105,6 @@ def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
 def _default(argument: inspect.Parameter) -> Any:
   if argument.default is not None:
     return argument.default
+  # A configuration field keeps its type; for a default of None the annotation has it.
   (type_,) = set(typing.get_args(argument.annotation)) - {type(None)}
   return config_dict.placeholder(type_)

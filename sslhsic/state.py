@@ -62,6 +62,7 @@ def online_network(saved: Mapping[str, Any], decay: float) -> Saved:
     saved: fields of `State` by name.
     decay: `config.weight_ema_decay`.
   """
+  # A checkpoint holds named tuples as mappings of their fields.
   average = optax.EmaState(**saved['average'])
   averaged = jax.device_get(jax.jit(lambda x: optim.averaged(x, decay))(average))
   return Saved(averaged, saved['params'], saved['network_state'])

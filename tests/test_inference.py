@@ -1,11 +1,13 @@
 """`sslhsic.load`: encoders of runs, exports and other libraries, as functions."""
 
 import pathlib
+import pickle
 
 import cv2
 import numpy as np
 import pytest
 import safetensors.numpy
+from PIL import Image
 
 import sslhsic
 from sslhsic.weights import files, layouts
@@ -70,3 +72,41 @@ def test_pictures_of_another_kind_are_refused(of_colour, picture, found):
 def test_nothing_is_refused(tmp_path):
   with pytest.raises(ValueError, match='is no pre-training run'):
     sslhsic.load(tmp_path)
+
+
+def test_images_of_pillow_are_those_of_the_file(of_colour, tmp_path):
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(0, 256, (20, 30, 4), np.uint8)
+  exif = Image.Exif()
+  exif[274] = 6  # To be turned by 90 degrees.
+  Image.fromarray(pixels[..., :3]).save(tmp_path / 'a.jpg', exif=exif)
+  Image.fromarray(pixels).save(tmp_path / 'b.png')
+  Image.fromarray(pixels[..., 0]).save(tmp_path / 'c.png')
+  for name, tolerance in (('a.jpg', 0.3), ('b.png', 0.03), ('c.png', 0.0)):
+    opened = Image.open(tmp_path / name)
+    found, expected = (of_colour.preprocess([x]) for x in (opened, tmp_path / name))
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+  with pytest.raises(ValueError, match="Pillow's mode I;16, whose range is not known"):
+    of_colour.preprocess([Image.fromarray(pixels[..., 0].astype(np.uint16) * 256)])
+
+
+def test_gray_encoder_reads_files_as_gray(random_encoder, tmp_path):
+  settings = settings_lib.Settings('resnet_digits', {}, 0, (0.3,), (0.4,), 'a run')
+  trees = random_encoder('resnet_digits', channels=1)
+  tensors = layouts.to_tensors(layouts.HAIKU, *trees)
+  files.write(tmp_path / 'model.safetensors', tensors, settings)
+  encoder = sslhsic.load(tmp_path)
+  pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+  Image.fromarray(pixels).save(tmp_path / 'a.png')
+  expected = encoder.preprocess([pixels[..., None]])
+  for picture in (tmp_path / 'a.png', Image.fromarray(pixels)):
+    np.testing.assert_array_equal(encoder.preprocess([picture]), expected)
+
+
+def test_encoder_is_pickled_as_its_path(of_colour, monkeypatch):
+  data = pickle.dumps(of_colour)
+  monkeypatch.chdir('/')
+  images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+  again = pickle.loads(data)
+  np.testing.assert_array_equal(again(images), of_colour(images))
+  assert len(data) < 1000

@@ -34,6 +34,7 @@ class BadImages:
       self.rows.add(row)
       self._causes[row] = cause_of[row]
       logging.warning('skipped %s (%d so far)', self._describe(row), len(self.rows))
+    # A row counts once, however many epochs of an endless stream meet it again.
     if len(self.rows) > self._max_fraction * len(self._source):
       raise InputError(self._message())
 

@@ -119,6 +119,7 @@ def _compact(entry: dict) -> dict | Object | str:
 
   The numbers of all outlines take gigabytes as Python's floats.
   """
+  # The parser passes every JSON object of the file; only annotations refer to an image.
   if 'image_id' not in entry or 'images' in entry:
     return entry
   number = entry.get('id')
@@ -136,6 +137,7 @@ def _compact(entry: dict) -> dict | Object | str:
     outline = polygons
   box = entry['bbox']
   area = entry.get('area')
+  # A box that is not four numbers gets the area 0 for now; `_fault` reports it later.
   if area is None:
     is_box = isinstance(box, list) and len(box) == 4
     area = box[2] * box[3] if is_box and all(map(_is_finite, box)) else 0.0
@@ -144,6 +146,7 @@ def _compact(entry: dict) -> dict | Object | str:
   is_crowd = entry.get('iscrowd') or 0
   if is_crowd not in (0, 1):
     return f'annotation {number!r} has iscrowd {is_crowd!r:.40}; it has to be 0 or 1'
+  # The box stays unchecked until all images, whose sizes bound it, are read.
   return Object(
     number,
     entry['image_id'],
@@ -163,6 +166,7 @@ def _polygon(points: Any) -> np.ndarray | None:
     polygon = np.array(points)
   except ValueError:  # Of several lengths.
     return None
+  # The kinds 'i' and 'f' exclude strings and Booleans, which `astype` would convert.
   is_good = (
     polygon.ndim == 1 and polygon.dtype.kind in 'if' and np.isfinite(polygon).all()
   )
@@ -189,6 +193,7 @@ def _categories(entries: list, faults: list[str]) -> dict[int, str]:
       found[number] = name
   if not entries:
     faults.append('categories is empty')
+  # Ids may have gaps (COCO's 80 reach 90): the class is the place among ascending ids.
   return dict(sorted(found.items()))
 
 
@@ -214,6 +219,7 @@ def _image_fault(entry: Any) -> str:
   title, name = f'image {entry["id"]!r}', entry.get('file_name')
   if not isinstance(name, str) or not name:
     return f'{title} has no file_name'
+  # A name may lead into a subfolder, but not out of the folder of images.
   path = pathlib.PurePosixPath(name)
   if path.is_absolute() or '..' in path.parts or '\0' in name or '://' in name:
     return (
@@ -236,6 +242,7 @@ def _fault(
   if not isinstance(entry, Object):
     return f'annotation {entry!r:.60} has no image_id'
   title = f'annotation {entry.number!r}'
+  # Lists and dicts have no hash: looking them up would raise a TypeError.
   if isinstance(entry.image_id, list | dict) or entry.image_id not in examples:
     return f'{title} has the image_id {entry.image_id!r:.40}, which no image has'
   if not isinstance(entry.category_id, int | float) or (

@@ -158,6 +158,7 @@ class Masks:
     Raises:
       DecodeError: its run-length code is damaged.
     """
+    # Resolves negative places, and raises the IndexError that ends an iteration.
     place = range(len(self))[place]
     try:
       return self._objects.mask(self._first + place, *self.shape[1:])
@@ -201,6 +202,7 @@ def create(path: str, split: str) -> CocoSource:
         'split at a time, or give both files the same list'
       )
   examples = {name: content.examples for name, content in found.items()}
+  # Filtered before the parts are cut, so that 'train[:10%]' counts what remains.
   if 'train' in examples:
     examples['train'] = [x for x in examples['train'] if x.has_objects]
   sizes = {name: len(there) for name, there in examples.items()}
@@ -222,8 +224,10 @@ def create(path: str, split: str) -> CocoSource:
 
 def _pack(of_images: list[list[coco_file.Object]], category_ids: list[int]) -> Objects:
   """The objects of images, as arrays."""
+  # Few large arrays instead of many small ones: they pickle quickly for the workers.
   flat = [entry for entries in of_images for entry in entries]
   boxes = np.array([entry.box for entry in flat], np.float32).reshape(-1, 4)
+  # (x, y, width, height) -> (x1, y1, x2, y2).
   boxes[:, 2:] += boxes[:, :2]
   outlines = [x.outline if isinstance(x.outline, list) else [] for x in flat]
   polygons = [polygon for outline in outlines for polygon in outline]
@@ -232,6 +236,7 @@ def _pack(of_images: list[list[coco_file.Object]], category_ids: list[int]) -> O
     for number, entry in enumerate(flat)
     if isinstance(entry.outline, dict)
   }
+  # The ids ascend and all are known, so the place of an id is its class.
   classes = np.searchsorted(category_ids, [entry.category_id for entry in flat])
   return Objects(
     starts=_starts(of_images),
@@ -240,6 +245,7 @@ def _pack(of_images: list[list[coco_file.Object]], category_ids: list[int]) -> O
     ignore=np.array([entry.is_crowd for entry in flat], bool),
     area=np.array([entry.area for entry in flat], np.float32),
     first_polygons=_starts(outlines),
+    # `concatenate` needs an array even where no object has a polygon.
     polygons=np.concatenate([np.zeros(0, np.float32), *polygons]),
     polygon_starts=_starts(polygons),
     runs=runs,

@@ -94,6 +94,7 @@ def for_pretraining(
   )
   _print_descriptions([trained])
   if train.source.num_classes and test.source.num_classes:
+    # A split that is both trained on and fitted on is compared once.
     for other in {trained.title: trained, train.title: train}.values():
       _check_overlap(other, test, data.allow_overlap)
   shared = _num_shared(trained, test)
@@ -131,6 +132,7 @@ def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
   labelled = first if need_labels else other
   names, theirs = (_class_names(x.source) for x in (labelled, other))
   count, their_count = (x.source.num_classes for x in (labelled, other))
+  # [C + 1]: the label -1 reads the last entry, which is set to -1 below.
   numbers = np.arange(their_count + 1)
   if count and their_count and names and theirs:
     numbers = _numbers(first.title, names, other.title, theirs)
@@ -187,6 +189,7 @@ def _warn_of_missing_classes(first: _Named, other: _Named) -> None:
     ValueError: they have no class in common.
   """
   known = [_classes_there(x.source) for x in (first, other)]
+  # Not known where labels are slow to read or multi-hot.
   if None in known:
     return
   if known[0].isdisjoint(known[1]):
@@ -247,6 +250,7 @@ def _check_overlap(first: _Named, other: _Named, allow_overlap: bool) -> None:
   Raises:
     ValueError: they are, and it is not allowed.
   """
+  # Origins are exact but tied to a place; a copied data set shows in its files alone.
   shared, total = _num_shared(first, other), len(other.source)
   how, most = 'are also in', 0.0
   if not shared:
@@ -279,6 +283,7 @@ def _num_copies(first: sources.Source, other: sources.Source) -> tuple[int, int]
   candidates = itertools.islice(
     (path for path in ours if _size(path) in sizes), _MOST_CANDIDATES
   )
+  # One file a head: a copy may be missed, but the comparison below invents none.
   paths_of = {_head(path): path for path in candidates}
   copies = 0
   for path in sample:

@@ -25,6 +25,7 @@ def create(argument: str, split: str) -> ArraySource:
   sizes = {name: len(rows) for name, rows in rows_of.items()}
   parts = splits.ranges(split, sizes, 'digits')
   rows = np.concatenate([rows_of[name][part] for name, part in parts])
+  # Floats from 0 to 16, [n, 8, 8]; the last axis is the channel.
   images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
   labels = bunch.target[rows].astype(np.int32)
   return ArraySource(images[rows], labels, 10, Origin('digits', rows))

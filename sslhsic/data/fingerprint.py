@@ -44,10 +44,12 @@ def _shared_directory(source: Source) -> str:
   if not len(source):
     return ''
   first = source.name(0)
+  # From the last space before the first '/', if any, to the last '/'.
   shared = first[
     first.rfind(' ', 0, max(first.find('/'), 0)) + 1 : first.rfind('/') + 1
   ]
   for row in range(len(source)):
+    # Ends with the empty string at the latest, which every name contains.
     while shared not in source.name(row):
       shared = shared[: shared.rstrip('/').rfind('/') + 1]  # The one above.
   return shared

@@ -111,6 +111,7 @@ def are_current(stamps: Stamps) -> bool:
 
 def _identity(path: str, stamps: Stamps) -> tuple | str:
   """What a folder is known by, whatever its path; notes when it was changed."""
+  # A bucket has neither links nor times of change: its path identifies a folder.
   if '://' in path:
     return path
   status = os.stat(path)
@@ -153,6 +154,7 @@ def _entries(path: str) -> Iterator[tuple[str, int]]:
 
 def _kind(entry: os.DirEntry) -> int:
   try:
+    # Follows links: a link to an image is an image.
     if entry.is_file():
       return _FILE
     if entry.is_dir(follow_symlinks=False):
@@ -171,6 +173,7 @@ def _remote_entries(path: str) -> Iterator[tuple[str, int]]:
 
 def _count(root: Folder) -> None:
   """Sets the number of images of every folder."""
+  # Reversed, subfolders come before their parents, which add up their counts.
   for folder in reversed(list(root.below())):
     below = sum(subfolder.num_images for subfolder in folder.folders.values())
     folder.num_images = len(folder.images) + below

@@ -114,6 +114,7 @@ def understand(
   folders = dict(trees) if is_named else _split_folders(trees, path, options)
   folders = {name: folder for name, folder in folders.items() if folder.num_images}
   labelled = _class_folders(folders, options)
+  # Over all splits, so that a class has one number everywhere.
   names = tuple(sorted(set().union(*labelled.values())))
   found = {
     name: _split(folders[name], labelled.get(name, {}), names) for name in folders
@@ -132,6 +133,7 @@ def _split_folders(root: Folder, path: str, options: Options) -> dict[str, Folde
   """
   if options.is_one_split:
     return {'train': root}
+  # Splits may lie below wrappers such as PATH/images; options name them from PATH on.
   inner = _inner(root)
   there, prefix = inner.with_images, inner.path[len(root.path) + 1 :]
   named = collections.defaultdict(list)
@@ -191,6 +193,7 @@ def _are_splits(
   """Whether folders that are called like splits are splits, among others."""
   classes_of = lambda name: set(there[name].with_images)
   first, *rest = chosen.values()
+  # Splits repeat the folders of the classes; different classes share none.
   if any(classes_of(first) & classes_of(name) for name in [*rest, *others]):
     return True
   return len(chosen) > 1 and len(others) <= len(chosen)
@@ -278,6 +281,7 @@ def _check_spelling(known: set[str], labelled: Mapping[str, Iterable[str]]) -> N
   for name in sorted(known):
     spelled[unicodedata.normalize('NFKC', name).casefold().strip()].append(name)
   for names in spelled.values():
+    # Two spellings within one split are two classes; across splits they are a mistake.
     if len(names) > 1 and all(len({*names} & {*x}) < 2 for x in labelled.values()):
       raise ValueError(
         f'splits spell a class differently: {", ".join(map(ascii, names))}; give its '
@@ -327,6 +331,7 @@ def _split(
     for below in part.below():
       paths += [f'{below.path}/{image}' for image in below.images]
     labels.append(np.full(len(paths) - before, number.get(name, -1), np.int32))
+  # Only the paths below the folder count: the order survives a move of the data.
   order = _order(paths, len(folder.path))
   return Split([paths[row] for row in order], np.concatenate(labels)[order])
 
@@ -337,6 +342,7 @@ def _order(paths: list[str], start: int) -> np.ndarray:
     hashlib.blake2b(path[start:].encode('utf-8', 'surrogateescape')).digest()[:16]
     for path in paths
   )
+  # A digest is two big-endian numbers; the last key of `lexsort` comes first.
   high, low = np.frombuffer(digests, '>u8').reshape(-1, 2).T
   return np.lexsort((low, high))
 

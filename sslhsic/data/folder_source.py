@@ -88,6 +88,7 @@ def create(argument: str, split: str) -> FolderSource:
   parts = splits.ranges(splits.canonical(split), sizes, f'folder:{printable(path)}')
   paths = [x for name, part in parts for x in layout.splits[name].paths[part]]
   labels = np.concatenate([layout.splits[name].labels[part] for name, part in parts])
+  # Parts without labels make an unlabelled source, whatever the other splits hold.
   names = layout.class_names if labels.max() >= 0 else ()
   return FolderSource(paths, labels, names, layout.description)
 
@@ -124,6 +125,7 @@ def _layout(path: str, options: folder_layout.Options) -> folder_layout.Layout:
     trees, stamps = folder_files.read(path)
   layout = folder_layout.understand(trees, path, options)
   if max(stamps.values(), default=0) < start - _CLOCK_NS:
+    # Dicts keep their order: the first key is the oldest entry.
     while len(_kept) >= _MOST_KEPT:
       del _kept[next(iter(_kept))]
     _kept[key] = stamps, layout

@@ -31,6 +31,7 @@ class GroupedOrder:
   def __getitem__(self, index: int) -> int:
     batch, place = divmod(index, self.batch_size)
     second = self._second_before(batch)
+    # ⌊(t + 1)·n₁/n⌋ − ⌊t·n₁/n⌋: 1 if batch t is of the second group, else 0.
     group = self._second_before(batch + 1) - second
     number = second if group else batch - second  # Of the batch in its group.
     position = self.orders[group][number * self.batch_size + place]

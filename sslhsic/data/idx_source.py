@@ -107,12 +107,14 @@ def create(path: str, split: str) -> IdxSource:
   """
   files = _find(path)
   labels = {name: _raw_labels(there['labels']) for name, there in files.items()}
+  # Needs all labels, also for 'test' alone: the training labels define the classes.
   first, num_classes = _classes(labels, files)
   sizes = {name: len(there) for name, there in labels.items()}
   parts = splits.ranges(split, sizes, f'idx:{path}')
   for name, _ in parts:
     _check_count(files[name], len(_images(files[name]['images'])), sizes[name])
   names = sorted({name for name, _ in parts})
+  # Pairs (file, rows), which broadcasting below expands to [n, 2].
   numbers = [(names.index(name), np.arange(sizes[name])[part]) for name, part in parts]
   return IdxSource(
     tuple(files[name]['images'] for name in names),
@@ -128,6 +130,7 @@ def create(path: str, split: str) -> IdxSource:
 def _find(path: str) -> dict[str, dict[str, str]]:
   """Files of 'images' and 'labels' by split, 'train' or 'test'."""
   folder, prefix = epath.Path(path).expanduser(), None
+  # The last part of such a path may be the prefix of files, as 'gzip/emnist-balanced'.
   if path and not folder.is_dir():
     folder, prefix = folder.parent, folder.name
   if not path or not folder.is_dir():
@@ -198,6 +201,7 @@ def _images(file: str) -> np.ndarray:
   images = _read(file, 'images')
   if os.path.basename(file).startswith('emnist'):
     images = np.ascontiguousarray(images.transpose(0, 2, 1))
+    # Read-only, as `frombuffer` gives it: the cache hands one array to all callers.
     images.flags.writeable = False
   return images[..., None]
 
@@ -299,6 +303,7 @@ def _classes(
   known = 'train' if 'train' in labels else 'test'
   found = np.unique(labels[known])
   first, last = int(found[0]), int(found[-1])
+  # Labels whose successor is missing.
   gaps = found[:-1][np.diff(found) > 1]
   if first not in (0, 1) or len(gaps):
     what = (

@@ -44,6 +44,7 @@ def _of_image(image: bytes | np.ndarray) -> tuple[int, int]:
     return image.shape[:2]
   try:
     with Image.open(io.BytesIO(image)) as opened:
+      # `images.decode` turns JPEGs only. Pillow's sizes are (width, height).
       is_turned = opened.format == 'JPEG' and opened.getexif().get(_ORIENTATION, 1) > 4
       return opened.size if is_turned else opened.size[::-1]
   except (OSError, SyntaxError, ValueError):  # All that Pillow raises.

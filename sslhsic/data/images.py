@@ -72,6 +72,7 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
   # does not smooth, crops then differ by 12 of 255 on average in images with texture.
   if image.startswith(b'\xff\xd8'):
     return _imdecode(image, cv2.IMREAD_COLOR_RGB, title)
+  # Other formats may have opacity or 16 bits, which the flags for colour would drop.
   pixels = _imdecode(image, cv2.IMREAD_UNCHANGED, title)
   if pixels.ndim == 2:
     return cv2.cvtColor(_eight_bits(pixels, title), cv2.COLOR_GRAY2RGB)
@@ -182,7 +183,9 @@ def _eight_bits(pixels: np.ndarray, title: str) -> np.ndarray:
       f'{title} has pixels of {pixels.dtype}; save it with 8 or 16 bits'
     )
   bits = max(int(pixels.max()).bit_length(), 8)
+  # Depths are even: 9 bits count as 10.
   bits += bits % 2
+  # Only the main process warns: every worker would repeat the message.
   if bits < 16 and multiprocessing.parent_process() is None:
     logging.log_first_n(
       logging.WARNING,
@@ -233,6 +236,7 @@ def random_resized_crop(
   height, width, _ = image.shape
   area = rng.uniform(*area) * height * width
   aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+  # w·h = area and w/h = aspect give w = √(area·aspect) and h = √(area/aspect).
   crop_width = min(max(round(math.sqrt(area * aspect)), 1), width)
   crop_height = min(max(round(math.sqrt(area / aspect)), 1), height)
   top = rng.integers(height - crop_height + 1)

@@ -189,6 +189,7 @@ class Stream:
       batch, *skipped = _join(chunks, self._received)
       self.bad_images.add(*skipped)
     except Exception as error:
+      # The next call would start new workers, at the batch that has failed.
       self.close()
       _check_is_worker_alive(error)
       raise
@@ -196,6 +197,7 @@ class Stream:
     return batch
 
   def _start(self) -> grain.DatasetIterator:
+    # Grain counts chunks; a resumed stream reads none of those before.
     first = self._batches_taken * self._chunks.per_batch
     has_workers = self._num_workers > 0
     make = dataclasses.replace(
@@ -257,6 +259,7 @@ def _check_is_worker_alive(error: Exception) -> None:
   Raises:
     InputError: that is the error.
   """
+  # Grain raises a plain RuntimeError, so only the text tells this case apart.
   if isinstance(error, RuntimeError) and str(error).startswith('Worker process was'):
     code = ''.join(re.findall(r'exit code (-?\d+)', str(error)))
     raise InputError(
@@ -333,6 +336,7 @@ class DeviceIterator:
     start = time.perf_counter()
     while len(self._queue) < self._prefetch:
       batch = parallel.shard(next(self._batches))
+      # Each batch keeps the state after it: the stream itself is further ahead.
       self._queue.append((self._batches.get_state(), batch))
     self.state, batch = self._queue.popleft()
     self.wait_s += time.perf_counter() - start
@@ -375,6 +379,7 @@ def every_example(
   chunks = dataclasses.replace(chunks, reads_ahead=True)
   bad_images = BadImages(source, max_bad_fraction)
   received = slots.Received()
+  # ⌈n / B⌉: the last batch may be partly filled.
   num_batches = -(-len(source) // batch_size)
   threads = min(os.cpu_count(), _MAX_THREADS)
   iterator = iter(
@@ -388,4 +393,5 @@ def every_example(
       bad_images.add(*skipped)
       yield batch
   finally:
+    # Also where the caller stops early: the threads would read on.
     iterator.close()

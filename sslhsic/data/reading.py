@@ -56,6 +56,7 @@ def start_worker(index: int, count: int) -> None:
 
 def _end_with_parent() -> None:
   multiprocessing.parent_process().join()
+  # `sys.exit` would end this thread alone.
   os._exit(1)
 
 
@@ -114,6 +115,7 @@ def _read(source: Source, row: int) -> dict:
   Raises:
     InputError: it was not.
   """
+  # None marks the last try, which no wait follows.
   for seconds in (*_BACKOFF_S, None):
     try:
       return source[row]
@@ -187,12 +189,14 @@ class View:
     """The arrays of the example at a place in the stream."""
     rng = np.random.default_rng([self.seed, index])
     row = self.row(index)
+    # Lazy: numbers are drawn only after a bad image, and good ones keep their views.
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
     if self.groups is not None:
       others = (x for x in others if self.groups[x] == self.groups[row])
     rows = itertools.chain([row], others)
     make = functools.partial(self.make, rng)
     arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
+    # JAX computes with 32-bit integers, so the number wraps around after 2³² examples.
     return arrays | {'index': np.uint32(index % 2**32)}, bad
 
 
@@ -217,6 +221,7 @@ class Example:
   def __call__(self, index: int) -> Loaded:
     """The example of a row."""
     size, row = len(self.source), self.row(index)
+    # Any decodable image fills the place of a bad one; the mask hides it.
     rows = ((row + step) % size for step in range(size))
     # A pass draws nothing at random.
     make = functools.partial(self.make, np.random.default_rng(0))
@@ -289,6 +294,7 @@ class Chunks:
     """The arrays of a chunk, [chunk, ...] each; 'skipped', rows, and their 'causes'."""
     step, part = divmod(number, self.per_batch)
     share = self.batch_size // self.host_count
+    # Place in the global stream of this host's first example of the batch.
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
     load = self.load
@@ -314,6 +320,7 @@ class Chunks:
     self, shape: tuple[int, ...], dtype: np.dtype
   ) -> tuple[np.ndarray, np.ndarray | slots.Sent]:
     """An array to be written, and what stands for it in the result."""
+    # Labels and numbers, [n] or [n, C], are small enough to be pickled.
     if self.is_shared and len(shape) > 2:
       return _own_slots().empty(shape, dtype)
     array = np.empty(shape, dtype)

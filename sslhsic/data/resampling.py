@@ -65,6 +65,7 @@ def resize(
 
 def _four_taps(image: np.ndarray, height: int, width: int) -> np.ndarray:
   old_height, old_width, channels = image.shape
+  # Vertically first: [height, H] @ [H, W·C].
   rows = image.reshape(old_height, old_width * channels).astype(np.float32)
   x = _weights(old_height, height) @ rows
   # Columns become rows, so that each direction is one sparse product.
@@ -85,11 +86,14 @@ def _transposed(x: np.ndarray) -> np.ndarray:
 @functools.lru_cache(4096)
 def _weights(old: int, new: int) -> sparse.csr_matrix:
   """Weight of each old pixel in each new one along a direction, [new, old]."""
+  # Old coordinate of new pixel i: (i + ½)·old/new − ½.
   centres = (np.arange(new) + 0.5) * (old / new) - 0.5
+  # [new, 4]: the two nearest old pixels on either side of each centre.
   places = np.floor(centres).astype(int)[:, None] + np.arange(-1, 3)
   weights = _keys(np.abs(centres[:, None] - places))
   weights = np.where((places >= 0) & (places < old), weights, 0.0)
   weights /= weights.sum(axis=1, keepdims=True)
+  # Taps outside the image have weight 0, and need only a valid index.
   indices = np.clip(places, 0, old - 1).ravel()
   ends = np.arange(0, 4 * new + 1, 4)
   return sparse.csr_matrix(
@@ -99,6 +103,7 @@ def _weights(old: int, new: int) -> sparse.csr_matrix:
 
 def _keys(x: np.ndarray, a: float = -0.5) -> np.ndarray:
   """Keys' cubic kernel at distances x in [0, 2]."""
+  # For x ≤ 1: (a + 2)x³ − (a + 3)x² + 1; for 1 < x ≤ 2: ax³ − 5ax² + 8ax − 4a.
   near = ((a + 2) * x - (a + 3)) * x * x + 1
   far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
   return np.where(x <= 1, near, far)
@@ -106,6 +111,7 @@ def _keys(x: np.ndarray, a: float = -0.5) -> np.ndarray:
 
 def _antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
   size = width, height
+  # Pillow takes gray and RGB as they are; of other images, one channel at a time.
   if image.shape[2] in (1, 3):
     squeezed = image[..., 0] if image.shape[2] == 1 else image
     resized = Image.fromarray(squeezed).resize(size, Image.Resampling.BICUBIC)

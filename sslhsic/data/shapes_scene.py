@@ -58,7 +58,9 @@ class Room(NamedTuple):
     """Of floor and wall, without shapes: float32 [side, side]."""
     places = centres(side)
     wall = (1 + self.tilt * (places - 0.5)) / self.wall
+    # Inverse depth, linear in y: 0 at the horizon, 1 / NEAREST at the lower edge.
     floor = (places - self.horizon) / ((1 - self.horizon) * NEAREST)
+    # The nearer surface hides the other one: the larger inverse depth counts.
     return 1 / np.maximum(wall, floor[:, None])
 
   def lowest(self, depth: float) -> float:
@@ -88,8 +90,10 @@ def centres(side: int) -> np.ndarray:
 def draw_layout(rng: np.random.Generator) -> tuple[Room, list[Shape]]:
   """A random room, and two to four shapes in it: the nearest last."""
   room = Room(rng.uniform(0.3, 0.36), rng.uniform(3, 8), rng.uniform(-0.4, 0.4))
+  # In front of the wall, whose inverse depth is at most (1 + |tilt| / 2) / wall.
   farthest = min(0.95 * room.wall / (1 + abs(room.tilt) / 2), _FARTHEST_SHAPE)
   count = rng.integers(2, 5)
+  # Log-uniform from NEAREST to the farthest.
   depths = np.sort(NEAREST * (farthest / NEAREST) ** rng.random(count))[::-1]
   return room, [_draw_shape(rng, room, depth) for depth in depths]
 
@@ -113,6 +117,7 @@ def _outlines() -> dict[str, list[np.ndarray]]:
   """Of every class, at the origin, of about equal size; a second one is a hole."""
   arm = [(1, 0.33), (0.33, 0.33), (0.33, 1)]
   quarter = np.array([[0, 1], [-1, 0]])
+  # One arm's corners, turned by 0, 90, 180 and 270 degrees.
   cross = [1.1 * np.array(arm) @ np.linalg.matrix_power(quarter, n) for n in range(4)]
   return {
     'disc': [_polygon(np.full(32, 0.95))],
@@ -133,6 +138,7 @@ def _polygon(radii: np.ndarray) -> np.ndarray:
 def coverage(outlines: list[np.ndarray], side: int) -> np.ndarray:
   """How much of every pixel lies inside outlines, 0 to 255: uint8 [side, side]."""
   covered = np.zeros((side, side), np.uint8)
+  # Fixed-point numbers with 4 fractional bits; whole numbers are centres of pixels.
   corners = [np.round(16 * (side * x - 0.5)).astype(np.int32) for x in outlines]
   return cv2.fillPoly(covered, corners, 255, cv2.LINE_AA, shift=4)
 
@@ -146,6 +152,7 @@ def instances(shapes: list[Shape], side: int) -> tuple[np.ndarray, np.ndarray]:
   """
   covered = np.stack([coverage(shape.outlines, side) for shape in shapes])
   seen = np.zeros((side, side), np.uint8)
+  # The nearest come last, and cover those behind them.
   for number, one in enumerate(covered, start=1):
     seen[one > 127] = number
   return seen, covered
@@ -172,9 +179,11 @@ def paint(
   for shape, one in zip(shapes, covered, strict=True):
     _fill(rng, image, one, shape.depth, _VIVID)
     depth[one > 127] = shape.depth
+  # haze + exp(−depth / haze depth) · (image − haze), in place.
   image -= _HAZE
   image *= np.exp(-depth / _HAZE_DEPTH)[..., None]
   image += _HAZE
+  # Uniform noise in [−4, 4), a byte for each value.
   noise = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
   image += noise.astype(np.float32) / 32 - 4
   return np.clip(image, 0, 255).astype(np.uint8), depth
@@ -183,6 +192,7 @@ def paint(
 def _paint_room(rng: np.random.Generator, room: Room, depth: np.ndarray) -> np.ndarray:
   """Floor and wall, in colours that are paler than those of shapes."""
   places = centres(len(depth))
+  # A pinhole camera: image coordinates times depth are metres on the surface.
   x = (places - 0.5) * depth
   y = (places[:, None] - room.horizon) * depth
   wall = _texture(rng, x, y, _PALE)
@@ -227,6 +237,7 @@ def _fill(
   rows, columns = slice(top, top + height), slice(left, left + width)
   places = centres(len(image)) * np.float32(depth)
   x, y = np.meshgrid(places[columns], places[rows])
+  # A view: what is added to it changes the image.
   region = image[rows, columns]
   weight = covered[rows, columns, None] * np.float32(1 / 255)
   region += weight * (_texture(rng, x, y, strength) - region)
@@ -249,6 +260,7 @@ def _texture(
   first = grey + strength.saturation * (_pure(first) - grey)
   second = grey + strength.saturation * (_pure(second) - grey)
   second = first + strength.contrast * (second - first)
+  # first + share · (second − first) of each channel, as a 3×2 affine map of `share`.
   return cv2.transform(share, np.stack([second - first, first], axis=1))
 
 
@@ -278,6 +290,7 @@ def _patterns() -> list[np.ndarray]:
 def _noise(rng: np.random.Generator, width: float) -> np.ndarray:
   """Smooth noise that repeats without seams."""
   white = rng.normal(size=(_TEXTURE_SIDE, _TEXTURE_SIDE)).astype(np.float32)
+  # The middle of 3×3 blurred tiles is periodic.
   smooth = cv2.GaussianBlur(np.tile(white, (3, 3)), (0, 0), width)
   middle = smooth[_TEXTURE_SIDE:-_TEXTURE_SIDE, _TEXTURE_SIDE:-_TEXTURE_SIDE]
   return np.clip(0.5 + 0.3 * middle / middle.std(), 0, 1)

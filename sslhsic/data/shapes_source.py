@@ -55,6 +55,7 @@ class ShapesSource:
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(self.rows[index])
+    # Drawn before all else: `labels` draws the same layout, and nothing after it.
     room, shapes = shapes_scene.draw_layout(rng)
     seen, covered = shapes_scene.instances(shapes, self.side)
     image, depth = shapes_scene.paint(rng, room, shapes, covered)
@@ -117,6 +118,7 @@ def _objects(
   there = area > 0
   numbers = np.array([shape.number for shape in shapes], np.int32)
   boxes = np.array([cv2.boundingRect(mask) for mask in masks], np.float32)
+  # (x, y, width, height) -> (x1, y1, x2, y2).
   boxes[:, 2:] += boxes[:, :2]
   return {
     'boxes': boxes[there],
@@ -134,6 +136,7 @@ def _segmentation(seen: np.ndarray, objects: dict[str, np.ndarray]) -> np.ndarra
     objects['classes'], objects['ignore'], objects['masks'], strict=True
   ):
     segmentation[mask > 0] = VOID if ignore else number + 1
+  # A pixel is on an outline if its right or lower neighbour shows something else.
   segmentation[:, :-1][seen[:, :-1] != seen[:, 1:]] = VOID
   segmentation[:-1][seen[:-1] != seen[1:]] = VOID
   return segmentation

@@ -39,6 +39,7 @@ class Slots:
 
   def __init__(self):
     self._slots: list[shared_memory.SharedMemory] = []
+    # `multiprocessing` calls this when a worker ends in an orderly way.
     util.Finalize(None, self.remove, exitpriority=10)
 
   def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, Sent]:
@@ -48,6 +49,7 @@ class Slots:
       InputError: there is no shared memory left for it.
     """
     size = _HEADER + math.prod(shape) * np.dtype(dtype).itemsize
+    # The loader sets this byte to free a slot: no message has to go back.
     free = (x for x in self._slots if x.buf[0] == _FREE and x.size >= size)
     slot = next(free, None)
     if slot is None:
@@ -72,6 +74,7 @@ class Received:
   def concatenate(self, parts: list[np.ndarray | Sent]) -> np.ndarray:
     """One array of all parts; frees their slots."""
     joined = np.concatenate([self._open(part) for part in parts])
+    # The copy is complete: the worker may overwrite the slots from here on.
     for part in parts:
       if isinstance(part, Sent):
         self._slots[part.slot].buf[0] = _FREE
@@ -115,6 +118,7 @@ def _allocate(file: pathlib.Path, size: int) -> None:
     return
   descriptor = os.open(file, os.O_RDWR)
   try:
+    # Fails now if memory is short, where a later write would raise SIGBUS.
     os.posix_fallocate(descriptor, 0, size)
   finally:
     os.close(descriptor)

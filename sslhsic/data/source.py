@@ -47,6 +47,7 @@ class ArraySource:
 
   def __post_init__(self):
     shape, dtypes = self.images.shape, (self.images.dtype, self.labels.dtype)
+    # NumPy's types compare equal to their names.
     if len(shape) != 4 or shape[0] != len(self.labels) or dtypes != ('uint8', 'int32'):
       raise ValueError(
         f'images are {dtypes[0]}{shape} and labels {dtypes[1]}{self.labels.shape}; '
@@ -185,9 +186,11 @@ class RelabelledSource:
     return self.source.name(index)
 
   def _renumbered(self, labels: np.ndarray, *, example: bool = False) -> np.ndarray:
+    # One label each; -1, no label, reads the last entry, which is -1 too.
     if np.ndim(labels) == (0 if example else 1):
       return self.numbers[labels]
     renumbered = np.zeros((*labels.shape[:-1], self.num_classes), np.int32)
+    # Multi-hot: column c moves to numbers[c]; classes that the source lacks stay 0.
     renumbered[..., self.numbers[:-1]] = labels
     return renumbered
 
@@ -231,6 +234,7 @@ def origins(source: Source) -> list[Origin]:
   if isinstance(source, RelabelledSource):
     return origins(source.source)
   if isinstance(source, SubsetSource):
+    # Rows refer to one origin; of a subset of several, nothing is known.
     whole = origins(source.source)
     return [Origin(x.where, x.rows[source.rows]) for x in whole if len(whole) == 1]
   origin = getattr(source, 'origin', None)

@@ -136,6 +136,7 @@ def ranges(
   Raises:
     ValueError: there is no such split, not so many examples, or none in these parts.
   """
+  # TFDS's own parser and rounding, for all sources; it needs the sizes of splits only.
   infos = {
     name: tfds.core.SplitInfo(name=name, shard_lengths=[size], num_bytes=0)
     for name, size in sizes.items()
@@ -170,6 +171,7 @@ def draw(subset: Subset, source: Labelled) -> np.ndarray:
     ValueError: no example is left; or, of a balanced subset, examples have no label or
       several, or a class has fewer than k.
   """
+  # One permutation for all sizes, so that larger subsets contain the smaller ones.
   order = np.random.default_rng(subset.seed).permutation(len(source))
   if subset.kind == 'random':
     rows = order[: subset.count(len(source))]

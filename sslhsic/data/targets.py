@@ -77,6 +77,7 @@ def check_boxes(
   """
   if len(boxes) != len(classes):
     raise DecodeError(f'there are {len(boxes)} boxes, but {len(classes)} classes')
+  # Boxes are (x, y), a size is (height, width). NaN fails every comparison.
   limit = np.array([size[1], size[0]] * 2) + _TOLERANCE
   is_good = (boxes >= -_TOLERANCE) & (boxes <= limit)
   is_good[:, 2:] &= boxes[:, 2:] > boxes[:, :2]

@@ -60,6 +60,7 @@ def _from_directory(name: str) -> tfds.core.DatasetBuilder:
 
 def _from_name(name: str) -> tfds.core.DatasetBuilder:
   directory = epath.Path(data_dir()) / re.split('[/:]', name)[0]
+  # NAME/VERSION and NAME/CONFIG/VERSION.
   for versions in ('*', '*/*'):
     for file in directory.glob(f'{versions}/features.json'):
       _check_features(file)
@@ -100,6 +101,7 @@ def _check_features(file: epath.Path) -> None:
     return
   for name in _classes(json.loads(file.read_text())):
     module = name.rpartition('.')[0]
+    # A module that is imported already runs no code when it is looked up.
     if not name.startswith(_FEATURES) or module not in sys.modules:
       raise _UnusableError(
         f'{os.fspath(file)} names the class {name!r:.80}, which is no feature of TFDS, '

@@ -181,6 +181,7 @@ def _records(
     data_source = builder.as_data_source(split, deserialize_method=raw)
     # Without what TFDS wraps around, which is slow.
     records = data_source.data_source
+    # Opens a file now, so that a damaged data set shows before anything is computed.
     _ = records[0]
   except NotImplementedError as error:
     full_name = builder.info.full_name  # With the version.
@@ -235,6 +236,7 @@ def _labelling(features: tfds.features.FeaturesDict, source: str) -> _Labelling:
     if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes:
       count = feature.num_classes
       names = feature.names if count <= _MOST_NAMES else ()
+      # TFDS calls classes '0', '1', … where only their number is given.
       is_number = all(name == str(place) for place, name in enumerate(names))
       return _Labelling(key, multi_label, count, () if is_number else tuple(names))
     kind = type(found[key]).__name__

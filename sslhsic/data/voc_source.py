@@ -132,6 +132,7 @@ def _pairs(root: epath.Path, file: epath.Path) -> list[tuple[str, str]]:
   """Paths of images and masks. Lines are an image's name, or paths that end in it."""
   masks = root / _MASKS[file.stem]
   try:
+    # 'utf-8-sig' drops the byte-order mark that some editors write.
     lines = file.read_bytes().decode('utf-8-sig').splitlines()
   except UnicodeDecodeError as error:
     raise ValueError(

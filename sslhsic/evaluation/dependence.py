@@ -73,6 +73,7 @@ class Rows(NamedTuple):
 
 def _row(gram: chex.Array, is_same_image: chex.Array, is_itself: chex.Array) -> Rows:
   is_other = ~is_itself
+  # −∞ takes z itself out of the sum.
   log_sum = jax.nn.logsumexp(jnp.where(is_other, gram, -jnp.inf))
   return Rows(
     mean=gram.mean(),
@@ -128,6 +129,7 @@ def alignment(views: chex.Array, axis_name: str | None = None) -> chex.Array:
 
   Wang and Isola (2020), https://arxiv.org/abs/2005.10242, with α = 2.
   """
+  # Σ_{p<l}‖zᵖ − zˡ‖² = M·Σₚ‖zᵖ − z̄‖², over M(M−1)/2 pairs.
   return 2 * view_scatter(views, axis_name) / (len(views) - 1)
 
 
@@ -136,6 +138,7 @@ def uniformity(views: chex.Array, axis_name: str | None = None) -> chex.Array:
 
   Wang and Isola (2020), https://arxiv.org/abs/2005.10242, with t = 2.
   """
+  # With σ = ½, the kernel exp(−‖·‖²/2σ²) is exp(−2‖·‖²).
   rows = hsic.map_rows(
     lambda gram, _, is_itself: jnp.mean(gram, where=~is_itself),
     views,

@@ -28,6 +28,7 @@ def feature_std(features: chex.Array, axis_name: str | None = None) -> chex.Arra
   """
   chex.assert_rank(features, 2)
   directions = knn.unit_norm(features)
+  # Deviations are from the mean of all devices, hence two reductions.
   mean = _global_mean(directions, axis_name)
   variance = _global_mean(jnp.square(directions - mean[None, :]), axis_name)
   return jnp.sqrt(jnp.float32(features.shape[1])) * jnp.mean(jnp.sqrt(variance))
@@ -58,9 +59,11 @@ def effective_rank(features: chex.Array) -> chex.Array:
   features = jnp.asarray(features, jnp.float32)
   centred = features - jnp.mean(features, axis=0, keepdims=True)
   spectrum = jnp.linalg.svd(centred, compute_uv=False)
+  # Relative to the norm before centring, where the rounding errors arise.
   rounding = jnp.finfo(jnp.float32).eps * max(features.shape)
   spectrum = jnp.where(spectrum > rounding * jnp.linalg.norm(features), spectrum, 0)
   total = jnp.sum(spectrum)
   shares = spectrum / jnp.where(total > 0, total, 1)
+  # 0·log 0 counts as 0.
   entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(shares), 0))
   return jnp.where(total > 0, jnp.exp(entropy), 0)

@@ -79,15 +79,18 @@ class FrozenEncoder:
     initial = initial_values(self._network, image_shape, seed)
     start = pretrained.load(init_from, *initial, mean=mean, std=std)
     images = jnp.zeros((1, *image_shape))
+    # The size of an embedding, without running the network.
     embedding = jax.eval_shape(self.apply, start.params, start.network_state, images)
     self.embedding_size = embedding.shape[1]
     self.description, self.fingerprint = start.description, start.fingerprint
     self.params = parallel.replicate(start.params)
     self.network_state = parallel.replicate(start.network_state)
     if init_from == pretrained.RANDOM:
+      # Random weights have no batch statistics: a batch in training mode gives some.
       calibrate = calibration(self._network, self.prepare)
       images = parallel.shard(next(self.one_pass(source))['image'])
       self.network_state = calibrate(self.params, self.network_state, images)
+    # Normalised on the devices: uint8 is a quarter of float32 to send there.
     self._embed = parallel.pmap(
       lambda params, state, images: self.apply(params, state, self.prepare(images))
     )

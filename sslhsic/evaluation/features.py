@@ -29,6 +29,7 @@ def extract(
   Raises:
     ValueError: an output is not finite; names the row of the source.
   """
+  # Labels and rows are gathered and masked like the outputs, and stay aligned.
   complete = lambda batch: (forward(batch), batch['label'], batch['row'])
   whole = jax.tree.map(lambda *x: np.concatenate(x), *outputs(complete, batches))
   output, labels, rows = whole
@@ -64,4 +65,5 @@ def outputs(
   for batch in batches:
     sharded = parallel.shard(batch)
     output, mask = parallel.gather((forward(sharded), sharded['mask']))
+    # The mask drops what fills up the last batch or replaces a corrupt image.
     yield jax.tree.map(lambda x, mask=mask: x[mask], output)

@@ -56,6 +56,7 @@ def few_label_top1(
   test_features = (jnp.asarray(test_features, jnp.float32) - mean) / scale
   test_labels = jnp.asarray(test_labels)
 
+  # All draws are fitted by one program: features [draws, C·n, d].
   @jax.vmap
   def top1(features, labels):
     fitted = probe.fit(features, labels, num_classes=num_classes, l2=l2)
@@ -108,6 +109,7 @@ def draw_subsets(
       f'class {rarest} has {len(members[rarest])} examples, but {labels_per_class} '
       'labels per class are asked for; ask for fewer'
     )
+  # The seed of a draw does not depend on n: prefixes of one permutation are nested.
   rngs = [np.random.default_rng([seed, draw]) for draw in range(num_draws)]
   return np.stack(
     [

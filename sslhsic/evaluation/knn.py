@@ -70,6 +70,7 @@ def scores(
       f'k is {k} for {train_features.shape[0]} training examples; '
       'use a k between 1 and their number'
     )
+  # Queries are split over the devices, each of which holds the whole bank.
   queries = _pad(np.asarray(unit_norm(test_features)))
   vote = _mapped_vote(num_classes, k, temperature, chunk, tuple(parallel.devices()))
   votes = vote(unit_norm(train_features), jnp.asarray(train_labels), queries)
@@ -87,6 +88,7 @@ def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> float:
     k: how many classes may be named, at most C.
   """
   named = metrics.in_top_k(scores, labels, k)
+  # `in_top_k` also ranks classes without a vote, by their index.
   votes = np.take_along_axis(np.asarray(scores), np.asarray(labels)[:, None], axis=1)
   return float(np.mean(np.asarray(named) & (votes[:, 0] > 0)))
 

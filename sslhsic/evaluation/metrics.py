@@ -65,6 +65,7 @@ def mean_per_class_accuracy(scores: chex.Array, labels: chex.Array) -> chex.Arra
   correct = (jnp.argmax(scores, axis=1) == labels).astype(jnp.float32)
   hits = jax.ops.segment_sum(correct, labels, num_classes)
   counts = jax.ops.segment_sum(jnp.ones_like(correct), labels, num_classes)
+  # 0/0 for a class without an example, which `where` leaves out.
   return jnp.mean(hits / counts, where=counts > 0)
 
 

@@ -149,6 +149,7 @@ def fit_path(
     max_steps=max_steps,
     tolerance=tolerance,
   )
+  # The argsort of a permutation is its inverse.
   return jax.tree.map(lambda leaf: leaf[np.argsort(strong_to_weak)], path)
 
 
@@ -248,6 +249,7 @@ def standardize(features: chex.Array) -> tuple[np.ndarray, np.ndarray]:
   chex.assert_rank(features, 2)
   features = np.asarray(features, np.float32)
   scale = features.std(axis=0, keepdims=True)
+  # Rounding may leave a constant dimension a tiny spread; the extremes are exact.
   constant = features.min(axis=0, keepdims=True) == features.max(axis=0, keepdims=True)
   return features.mean(axis=0, keepdims=True), np.where(constant, np.float32(1), scale)
 
@@ -300,12 +302,14 @@ def _check_labels(labels: chex.Array, num_classes: int) -> None:
 @functools.partial(jax.jit, static_argnames='num_classes')
 def _fit_path(features, labels, l2s, *, num_classes, max_steps, tolerance):
   """`fit_path` for penalties that already go from strong to weak."""
+  # Centring only moves the bias, which is corrected at the end.
   mean = jnp.mean(features, axis=0)
   centred = features - mean[None, :]
   variance = jnp.mean(jnp.square(centred), axis=0)
 
   def solve(start, l2):
     probe, curvature = start
+    # Coordinates w_j·√(h·var(x_j) + λ), in which the curvature is about one.
     scale = LinearProbe(
       weights=jnp.sqrt(curvature * variance + l2)[:, None],
       bias=jnp.sqrt(curvature),
@@ -317,12 +321,14 @@ def _fit_path(features, labels, l2s, *, num_classes, max_steps, tolerance):
     scaled = jax.tree.map(jnp.multiply, probe, scale)
     scaled = _descend(scaled_objective, scaled, max_steps, tolerance)
     probe = jax.tree.map(jnp.divide, scaled, scale)
+    # The curvature here scales the coordinates of the next, weaker penalty.
     return (probe, curvature_of(predict(probe, centred))), probe
 
   curvature_of = functools.partial(_curvature, multi_label=labels.ndim == 2)
   bias = _best_bias(labels, num_classes)
   start = LinearProbe(jnp.zeros((features.shape[1], num_classes), jnp.float32), bias)
   path = jax.lax.scan(solve, (start, curvature_of(bias)), l2s)[1]
+  # Undoes the centring: Wᵀ(x − m) + b = Wᵀx + (b − Wᵀm).
   shift = jnp.einsum('d,kdc->kc', mean, path.weights, precision='highest')
   return LinearProbe(path.weights, path.bias - shift)
 
@@ -336,6 +342,7 @@ def _best_bias(labels: chex.Array, num_classes: int) -> chex.Array:
   if labels.ndim == 1:
     counts = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
     return jnp.log(jnp.maximum(counts, few) / labels.shape[0])
+  # Of independent classes, the optimal bias is the log odds.
   positive, negative = (
     jnp.maximum(jnp.sum(labels == label, axis=0, dtype=jnp.float32), few)
     for label in (1, 0)
@@ -351,6 +358,7 @@ def _descend(
 ) -> LinearProbe:
   """Minimises value_fn from start by L-BFGS with the zoom line search."""
   optimiser = optax.lbfgs()
+  # The line search has already computed f and its gradient at the new point.
   value_and_grad = optax.value_and_grad_from_state(value_fn)
 
   def unfinished(carry):
@@ -363,6 +371,7 @@ def _descend(
     updates, state = optimiser.update(
       grad, state, params, value=value, grad=grad, value_fn=value_fn
     )
+    # gᵀHg / f, as the updates are −H·g times the step of the line search.
     promise = -optax.tree.vdot(grad, updates) / value
     return optax.apply_updates(params, updates), state, promise, steps + 1
 
@@ -385,6 +394,7 @@ def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
     return jnp.mean(jnp.sum(losses, axis=1, where=labels >= 0))
   is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
   label_logits = jnp.sum(logits, axis=1, keepdims=True, where=is_label)
+  # Σ_{c≠y} exp(z_c − z_y) in the log domain; softplus adds the 1.
   others = jax.nn.logsumexp(logits - label_logits, axis=1, where=~is_label)
   return jnp.mean(jax.nn.softplus(others))
 

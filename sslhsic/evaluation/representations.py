@@ -64,6 +64,7 @@ def linear_top1(
   train: Split, test: Split, *, num_classes: int, protocol: Protocol
 ) -> float:
   """Top-1 accuracy of L2-regularised logistic regression, its L2 chosen on train."""
+  # Statistics of the training features, for both splits.
   mean, scale = probe.standardize(train.features)
   fitted = probe.fit_selected(
     (train.features - mean) / scale,

@@ -74,6 +74,7 @@ def decay_exponent(features: chex.Array, ranks: tuple[int, int]) -> float:
   centred = features - jnp.mean(features, axis=0, keepdims=True)
   # λ is proportional to the squares of these, and a factor does not change the slope.
   singular_values = np.asarray(jnp.linalg.svd(centred, compute_uv=False), np.float64)
+  # Rounding errors of centring scale with the features, so their norm sets the floor.
   rounding = np.finfo(np.float32).eps * max(features.shape)
   rank = np.count_nonzero(singular_values > rounding * jnp.linalg.norm(features))
   first, last = ranks[0], min(ranks[1], rank)

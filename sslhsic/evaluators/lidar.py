@@ -88,7 +88,9 @@ def lda_rank(views: chex.Array) -> float:
   views = np.asarray(views, np.float64)
   n, q, d = views.shape
   means = views.mean(axis=1)
+  # `np.cov` of one dimension is a scalar.
   between = np.cov(means, rowvar=False).reshape(d, d)
+  # About the variance that float32 rounding gives to features of equal images.
   rounding = np.finfo(np.float32).eps ** 2 * np.mean(np.sum(means**2, axis=1))
   if np.trace(between) <= rounding:
     return 0.0

@@ -51,6 +51,7 @@ class BarlowTwins(loss_lib.Loss):
   def _terms(self, x, y, axis_name):
     x, y = _standardize(x, axis_name), _standardize(y, axis_name)
     correlation = jnp.matmul(x.T, y, precision='highest') / len(x)
+    # Devices hold equally many images, so the mean of their means divides by B.
     correlation = collectives.mean_over_devices(correlation, axis_name)
     diagonal = jnp.diagonal(correlation)
     off_diagonal = correlation - jnp.diag(diagonal)
@@ -63,6 +64,7 @@ class BarlowTwins(loss_lib.Loss):
 def _standardize(x: chex.Array, axis_name: str | None) -> chex.Array:
   """Every column of x [b, d] with mean 0 and variance 1 over the global batch."""
   mean = collectives.mean_over_devices(x.mean(axis=0, keepdims=True), axis_name)
+  # Global mean first, then variance: E x² − (E x)² would lose digits to cancellation.
   centred = x - mean
   variance = jnp.mean(centred**2, axis=0, keepdims=True)
   variance = collectives.mean_over_devices(variance, axis_name)

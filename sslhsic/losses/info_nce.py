@@ -83,6 +83,7 @@ class InfoNCE(loss_lib.Loss):
     new = collectives.gather_images(projections.target, axis_name)
     self._check_queue(*new.shape[:2])
     new = new.reshape(-1, new.shape[-1])
+    # The number of new rows divides K, so that they never run past the end.
     features = jax.lax.dynamic_update_slice(
       state.features, new, (state.position, jnp.int32(0))
     )
@@ -141,8 +142,10 @@ class InfoNCE(loss_lib.Loss):
     for view in range(num_views):
       similarities = self._similarities(z[view], everything.reshape(-1, dim))
       itself = image + view * batch_size
+      # exp(−∞) = 0 takes the feature itself out of the sum.
       similarities = jnp.where(itself[:, None] == column[None], -jnp.inf, similarities)
       others = [other for other in range(num_views) if other != view]
+      # One softmax for each positive, with the other positives in its denominator.
       logits += [similarities] * len(others)
       labels += [image + other * batch_size for other in others]
     return jnp.stack(logits), jnp.stack(labels)

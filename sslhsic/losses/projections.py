@@ -61,6 +61,7 @@ def l2_normalize(x: chex.Array, eps: float = 1e-12) -> chex.Array:
   """x/‖x‖ along the last axis, in float32; finite at zero (eps under the root)."""
   x = x.astype(jnp.float32)
   squared_norm = jnp.sum(x**2, axis=-1, keepdims=True)
+  # A floor, not a summand: eps does not shorten features of ordinary length.
   return x * jax.lax.rsqrt(jnp.maximum(squared_norm, eps))
 
 

@@ -116,6 +116,7 @@ class SSLHSIC(loss_lib.Loss):
     for estimator, settings in _ESTIMATOR_SETTINGS.items():
       for name in settings:
         value = getattr(self, name)
+        # The estimator in use would ignore the setting without a word.
         if estimator != self.estimator and value is not None:
           raise ValueError(
             f'ssl_hsic has {name} = {value!r}, a setting of the estimator '
@@ -181,6 +182,7 @@ class SSLHSIC(loss_lib.Loss):
     }
     if self.regularizer == 'kernel_variance':
       metrics['kernel_variance'] = terms.kernel_variance
+    # Devices differ in their draws, so each has another estimate of the whole loss.
     if self.draw_per_device:
       loss, metrics = collectives.mean_over_devices((loss, metrics), axis_name)
     if self.kernel == 'linear':
@@ -191,6 +193,8 @@ class SSLHSIC(loss_lib.Loss):
 
   def _measure(self, params, rng, projections, axis_name):
     """Terms of the loss, at a fixed scale, and the objective of the scale."""
+    # Two copies of the kernel: the terms train the features at a fixed scale, the
+    # objective trains the scale on fixed features.
     kernel = self.kernel_of(jax.lax.stop_gradient(params))
     learned = self.kernel_of(params)
     has_scale = self.kernel != 'linear'
@@ -216,6 +220,7 @@ class SSLHSIC(loss_lib.Loss):
     if settings.pop('draw_per_device') and axis_name:
       device = jax.lax.axis_index(axis_name)
       draw_rngs = [jax.random.fold_in(rng, device) for rng in draw_rngs]
+      # Each device takes the features of all, and needs no exchange after that.
       views, axis_name = collectives.gather_images(views, axis_name), None
     draw = functools.partial(fourier.draw, kernel, dim=views.shape[-1], **settings)
     phi_a, phi_b = (draw(rng=rng)(views) for rng in draw_rngs)

@@ -79,8 +79,10 @@ def _variance_and_covariance(
   centred = z - mean
   products = jnp.matmul(centred.T, centred, precision='highest') / local_batch
   covariance = collectives.mean_over_devices(products, axis_name)
+  # The mean over devices divides by B, the covariance by B − 1.
   covariance = covariance * (batch_size / (batch_size - 1))
   variances = jnp.diagonal(covariance)
   off_diagonal = covariance - jnp.diag(variances)
+  # 1e-4 keeps the gradient of the root finite where a dimension is constant.
   hinge = jax.nn.relu(1 - jnp.sqrt(variances + 1e-4))
   return jnp.mean(hinge), jnp.sum(off_diagonal**2) / dim

@@ -65,6 +65,7 @@ def create(
       value that it cannot have.
   """
   network, of_preset = _preset(encoder)
+  # Options are the arguments of the constructor, less those that no configuration sets.
   known = inspect.signature(network.__init__).parameters.keys()
   known = known - {'self', 'axis_name', 'name'}
   registry.check_settings(

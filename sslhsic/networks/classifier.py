@@ -59,6 +59,7 @@ def _embed(encoder: str, encoder_options: Mapping, axis_name: str | None):
     images: chex.Array, is_training: bool, content: chex.Array | None = None
   ) -> chex.Array:
     network = networks.create(encoder, **encoder_options, axis_name=axis_name)
+    # Encoders that no detector uses do not have the argument.
     padding = {} if content is None else {'content': content}
     return network(images, is_training=is_training, **padding).embedding
 

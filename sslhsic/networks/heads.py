@@ -31,6 +31,7 @@ class MLP(hk.Module):
   def __call__(self, x: jax.Array, *, is_training: bool) -> jax.Array:
     """Maps [n, d] to [n, output_size]."""
     chex.assert_rank(x, 2)
+    # With a bias, as in BYOL's code, though the batch norm after it cancels the bias.
     x = hk.Linear(self.hidden_size, name='linear_0')(x)
     x = layers.batch_norm(
       x, is_training=is_training, axis_name=self.axis_name, name='batchnorm'

@@ -18,6 +18,7 @@ def conv2d(
   name: str,
 ) -> jax.Array:
   """Convolves [n, h, w, c] without bias, padded alike on both sides as in PyTorch."""
+  # 'SAME' at stride 2 pads more after than before an even side, unlike PyTorch.
   padding = dilation * (kernel_size - 1) // 2
   layer = hk.Conv2D(
     channels,
@@ -50,6 +51,7 @@ class MaskedBatchNorm(hk.BatchNorm):
       self.var_ema(variance)
     else:
       mean, variance = self.mean_ema.average, self.var_ema.average
+    # Shape and names as in `hk.BatchNorm`: the same parameters serve with a mask.
     shape = (1,) * (x.ndim - 1) + x.shape[-1:]
     scale = hk.get_parameter('scale', shape, x.dtype, self.scale_init)
     offset = hk.get_parameter('offset', shape, x.dtype, self.offset_init)
@@ -61,7 +63,9 @@ class MaskedBatchNorm(hk.BatchNorm):
     x = jnp.where(mask, x, 0)
     total = lambda x: jnp.sum(x, axis=tuple(range(x.ndim - 1)), keepdims=True)
     sums = total(x), total(jnp.square(x)), total(mask.astype(x.dtype))
+    # Devices can have different counts, so sums travel, not means.
     sum_, sum_of_squares, count = collectives.global_sum(sums, self.cross_replica_axis)
+    # No position counts where every map is padding.
     count = jnp.maximum(count, 1)
     mean = sum_ / count
     return mean, sum_of_squares / count - jnp.square(mean)
@@ -129,6 +133,7 @@ def content_mask(x: jax.Array, content: jax.Array | None) -> jax.Array | None:
   if content is None:
     return None
   chex.assert_shape(content, (len(x), 2))
+  # [n, h] and [n, w].
   rows, columns = (
     jnp.arange(size)[None] < content[:, axis, None]
     for axis, size in enumerate(x.shape[1:3])

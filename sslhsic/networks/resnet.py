@@ -84,6 +84,7 @@ class Block(hk.Module):
       shortcut = layers.conv2d(
         x, self.channels, 1, stride=self.stride, name='shortcut_conv'
       )
+      # Batch norm leaves 0 outside of the content, as if the image ended there.
       mask = layers.content_mask(shortcut, layers.strided(content, self.stride))
       shortcut = layers.batch_norm(
         shortcut, mask=mask, name='shortcut_batchnorm', **norm
@@ -194,6 +195,7 @@ class ResNet(SplitEncoder):
     self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None
   ) -> Features:
     """See `Encoder`: a stage for every group; the embedding is the last one's mean."""
+    # The first input is the output of the stem, which is not a stage.
     _, *stages = inputs = _inputs_of_groups(
       self, images, is_training=is_training, content=content
     )
@@ -244,6 +246,7 @@ def _content_of_group(
   network: ResNet, group: int, content: jax.Array | None
 ) -> jax.Array | None:
   """Content of the input of a group, [n, 2], from the content of the images."""
+  # Group 0 reads the stem, group g the stage g − 1.
   strides = (_STEM_STRIDES[network.stem], *network.stage_strides)
   return layers.strided(content, strides[group])
 
@@ -291,6 +294,7 @@ def _stem(
   """Maps images to the input of the first group; inside a method."""
   channels = network.channels_per_group[0] // (4 if network.bottleneck else 1)
   kernel_size, stride = (7, 2) if network.stem == 'imagenet' else (3, 1)
+  # The first convolution must see zeros beyond the content, whatever the pixels.
   x = layers.without_padding(images, content)
   x = layers.conv2d(x, channels, kernel_size, stride=stride, name='stem_conv')
   mask = layers.content_mask(x, layers.strided(content, stride))
@@ -298,6 +302,7 @@ def _stem(
     x, is_training=is_training, mask=mask, **network.norm, name='stem_batchnorm'
   )
   x = jax.nn.relu(x)
+  # After the ReLU nothing is negative, so zeros outside of the content win no maximum.
   return layers.max_pool(x) if network.stem == 'imagenet' else x
 
 

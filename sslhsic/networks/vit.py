@@ -100,9 +100,11 @@ class ViT(encoder.Encoder):
     chex.assert_type(images, float)
     patches = self._patches(images)
     n, rows, columns, _ = patches.shape
+    # Before the other tokens join: the value of a class token includes its position.
     patches = patches + self._positions(rows, columns).astype(patches.dtype)[None]
     patches = patches.reshape(n, rows * columns, self.width)
     others = self._class_and_registers(n, patches.dtype)
+    # [n, others + rows·columns, width], the class token first.
     x = jnp.concatenate([*others, patches], axis=1)
     for i in range(self.depth):
       x = Block(self.num_heads, self.mlp_ratio, name=f'block_{i}')(x)
@@ -144,6 +146,7 @@ class ViT(encoder.Encoder):
     learned = hk.get_parameter('positions', size, jnp.float32, init=_INIT)
     if (rows, columns) == size[:2]:
       return learned
+    # The resizing mixes types, which strict promotion forbids.
     with jax.numpy_dtype_promotion('standard'):
       return jax.image.resize(learned, (rows, columns, self.width), 'bicubic')
 
@@ -174,6 +177,7 @@ class Block(hk.Module):
     n, count, width = x.shape
     normed = layer_norm(x, name='layernorm_0')
     qkv = _linear(normed, 3 * width, name='qkv')
+    # [n, k, 3·c] -> three of [n, k, heads, c/heads].
     query, key, value = jnp.moveaxis(
       qkv.reshape(n, count, 3, self.num_heads, width // self.num_heads), 2, 0
     )
@@ -182,11 +186,13 @@ class Block(hk.Module):
     hidden = _linear(
       layer_norm(x, name='layernorm_1'), self.mlp_ratio * width, name='linear_0'
     )
+    # The exact GELU, as in timm; JAX approximates it by default.
     return x + _linear(jax.nn.gelu(hidden, approximate=False), width, name='linear_1')
 
 
 def layer_norm(x: jax.Array, *, name: str) -> jax.Array:
   """Normalises the last axis, in float32, with scale and offset."""
+  # ε of timm; Haiku's own is 1e-5.
   layer = hk.LayerNorm(-1, create_scale=True, create_offset=True, eps=1e-6, name=name)
   return layer(x)
 

@@ -41,5 +41,6 @@ def averaged(state: optax.EmaState, decay: float = 0.999) -> optax.Params:
     state: after at least one update; before, there is nothing to average (0/0).
     decay: d, as given to `weight_ema`.
   """
+  # Optax raises the float d to the integer t, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
     return optax.tree.bias_correction(state.ema, decay, state.count)

@@ -61,6 +61,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _check_matches(patterns: Sequence[str], names: Sequence[str]) -> None:
+  # A loss without parameters gives an empty tree, in which no pattern can match.
   for pattern in patterns if names else ():
     if not any(_matches(pattern, name) for name in names):
       some = ', '.join([*names[:3], *(['…'] if len(names) > 3 else [])])
@@ -107,6 +108,7 @@ def lars(
   _check_below_one(momentum=momentum)
   _check_positive(trust_coefficient=trust_coefficient)
   mask = matching(decayed)
+  # In the order of the equations: λ·w counts in ‖g‖, and η stays outside of m.
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask=mask),
     optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), mask),
@@ -247,6 +249,7 @@ def create(
     )
 
   def init(params: optax.Params) -> optax.OptState:
+    # Only the parameters show whether every pattern matches one.
     with _naming(field):
       return made.init(params)
 

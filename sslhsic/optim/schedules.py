@@ -70,6 +70,7 @@ def warmup_drops(
 
   def schedule(step: chex.Numeric) -> jax.Array:
     step = jnp.asarray(step, jnp.int32)
+    # `max` avoids a division by 0 without a warm-up, where the rise has no use.
     rise = jnp.minimum(step.astype(jnp.float32) / max(warmup_steps, 1), 1.0)
     num_drops = jnp.sum(step >= boundaries).astype(jnp.float32)
     return peak * (rise if warmup_steps else 1.0) * jnp.power(0.1, num_drops)

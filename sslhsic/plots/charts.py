@@ -89,6 +89,7 @@ def _drawable(values: np.ndarray, is_log: bool) -> np.ndarray:
 
 def _marked(is_there: np.ndarray) -> list[int]:
   """All of a few points; of many, those between two gaps, to which no line leads."""
+  # Whether there is a point to the left and to the right.
   before, after = np.pad(is_there, 1)[:-2], np.pad(is_there, 1)[2:]
   is_marked = is_there & ((is_there.sum() < _FEW) | ~(before | after))
   return np.flatnonzero(is_marked).tolist()

@@ -39,6 +39,7 @@ def plot_approximations(
     over_time.lines[-1].set_linestyle('--')  # Both are seen where they are equal.
     over_time.set_xlabel('step')
     over_time.legend()
+    # Both are logged by the same measurement, in the same rows.
     points = [(row['step'], *(row[x] for x in names)) for row in rows if name in row]
     steps, values, approximations = zip(*points, strict=True)
     colours = against.scatter(values, approximations, c=steps, s=12, zorder=2)
@@ -52,6 +53,7 @@ def few_label_curve(top1: Mapping[int, float], path: pathlib.Path) -> None:
   """Draws top-1 accuracy by labels per class into a PNG."""
   figure, (axis,) = panels.open_figure(size=(4.6, 3.4))
   charts.lines(axis, {'top-1': list(top1.items())}, log_x=True)
+  # Ticks at the measured counts, not at powers of ten.
   axis.set_xticks(list(top1), [str(count) for count in top1])
   axis.minorticks_off()
   axis.set(xlabel='labels per class', ylabel='top-1')

@@ -22,8 +22,11 @@ def tsne(features: np.ndarray) -> np.ndarray:
   """Map [n, 2] of features [n, d] by t-SNE; of directions, which the losses shape."""
   x = unit_norm(features)
   if len(x) < _MIN_POINTS or x.shape[1] < 2:  # Nothing to map.
+    # The first two coordinates; 0 in place of a second that is not there.
     return np.pad(x, ((0, 0), (0, 1)))[:, :2]
+  # Fewer dimensions first, as van der Maaten and Hinton (2008): faster, less noise.
   x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
+  # scikit-learn requires a perplexity below the number of points.
   tsne = manifold.TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0)
   # So few points are done sooner by one thread than by threads that wait for another.
   with threadpoolctl.threadpool_limits(1):
@@ -37,6 +40,7 @@ def spectrum(features: np.ndarray) -> np.ndarray:
     [min(n, d)], the largest first; zeros if the features do not vary.
   """
   centred = features - features.mean(axis=0)
+  # Eigenvalues of the covariance up to a factor, which the shares drop.
   variances = np.linalg.svd(centred, compute_uv=False) ** 2
   total = variances.sum()
   return variances / total if total > 0 else variances

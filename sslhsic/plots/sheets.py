@@ -49,6 +49,7 @@ def data_address(
     rows: uint8 [H, W, 1 or 3], all of one shape.
     marked: [rows, columns], which have a red frame.
   """
+  # Rounded up: images are enlarged by whole factors, so that pixels stay square.
   factor = max(1, -(-_LEAST_SIDE // rows[0][0].shape[0]))
   cells = [
     [
@@ -58,6 +59,7 @@ def data_address(
     for i, row in enumerate(rows)
   ]
   pixels = np.concatenate([np.concatenate(row, axis=1) for row in cells])
+  # OpenCV writes channels as blue, green, red.
   is_done, png = cv2.imencode('.png', cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA))
   assert is_done
   return f'data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}'
@@ -78,6 +80,7 @@ def _framed(image: np.ndarray, factor: int, is_marked: bool) -> np.ndarray:
 def of_classes(classes: np.ndarray) -> np.ndarray:
   """Colours [H, W, 3] of classes [H, W]: 0 (background) is black, void is white."""
   colours = np.full((256, 3), 255)
+  # tab20 again and again; the last number, void, stays white.
   colours[:VOID] = 255 * np.resize(matplotlib.colormaps['tab20'].colors, (VOID, 3))
   colours[0] = 0
   return colours[classes].astype(np.uint8)
@@ -115,10 +118,12 @@ def of_objects(
     colour = colours[number % len(colours)]
     if masks is not None:
       inside = masks[i].repeat(factor, axis=0).repeat(factor, axis=1) > 0
+      # Halved first: the sum of two uint8 would overflow.
       picture[inside] = picture[inside] // 2 + colour // 2
     x1, y1, x2, y2 = (round(factor * float(x)) for x in box)
     drawing = {'color': colour.tolist(), 'thickness': 2}
     cv2.rectangle(picture, (x1, y1), (x2, y2), **drawing)
+    # Above the box, or inside it where the box touches the top of the image.
     corner = x1 + 2, max(y1 - 5, 14)
     cv2.putText(
       picture, names[number], corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, **drawing

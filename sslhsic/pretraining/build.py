@@ -142,6 +142,7 @@ def check_minima(
     feature_size=config.network.head.output_size,
     num_classes=source.num_classes,
   )
+  # Evaluators that could measure a name, also those that the run leaves out.
   makers = {
     result: name
     for name in evaluators.EVALUATORS

@@ -31,6 +31,7 @@ class Comparison:
   def __init__(self, config: ml_collections.ConfigDict, extraction: Extraction):
     self._extraction = extraction
     self._parts, examples = [], []
+    # Open both splits before the training, so that one that is missing fails early.
     for key in _KEYS:
       self._parts.append(measurements.part_of(config, key))
       with measurements.errors_of(f'config.evaluation.{key}_split'):
@@ -55,6 +56,7 @@ class Comparison:
         'images; use a smaller k'
       )
     with measurements.errors_of('config.evaluation.labels_per_class'):
+      # A draw of the most labels fails if a class has too few images.
       few_label.draw_subsets(
         self._train.labels,
         num_classes=self._train.num_classes,

@@ -33,6 +33,7 @@ class Evaluation:
     found = measurements.create(config, extraction.source, num_classes)
     self._measurements = [measured for measured in found.values() if measured]
     self.skipped = [name for name, measured in found.items() if not measured]
+    # For its checks, and to print what is held out.
     compared.for_pretraining(config.data, config.evaluation)
 
   @property
@@ -42,6 +43,8 @@ class Evaluation:
 
   def measure(self, network: Network) -> dict[str, float]:
     """The results; what several evaluators need is computed once."""
+    # Evaluators that ask for the same images share a pass, which gives the outputs that
+    # any of them needs.
     needed = {}
     for measured in self._measurements:
       for request in measured.requests().values():

@@ -126,6 +126,7 @@ class Extraction:
       )
       batches.append(parallel.gather({name: getattr(outputs, name) for name in names}))
     stream.close()
+    # The stream is endless: the last batch can have more images than asked for.
     return jax.tree.map(lambda *x: np.concatenate(x)[:num_images], *batches)
 
   def calibrated(self, network: Network, source: sources.Source) -> Network:
@@ -162,12 +163,14 @@ class Extraction:
     """Outputs [b, q, d]; the views of a policy go through the network together."""
     num_views = sum(name.startswith('view') for name in batch)
     outputs = []
+    # Views come out grouped by policy; no evaluator depends on their order.
     for first, policy in enumerate(self._policies[:num_views]):
       numbers = range(first, num_views, len(self._policies))
       images = jnp.stack([batch[f'view{number + 1}'] for number in numbers], axis=1)
       keys = jnp.stack(
         [augment.keys(seed_key, batch['index'], number) for number in numbers], axis=1
       )
+      # Keys [b, k] of the k views of this policy; policy and network take them flat.
       augmented = policy(keys.reshape(-1), images.reshape(-1, *images.shape[2:]))
       found = self._apply(params, network_state, augmented)
       shape = keys.shape

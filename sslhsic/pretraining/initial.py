@@ -76,4 +76,5 @@ def _encoder(
 def _is_of_schedule(path: tuple, value: object) -> bool:
   """Whether a part of an optimiser's state is where it is in its schedule."""
   del value
+  # Adam's state has a `count` too, for its bias correction, which stays.
   return getattr(path[-1], 'tuple_name', '') == optax.ScaleByScheduleState.__name__

@@ -110,6 +110,7 @@ def _measurement(
   with errors_of(field):
     evaluator = evaluators.create(kind, **settings)
 
+  # Open its data: splits of its own where it names any, else those of the run.
   parts, examples = {}, {}
   for key in ('train', 'test') if 'train' in evaluator.splits else ('test',):
     default = part_of(config, key)
@@ -122,6 +123,7 @@ def _measurement(
       examples[key] = open_part(parts[key])
 
   with errors_of(field):
+    # Check it against the data; without labels in the training it is left out.
     num_classes = _num_classes(evaluator, examples, num_trained_classes)
     if num_classes is None:
       return None
@@ -147,6 +149,7 @@ def _num_classes(
   if needs_classifier and not num_trained_classes:
     return None
   is_labelled = all(source.num_classes for source in examples.values())
+  # A source that the evaluator names must have labels: `common_classes` checks.
   if not evaluator.source and not is_labelled:
     return None
   return common_classes(examples, num_trained_classes if needs_classifier else None)

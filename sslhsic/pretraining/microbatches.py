@@ -105,11 +105,13 @@ def features_and_pullback(
     return output, after, lambda gradient: pullback(gradient)[0]
 
   if _count(parts) == 1:
+    # The pullback keeps the activations of the one part.
     return part_and_pullback(join(parts))
 
   def pullback(gradient):
     def step(total, part_and_gradient):
       part, gradient_of_part = part_and_gradient
+      # The state before the first part does for all: features do not depend on it.
       _, _, pullback_of_part = part_and_pullback(part)
       return jax.tree.map(jnp.add, total, pullback_of_part(gradient_of_part)), None
 
@@ -127,5 +129,6 @@ def _scan(step, carry, parts):
   """`jax.lax.scan`, or a plain call where there is one part."""
   if _count(parts) > 1:
     return jax.lax.scan(step, carry, parts)
+  # Without a loop, XLA compiles the plain step of a whole batch.
   carry, output = step(carry, jax.tree.map(lambda x: x[0], parts))
   return carry, jax.tree.map(lambda x: x[None], output)

@@ -128,6 +128,7 @@ def _forward(network, params, network_state, views):
   """A pass for each view, so that batch statistics are those of one view."""
   outputs = []
   for images in views:
+    # The moving averages take in the statistics of one view after another.
     output, network_state = network.apply(params, network_state, None, images, True)
     outputs.append(output)
   return outputs, network_state

@@ -258,10 +258,12 @@ def total_loss(
   raw = losses.Projections(
     jnp.stack(online.views), None if target is None else jnp.stack(target)
   )
+  # A target of None is an empty subtree here, and stays None.
   unit_norm = jax.tree.map(losses.l2_normalize, raw)
   projections = unit_norm if loss.unit_norm else raw
   value, scalars = loss(loss_params, rng, projections, axis_name, loss_state)
   if training.with_instruments:
+    # Of unit norm even where the loss takes raw features: losses stay comparable.
     scalars |= dependence.measure(
       jax.lax.stop_gradient(unit_norm.views), loss.kernel_of(loss_params), axis_name
     )
@@ -273,7 +275,9 @@ def total_loss(
   if online.logits is not None:  # Some image has a label.
     classifier_loss, top1 = classify(online.logits, batch['label'])
     scalars |= {'classifier_loss': classifier_loss, 'classifier_top1': top1}
+    # Its gradient stops at the embedding, so the sum trains both independently.
     value += classifier_loss
+  # The loss reads the old state: a batch meets earlier batches in a queue, not itself.
   new_state = loss.next_state(loss_state, jax.lax.stop_gradient(projections), axis_name)
   return value, (scalars, new_state)
 
@@ -286,6 +290,7 @@ def classify(logits: chex.Array, labels: chex.Array) -> tuple[chex.Array, chex.A
     labels: [b].
   """
   logits = logits.astype(jnp.float32)
+  # −1 is no index, so 0 stands in for it, and `where` drops that loss.
   losses_of_all = optax.softmax_cross_entropy_with_integer_labels(
     logits, jnp.maximum(labels, 0)
   )
@@ -317,6 +322,7 @@ def scalar_names(
   shape = len(parallel.local_devices()), batch_size, feature_size
   features = jax.ShapeDtypeStruct(shape, jnp.float32)
   mapped = parallel.pmap(of_loss, in_axes=(0, None))
+  # Traced under `pmap`, because the loss names the mapped axis.
   _, (scalars, _) = jax.eval_shape(mapped, features, jax.random.key(0))
   of_update = {'learning_rate', 'gradient_norm'}
   if training.model.target:

@@ -52,6 +52,7 @@ def parse(settings: Sequence[Mapping[str, Any]]) -> list[View]:
   if len(views) < 2:
     raise ValueError(f'config.augment.views has {len(views)} views; use two or more')
   is_global = [view.is_global for view in views]
+  # True sorts first in reverse: the first G views are the global ones.
   if not is_global[0] or is_global != sorted(is_global, reverse=True):
     raise ValueError(
       f'config.augment.views has is_global = {is_global}; put the global views first, '

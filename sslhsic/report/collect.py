@@ -40,6 +40,7 @@ def find(directories: Sequence[pathlib.Path]) -> list[Run]:
   Raises:
     ValueError: there is none.
   """
+  # Resolved, so that a run below two of the directories appears once.
   paths = sorted(
     {
       file.parent.resolve()
@@ -52,6 +53,7 @@ def find(directories: Sequence[pathlib.Path]) -> list[Run]:
       f'no run in {", ".join(map(str, directories))}: give working directories, or a '
       'directory above them'
     )
+  # Names start below the deepest directory that holds all runs.
   above = pathlib.Path(os.path.commonpath([path.parent for path in paths]))
   return [
     Run(
@@ -80,6 +82,7 @@ def of_one_program(runs: Sequence[Run]) -> list[list[Run]]:
   """Groups of runs whose configurations have the same fields."""
   groups = {}
   for run in runs:
+    # Configurations do not name their program; their fields tell programs apart.
     groups.setdefault(tuple(sorted(workdir.flat(run.config))), []).append(run)
   return list(groups.values())
 
@@ -96,6 +99,7 @@ def differences(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
 def metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
   """The names of the numbers among results, and their values in every run."""
   numbers = [_numbers(run.results) for run in runs]
+  # Each name once, in the order of first appearance.
   names = list(dict.fromkeys(name for found in numbers for name in found))
   rows = [
     [f'{found[name]:.4g}' if name in found else '' for name in names]
@@ -108,6 +112,7 @@ def _numbers(results: dict[str, Any]) -> dict[str, float]:
   """Plain numbers, and those of a few that belong together, such as by label count."""
   numbers = {}
   for name, value in results.items():
+    # Validation scores choose settings, and memory is no score.
     if name.startswith(('validation', 'peak_memory')):
       continue
     if isinstance(value, int | float):

@@ -91,6 +91,7 @@ def look(config: dict[str, Any], directory: str) -> Seen:
   )
   before, after = untrained.embed(first), trained.embed(first)
   batches = trained.one_pass(first)
+  # The mask leaves out what `embed` has left out, so that rows correspond.
   images = np.concatenate([batch['image'][batch['mask']] for batch in batches])
   return Seen(images, after.labels, before.features, after.features)
 
@@ -122,6 +123,7 @@ def view_sheet(config: dict[str, Any]) -> str:
   data = config['data']
   source = sources.create(data['source'], data['train_split'])
   views = views_lib.parse(config['augment']['views'])
+  # The stream of the training: same seed, so the same first images and crops.
   batches = loader.views(
     source,
     batch_size=_NUM_AUGMENTED,
@@ -139,6 +141,7 @@ def view_sheet(config: dict[str, Any]) -> str:
   for view, policy in enumerate(policies):
     keys = augment.keys(jax.random.key(config['seed']), batch['index'], view)
     normalised = jax.jit(policy)(keys, batch[f'view{view + 1}'])
+    # From normalised values back to the colours that the network has seen.
     images = np.asarray(normalised) * data['std'] + data['mean']
     rows.append(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8))
   caption = (
@@ -165,6 +168,7 @@ def _padded(rows: list[np.ndarray]) -> list[np.ndarray]:
 
 def map_charts(seen: Seen) -> str:
   """Maps to the plane before and after training, coloured by class."""
+  # Images of several classes have no one colour: all are in one group.
   labels = seen.labels if seen.labels.ndim == 1 else np.full(len(seen.labels), -1)
   charts = []
   for when, features in (('untrained', seen.before), ('trained', seen.after)):
@@ -179,6 +183,7 @@ def map_charts(seen: Seen) -> str:
 def neighbour_sheets(seen: Seen) -> str:
   """Some images, each with those whose embeddings are nearest to its own."""
   count = min(_NUM_QUERIES, len(seen.images))
+  # Evenly spaced, as a split may be sorted by class.
   rows = np.linspace(0, len(seen.images) - 1, count).astype(int)
   parts = []
   for when, features in (('untrained', seen.before), ('trained', seen.after)):

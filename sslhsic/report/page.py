@@ -130,6 +130,7 @@ def _lightened(colour: str) -> str:
   return colors.to_hex([(2 * x + 1) / 3 for x in colors.to_rgb(colour)])
 
 
+# Values of the variables in which `panels.svg` writes the colours of figures.
 _LIGHT = {
   'ink': panels.INK,
   'paper': '#ffffff',
@@ -154,6 +155,7 @@ def _variables(colours: Mapping[str, str]) -> str:
   return ''.join(f'--{name}:{colour};' for name, colour in colours.items())
 
 
+# Braces are doubled: this is CSS inside an f-string.
 _STYLE = f"""
 :root{{{_variables(_LIGHT)}}}
 @media (prefers-color-scheme:dark){{:root{{{_variables(_DARK)}}}}}

@@ -35,7 +35,9 @@ def results(found: Sequence[collect.Run]) -> page.Section:
 
 def _origin(done: Sequence[collect.Run], names: Sequence[str]) -> list[str]:
   """Protocols of the metrics and machines of some runs, each once."""
+  # A number 'name.part' is described under 'name'.
   described = {name.partition('.')[0] for name in names} | {'data', 'features'}
+  # A dict as an ordered set: each text once.
   texts = {}
   for run in done:
     for name, text in run.results.get('protocol', {}).items():
@@ -101,7 +103,9 @@ def _series(group: Sequence[collect.Run], name: str) -> dict[str, charts.Points]
 
 def _thinned(points: charts.Points) -> charts.Points:
   """At most so many points, the last among them."""
+  # Rounded up; `or 1` because a slice of no points still needs a step.
   every = -(-len(points) // _MAX_POINTS) or 1
+  # Counted from the end, so that the last point is kept.
   return points[::-1][::every][::-1]
 
 

@@ -81,6 +81,7 @@ class Checkpointer:
       create=False,
       cleanup_tmp_directories=True,
       enable_async_checkpointing=False,
+      # The first process alone has a manager: Orbax must not wait for the others.
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix='checkpoint'
       ),
@@ -98,6 +99,7 @@ class Checkpointer:
     self.wait()
     if checkpoint.step in _steps(self._directory):
       return
+    # A copy, since the caller may change its arrays while they are written.
     arrays = jax.tree.map(np.array, checkpoint.arrays)
     future = self._worker.submit(self._write, checkpoint._replace(arrays=arrays))
     self._pending = checkpoint.step, future
@@ -190,6 +192,7 @@ class Checkpointer:
         logging.warning('the checkpoint of step %d is damaged: %s', step, error)
         continue
       restored = found._replace(arrays=_fit(found, like))
+      # Only now: as long as no checkpoint is good, all stay where they can be repaired.
       self._put_aside(damaged)
       return restored
     if damaged:
@@ -253,6 +256,7 @@ def read(
     ValueError: there is no such checkpoint, it is damaged, or not like that.
   """
   step = resolve(directory, step)
+  # Every process reads for itself, without a barrier between them.
   options = ocp.CheckpointManagerOptions(
     create=False,
     multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -321,6 +325,7 @@ def _read(manager: ocp.CheckpointManager, step: int) -> Checkpoint:
 
 def _manifest(checkpoint: Checkpoint) -> dict[str, str]:
   """A digest of every array, by its path, and of the host's values."""
+  # Types and shapes are hashed too: the same bytes can be other numbers.
   arrays = {
     f'{_ARRAYS}/{name}': _digest(f'{x.dtype}{x.shape}'.encode(), x)
     for name, x in flatten(checkpoint.arrays).items()

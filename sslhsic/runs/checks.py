@@ -53,6 +53,7 @@ def sizes(config: ml_collections.ConfigDict) -> None:
 def _values(config: ml_collections.ConfigDict, field: str) -> Iterator[float]:
   value: Any = config
   for name in field.split('.'):
+    # A program without this section, or with None in its place, has no such field.
     if not isinstance(value, ml_collections.ConfigDict):
       return
     value = value.get(name)

@@ -39,6 +39,7 @@ def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> 
     if not isinstance(config, ml_collections.ConfigDict):
       _fail('no configuration: give --config=FILE.py, an existing file')
     path = workdir()
+    # After the flags are checked: a mistake shows before this process waits for others.
     with one_line_errors(ValueError):
       join_processes()
     program(config, path)
@@ -120,6 +121,7 @@ def _wrong_field(argv: list[str]) -> str | None:
       files = argv[number : number + 2]
     elif re.match(r'--?config=', argument):
       files = [argument]
+  # The configuration as its file gives it, without the overrides.
   values = flags.FlagValues()
   config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=files)
   values([argv[0], *files])

@@ -35,6 +35,7 @@ def check_scalars(step: int, scalars: Scalars) -> None:
   Raises:
     NotFiniteError: one is not finite; it names every scalar that is not.
   """
+  # The common case fetches two numbers; the others follow only if one is not finite.
   watched = jax.device_get({x: scalars[x] for x in _WATCHED if x in scalars})
   if all(map(math.isfinite, watched.values())):
     return
@@ -50,6 +51,7 @@ def check_arrays(step: int, arrays: chex.ArrayTree) -> None:
     NotFiniteError: an array is not finite; it names the first such.
   """
   paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(arrays), strict=True)
+  # One Boolean an array leaves the device.
   finite = jax.device_get(_are_finite(leaves))
   for path, is_finite in zip(paths, finite, strict=True):
     if not is_finite:
@@ -96,6 +98,7 @@ class CollapseWatch:
     for name, minimum in self._minima.items():
       if name not in scalars:
         continue
+      # NaN fails this comparison, and so counts as too low.
       if scalars[name] >= minimum:
         self._times_below[name] = 0
         self._shown.pop(name, None)

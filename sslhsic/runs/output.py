@@ -20,6 +20,7 @@ def drop_if_broken() -> None:
     try:
       stream.flush()
     except OSError:  # A closed pipe, or a terminal that has hung up.
+      # Python flushes what is left in the buffer once more when it exits.
       os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -69,6 +69,7 @@ def output_directory(path: str | os.PathLike, name: str) -> pathlib.Path:
 def _try_to_write(directory: pathlib.Path, name: str) -> None:
   try:
     directory.mkdir(parents=True, exist_ok=True)
+    # An actual file, since permissions alone do not tell of read-only mounts.
     with tempfile.TemporaryFile(dir=directory):
       pass
   except OSError as error:

@@ -99,6 +99,7 @@ def _add_cpu_threads() -> None:
 def _is_launched() -> bool:
   """Whether JAX can find others: of one task it would take one device only."""
   tasks = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+  # /dev/vfio serves other devices too; with libtpu installed it stands for a TPU.
   is_tpu = util.find_spec('libtpu') is not None and os.path.exists('/dev/vfio/0')
   is_tpu = is_tpu or os.path.exists('/dev/accel0')
   return is_tpu or any(int(os.environ.get(name, 1)) > 1 for name in tasks)
@@ -161,6 +162,7 @@ def first_does(action: Callable[[], T]) -> T | None:
       result = action()
     except Exception as error:
       failure = error
+  # Every process takes part in the exchange, whether the action failed or not.
   if _broadcast(np.bool_(failure is not None)):
     raise failure or OtherProcessError()
   return result
@@ -170,6 +172,7 @@ def from_first(data: bytes | None) -> bytes:
   """The bytes that the first process has, in all of them."""
   if jax.process_count() == 1:
     return data
+  # The size comes first: all need a buffer of the same shape for the broadcast.
   size = int(_broadcast(np.int32(len(data) if is_first() else 0)))
   buffer = np.frombuffer(data, np.uint8) if is_first() else np.zeros(size, np.uint8)
   return _broadcast(buffer).tobytes()

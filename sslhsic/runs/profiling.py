@@ -21,6 +21,7 @@ class Profile:
 
   def __init__(self, directory: pathlib.Path, steps: str | None):
     self._directory = directory
+    # Steps count from 0, so that -1 never comes.
     self._start, self._stop = _parse(steps) if steps else (-1, -1)
     self._is_running = False
 

@@ -67,6 +67,7 @@ class Progress:
     ]
     self._bar.set_postfix_str(
       ', '.join([*shown, self.warning] if self.warning else shown),
+      # In a log file, the text waits for the next line that is due.
       refresh=sys.stderr.isatty(),
     )
     self.restart()

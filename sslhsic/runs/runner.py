@@ -103,6 +103,7 @@ class Runner:
     self._profile = profiling.Profile(path / 'profile', profile)
     free = getattr(experiment_class, 'FREE_FIELDS', ())
     self._lock = processes.first_does(lambda: workdir.claim(path, config, free))
+    # `_release` also runs where the build fails half-way.
     self._saver = self._writer = None
     try:
       self._build(experiment_class, config)
@@ -119,6 +120,7 @@ class Runner:
     if self._mode != 'train':
       processes.first_does(lambda: (path / 'figures').mkdir(exist_ok=True))
     init_rng, rng = jax.random.split(jax.random.key(config.seed))
+    # On the host, as `Experiment.step` asks; steps fold their number in on the device.
     self._rng = np.asarray(jax.random.key_data(rng))
     experiment_mode = 'eval' if self._mode == 'eval' else 'train'
     self._experiment = experiment_class(experiment_mode, init_rng, config)
@@ -131,6 +133,7 @@ class Runner:
       raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
     if not self._step and hasattr(self._experiment, 'begin'):
       self._experiment.begin()
+    # Only now: a configuration that cannot resume must not replace the earlier one.
     processes.first_does(lambda: workdir.write_config(path, config))
     self._writer = processes.first_does(lambda: writers.MetricWriter(path, self._step))
     if self._mode != 'eval':  # An evaluation has no input, and saves nothing.
@@ -183,6 +186,7 @@ class Runner:
       try:
         self._take_steps(line)
       except health.NotFiniteError:
+        # There is nothing to rescue: the state itself is bad.
         raise
       except BaseException as error:
         self._saver.rescue()
@@ -210,8 +214,10 @@ class Runner:
       self._step += 1
       self._saver.note(self._step)
       line.advance()
+      # Steps run asynchronously: this waits for the one two before, and checks it.
       self._in_flight.add(self._step, scalars)
       if self._is_due(self._config.log_every) or self._step == 1:
+        # Waits for this step, so that the speed is of finished work.
         scalars = _to_floats(scalars)
         self._log({**scalars, **line.log(scalars)}, line)
       self._between_steps(line)
@@ -219,6 +225,7 @@ class Runner:
 
   def _between_steps(self, line: progress.Progress) -> None:
     if self._profile.is_due(self._step):
+      # The trace must include what the devices still compute.
       self._in_flight.finish()
       self._profile.close()
     is_last = self._step == self._experiment.num_steps
@@ -280,6 +287,7 @@ class Runner:
       describe = getattr(self._experiment, 'describe_batch', None)
       if describe:
         path = self._path / 'bad_batch.json'
+        # An update's batch has the number of the updates before it.
         batch = {'step': error.step, 'terms': error.terms, **describe(error.step - 1)}
         atomic.write(path, json.dumps(batch, indent=2) + '\n')
         message += f'; its batch is in {path}'
@@ -340,6 +348,7 @@ class Runner:
       results |= self._evaluate()
     figures = contextlib.nullcontext(self._path / 'figures')
     if not processes.is_first():
+      # All processes compute the report; only the figures of the first are kept.
       figures = tempfile.TemporaryDirectory()
     with figures as directory, self._part('report', failed):
       results |= self._experiment.report(self._step, pathlib.Path(directory))

@@ -106,6 +106,7 @@ class Saver:
     """
     names = self._experiment.CHECKPOINT_ATTRS.values()
     state = dict(zip(names, self._state(), strict=True))
+    # In every process: the state is the same, so that all fail together.
     health.check_arrays(self._step, parallel.on_first_device(state))
     if not processes.is_first():
       return
@@ -118,6 +119,7 @@ class Saver:
 
   def rescue(self) -> None:
     """Saves the last whole step after an error, if it has left the state alone."""
+    # A step replaces the attributes: the same objects show that none is half done.
     is_whole = all(x is y for x, y in zip(self._state(), self._left, strict=True))
     if not processes.is_first() or not is_whole:
       return
@@ -186,6 +188,7 @@ class Saver:
     """
     experiment, like = self._experiment, self._arrays()
     latest = processes.first_does(lambda: self._checkpointer.restore_latest(like))
+    # Step and host values travel as JSON, arrays as bytes; None without a checkpoint.
     rest = latest and {'step': latest.step, 'host': latest.host}
     rest = json.loads(processes.from_first(json.dumps(rest).encode()))
     if rest is None:
@@ -197,6 +200,7 @@ class Saver:
       setattr(experiment, attribute, parallel.replicate(arrays[name]))
     for attribute, name in experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items():
       setattr(experiment, attribute, host[name])
+    # Moves the start back by the time of earlier processes, for `elapsed_s`.
     self._start -= host['elapsed_s']
     print(f'resuming from the checkpoint of step {step}')
     return step

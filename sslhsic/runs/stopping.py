@@ -89,6 +89,7 @@ class StopRequest:
     if jax.process_count() > 1:
       yield
       return
+    # Contexts may be nested, as an evaluation is within a report.
     before, self._raises = self._raises, True
     try:
       if self.signal:

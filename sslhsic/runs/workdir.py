@@ -138,6 +138,7 @@ def claim(
 
 
 def _lock(workdir: pathlib.Path) -> IO[str]:
+  # Mode 'a+' does not truncate: it keeps the name of a holder for the message.
   file = (workdir / '.lock').open('a+', encoding='utf-8')
   if not fcntl:
     logging.warning('%s cannot be locked here: start no second job in it', workdir)
@@ -230,6 +231,7 @@ def _peak_memory_bytes() -> int | None:
       return stats['peak_bytes_in_use']
   if not resource:
     return None
+  # ru_maxrss is in bytes on macOS, in KiB elsewhere.
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

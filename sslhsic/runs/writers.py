@@ -36,6 +36,7 @@ class MetricWriter:
       OSError: not all is on disk; the next call tries again.
     """
     self._waiting += (json.dumps({'step': step, **scalars}) + '\n').encode()
+    # Without a buffer, a write may take only some of the bytes; the rest waits.
     while self._waiting:
       self._waiting = self._waiting[self._lines.write(self._waiting) :]
     self._events.write(step, scalars)
@@ -93,6 +94,7 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
   path = workdir / 'metrics.jsonl'
   if not path.exists():
     return []
+  # Lines end in '\n': what follows the last one is empty, or cut short.
   lines = path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1]
   rows = [_row(line) for line in lines]
   damaged = [number for number, row in enumerate(rows, 1) if row is None]

@@ -28,6 +28,7 @@ def run(
   missing = [job for job in wanted if not job.results()]
   print(f'{len(wanted) - len(missing)} of {len(wanted)} jobs are done')
   for number, job in enumerate(missing, 1):
+    # Without its pre-training, an evaluation cannot start.
     if any(job.needs == other.workdir for other in failed):
       failed.append(job)
       continue
@@ -52,6 +53,7 @@ def in_subprocess(job: jobs_lib.Job) -> None:
       received.append(signal.Signals(number))
       process.send_signal(number)
 
+    # A signal to this process alone would leave the job running.
     handlers = {x: signal.signal(x, forward) for x in (signal.SIGTERM, signal.SIGINT)}
     try:
       process.wait()

@@ -111,11 +111,13 @@ def of_row(
     return {}
   is_random = overrides == table_lib.RANDOM
   name = table.steps[table_lib.PRETRAIN]
+  # First without a seed: all seeds share a directory, named after the overrides.
   pretrain = _job(
     name, {} if is_random else overrides, root, load_config(name), needs=None
   )
   described = table_lib.RANDOM if is_random else _slug(pretrain.overrides)
   directory = root / name.partition('/')[2] / described / f'seed{seed}'
+  # Loads the file anew, since `_job` changes the configuration that it is given.
   pretrain = _job(
     name,
     pretrain.overrides | {'seed': seed},
@@ -173,6 +175,7 @@ def _slug(overrides: Mapping[str, Any]) -> str:
 def in_order(plans: Plans) -> list[Job]:
   """Every job once, one after those that it needs."""
   steps = [jobs for seeds in plans.values() for jobs in seeds]
+  # A dict keeps the first place of a key: shared jobs come once, as early as needed.
   return list({job.workdir: job for jobs in steps for job in jobs.values()}.values())
 
 
@@ -193,5 +196,6 @@ def chain(jobs: list[Job]) -> str:
   lines = []
   for job in jobs:
     lines.append(shlex.join(job.command))
+    # A program that a signal stops ends well too: only results show that it is done.
     lines.append(shlex.join(['test', '-e', str(job.workdir / 'results.json')]))
   return ' && '.join(lines[:-1])

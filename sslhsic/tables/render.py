@@ -69,6 +69,7 @@ def _caption(
   spread = ', mean ± standard deviation' * (results.num_seeds > 1)
   first = f'{table.title}, base {table.base}; {seeds}{spread}.'
   caption = [f'{first} {table.note}'.strip()]
+  # Columns that are measured alike share a sentence.
   by_text = {}
   for title, text in results.protocols.items():
     by_text.setdefault(text, []).append(title)
@@ -151,6 +152,7 @@ def _row(cells: list[str]) -> str:
 
 
 def _escape(text: str) -> str:
+  # One pass, since replacements contain characters that are escaped themselves.
   return ''.join(_LATEX.get(character, character) for character in text)
 
 

@@ -90,6 +90,7 @@ def _protocol(result: dict[str, Any], metric: str) -> str:
   if name in protocol:
     return protocol[name]
   tasks = [x for x in protocol if name.startswith(f'{x}_')]
+  # A task's name may begin another's: the longest that fits is meant.
   of_task = protocol[max(tasks, key=len)] if tasks else {}
   return ' '.join(of_task.values())
 

@@ -29,6 +29,8 @@ def bilinear(x: chex.Array, stride: int, size: tuple[int, int]) -> chex.Array:
 
 def _interpolation(pixels: int, stride: int, cells: int) -> jax.Array:
   """[pixels, cells], the weight of every cell at every pixel."""
+  # Pixels in units of cells; pixels beyond the last cell keep its value.
   position = jnp.minimum(jnp.arange(pixels, dtype=jnp.float32) / stride, cells - 1)
   distance = jnp.abs(position[:, None] - jnp.arange(cells, dtype=jnp.float32)[None, :])
+  # Linear interpolation: the weight falls from 1 at the cell to 0 one cell away.
   return jnp.maximum(1 - distance, 0)

@@ -53,8 +53,10 @@ def write(
     raise ValueError(f'unknown format {format_name!r}; use one of {", ".join(FORMATS)}')
   if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
     raise ValueError(f'{directory} is there already, and not empty; use another --out')
+  # Both may raise an error, and so come before anything is written.
   layout, texts = _layout(format_name, settings), _texts(format_name, settings)
   directory.parent.mkdir(parents=True, exist_ok=True)
+  # Next to the target, since a rename is atomic only within one file system.
   temporary = directory.with_name(f'.{directory.name}.{os.getpid()}')
   temporary.mkdir()
   try:

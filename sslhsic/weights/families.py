@@ -37,6 +37,7 @@ def detect(names: Iterable[str]) -> tuple[layouts.Layout, str]:
     ValueError: there is no encoder, or it is not clear which.
   """
   names = set(names)
+  # By prefix: files may have 'module.', 'encoder_q.' or nothing before the names.
   found = {
     name.removesuffix(layout.anchors[0]): layout
     for family in FAMILIES.values()

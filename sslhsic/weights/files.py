@@ -143,6 +143,7 @@ def read(path: pathlib.Path) -> EncoderFile:
       is_of_encoder = lambda name: (
         name.startswith(prefix) and layout.part.match(name.removeprefix(prefix))
       )
+      # Only the encoder is read: a file may hold much more.
       tensors = {
         name.removeprefix(prefix): file.get_tensor(name)
         for name in names

@@ -68,6 +68,7 @@ def _evaluations(
   """What was measured of these weights: by the run at its end, and by others."""
   found = []
   results = workdir.read_json(run.workdir / 'results.json')
+  # A run evaluates its averaged weights, after the last step.
   if weights == 'ema' and results.get('steps') == run.step:
     found.append(results)
   fingerprint = pretrained.fingerprint(network.params, network.network_state)

@@ -173,6 +173,7 @@ def _to_torch(name: str, value: np.ndarray) -> np.ndarray:
   if name == 'counter':
     return np.asarray(value, np.int64)
   if name == 'w':
+    # [h, w, in, out] -> [out, in, h, w], or [in, out] -> [out, in].
     axes = (3, 2, 0, 1) if value.ndim == 4 else (1, 0)
     return np.ascontiguousarray(value.transpose(axes))
   if name in ('b', 'scale', 'offset', 'average'):
@@ -186,4 +187,5 @@ def _from_torch(name: str, tensor: np.ndarray, ndim: int) -> np.ndarray:
   if name == 'w' and tensor.ndim in (2, 4):
     axes = (2, 3, 1, 0) if tensor.ndim == 4 else (1, 0)
     return np.ascontiguousarray(tensor.transpose(axes))
+  # Haiku's batch norm keeps the axes that it averages over: [C] -> [1, 1, 1, C].
   return tensor.reshape((1,) * (ndim - tensor.ndim) + tensor.shape)

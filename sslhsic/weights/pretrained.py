@@ -178,6 +178,7 @@ def _describe(
       f'{workdir / "config.json"} is damaged; without it the encoder in {workdir} is '
       'not known. Resume the run with its command, which writes the file again'
     )
+  # Of all programs, only the pre-training has this field.
   if 'target_network' not in config:
     raise ValueError(
       f'{init_from} is a run of another program; give the pre-training run that it '
@@ -194,6 +195,7 @@ def fingerprint(params: hk.Params, network_state: hk.State) -> str:
   """A digest of the values of the encoder among these."""
   digest = hashlib.blake2b(digest_size=8)
   for tree in (params, network_state):
+    # Sorted, as the order of modules must not change the digest.
     for name, value in sorted(_encoder(tree).items()):
       digest.update(name.encode())
       digest.update(np.ascontiguousarray(value).tobytes())
@@ -253,6 +255,7 @@ def _from_file(file: files.EncoderFile, params, network_state, mean, std) -> Sta
     lambda module, *_: module.startswith(f'{classifier.ENCODER}/'), tree
   )
   ours = [of_encoder(tree) for tree in (params, network_state)]
+  # What the network lacks; `_replace_encoder` reports what the file lacks.
   unknown = file.tensors.keys() - layouts.names(layout, *ours)
   if unknown:
     raise ValueError(
@@ -260,6 +263,7 @@ def _from_file(file: files.EncoderFile, params, network_state, mean, std) -> Sta
       f'{_listed(sorted(unknown))}; set config.network to that of the file'
     )
 
+  # Messages call values as the file does, or as Haiku does where it has none.
   called = lambda module, name: layout.tensor(module, name) or f'{module}/{name}'
 
   def replace(tree, wanted):
@@ -295,6 +299,7 @@ def _replace_encoder(
       f'the encoder of {where} does not fit: {_listed(differing, "; ")}; '
       'set config.network to that of the pre-training'
     )
+  # Leaves outside the encoder keep their initial values.
   return {
     module: {
       name: there.get(f'{module}/{name}', value) for name, value in leaves.items()

@@ -41,6 +41,7 @@ class Architecture(NamedTuple):
   @property
   def stem_channels(self) -> int:
     """Channels of the first convolution."""
+    # Bottleneck blocks give out four times the channels that they compute with.
     return self.channels_per_group[0] // (4 if self.bottleneck else 1)
 
   @property
@@ -66,12 +67,14 @@ def _to_options(found: Architecture) -> tuple[str, dict[str, Any]]:
   """Undoes `architecture`: a name, and the options in which the network differs."""
   for name in resnet.PRESETS:
     options = {'stem': found.stem, 'project_first_shortcut': True}
+    # Options that change nothing are left out.
     if architecture(name, {}).stem == found.stem:
       del options['stem']
     if not found.project_first_shortcut:
       del options['project_first_shortcut']
     if architecture(name, options) == found:
       return name, options
+  # No preset fits; the options override all of this one.
   return 'resnet50', found._asdict()
 
 
@@ -95,6 +98,7 @@ def _infer(
   """
   out_axis, in_axis, side_axis = (3, 2, 0) if is_haiku else (0, 1, 2)
   matches = [(convolution.fullmatch(name), name) for name in tensors]
+  # (group, block, convolution) -> its output channels.
   places = {
     tuple(int(x) for x in match.groups()): tensors[name].shape[out_axis]
     for match, name in matches
@@ -108,6 +112,7 @@ def _infer(
   last = numbers[-1]
   found = Architecture(
     tuple(map(len, blocks)),
+    # The last convolution of a block has the channels of its group.
     tuple(places[group, 0, last] for group in groups),
     len(numbers) == 3,
     _STEMS[kernel_size],
@@ -291,6 +296,7 @@ def _usage(format_name: str, settings: Settings) -> list[str]:
 
 def _usage_in_torchvision(settings: Settings) -> list[str]:
   found = architecture(settings.encoder, settings.encoder_options)
+  # The stock network that the changes below turn into this one.
   name = found._replace(stem='imagenet', project_first_shortcut=False).stock_name
   channels = len(settings.mean)
   if not name or name == 'resnet200' or (channels != 3 and found.stem == 'imagenet'):

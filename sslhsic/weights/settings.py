@@ -67,4 +67,5 @@ def from_json(text: str) -> Settings:
     found = Settings(**json.loads(text))
   except (TypeError, ValueError) as error:
     raise ValueError(f'settings of an encoder cannot be read: {error}') from error
+  # JSON gives lists, which never equal the tuples that they are compared with.
   return found._replace(mean=tuple(found.mean), std=tuple(found.std))

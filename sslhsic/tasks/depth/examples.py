@@ -34,6 +34,7 @@ class DepthExample:
     image, depth = example['image'], example['depth']
     if self.resized:
       image = images.resize_to(image, *self.resized)
+      # Interpolation across an edge would invent depths, and mix in 0, the unknown.
       depth = images.nearest(depth, *self.resized)
     image, depth = (images.central_window(x, *self.crop) for x in (image, depth))
     if self.flip and rng.random() < 0.5:

@@ -44,6 +44,7 @@ def interleaved_conv(x: jax.Array, channels: int, *, name: str) -> jax.Array:
 
   rows = [jnp.stack([parity(row, 0), parity(row, 1)], axis=3) for row in (0, 1)]
   n, h, w, _ = x.shape
+  # [n, h, row parity, w, column parity, channels]: a reshape interleaves the four.
   return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, channels)
 
 
@@ -118,9 +119,11 @@ def create(
     network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
+    # An encoder with frozen statistics runs in evaluation mode; the decoder trains.
     stages = network(images, is_training=is_training and not freeze_batch_norm).stages
     decoder = DepthDecoder(channels, axis_name=axis_name)
     x = decoder(stages[-1], is_training=is_training)
+    # Each up-projection halves the stride; the remaining factor is interpolated.
     stride, rest = divmod(network.output_stride, 2 ** len(channels))
     if rest:
       raise ValueError(

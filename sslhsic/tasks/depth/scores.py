@@ -32,10 +32,13 @@ def reverse_huber(
   """
   _check(predicted, depth)
   is_known = depth > 0
+  # Zero before the maximum is taken: unknown pixels must not set c.
   error = jnp.where(is_known, jnp.abs(predicted - depth), 0.0)
   largest = jax.lax.stop_gradient(jnp.max(error))
+  # One c for the global batch: the loss does not depend on the number of devices.
   if axis_name:
     largest = jax.lax.pmax(largest, axis_name)
+  # Keeps the division finite when every prediction is exact.
   c = jnp.maximum(largest / 5, jnp.finfo(jnp.float32).tiny)
   loss = jnp.where(error > c, (error**2 + c**2) / (2 * c), error)
   return collectives.weighted_mean(loss, is_known.astype(jnp.float32), axis_name)
@@ -62,6 +65,7 @@ def error_sums(predicted: chex.Array, depth: chex.Array) -> ErrorSums:
   """The sums of every image, of depths [n, H, W]."""
   _check(predicted, depth)
   is_known = depth > 0
+  # Any positive number keeps the ratios finite; `is_known` excludes these pixels.
   truth = jnp.where(is_known, depth, 1.0)
   error = jnp.where(is_known, predicted - truth, 0.0)
   predicted = jnp.maximum(predicted, _LEAST)
@@ -80,6 +84,7 @@ def errors(sums: ErrorSums) -> dict[str, float]:
 
   Eigen et al. (2014), https://arxiv.org/abs/1406.2283, section 4.
   """
+  # Pixels of a whole test set are more than float32 counts exactly.
   total = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), sums)
   within = total.within / total.count
   return {

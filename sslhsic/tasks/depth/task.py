@@ -79,6 +79,7 @@ class Depth:
     self, shown: Sequence[tuple[dict[str, np.ndarray], Any]]
   ) -> dict[str, list[np.ndarray]]:
     """Images, and their true and predicted depths in colours."""
+    # One scale for the whole sheet, so that colours can be compared.
     largest = max(batch['depth'].max() for batch, _ in shown)
     return {
       'image': [batch['image'] for batch, _ in shown],

@@ -20,6 +20,7 @@ def of_cell(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> np.ndarra
   """
   roots = np.sqrt(np.asarray(aspect_ratios, np.float32))
   sizes = np.asarray(sizes, np.float32)
+  # Width size/√r and height size·√r have the area size² and the ratio r.
   widths = (1 / roots[:, None] * sizes).ravel()
   heights = (roots[:, None] * sizes).ravel()
   return np.round(np.stack([-widths, -heights, widths, heights], axis=1) / 2)
@@ -37,5 +38,6 @@ def grid(cell: np.ndarray, height: int, width: int, stride: int) -> np.ndarray:
     [height·width·A, 4] float32, row by row, the anchors of a position together.
   """
   y, x = np.meshgrid(np.arange(height), np.arange(width), indexing='ij')
+  # [height, width, 4]: one offset for each of x1, y1, x2, y2.
   shifts = np.stack([x, y, x, y], axis=-1).astype(np.float32) * stride
   return (shifts[:, :, None] + cell).reshape(-1, 4)

@@ -24,6 +24,7 @@ def iou(a: chex.Array, b: chex.Array) -> chex.Array:
   """Intersection over union of boxes [n, 4] and [m, 4] -> [n, m]; 0 of empty boxes."""
   both = _intersection(a, b)
   either = area(a)[:, None] + area(b)[None] - both
+  # The divisor is 1 where boxes do not meet: neither branch divides by zero.
   return jnp.where(both > 0, both / jnp.where(both > 0, either, 1.0), 0.0)
 
 
@@ -38,6 +39,7 @@ def _intersection(a: chex.Array, b: chex.Array) -> chex.Array:
   chex.assert_shape([a, b], (None, 4))
   top_left = jnp.maximum(a[:, None, :2], b[None, :, :2])
   bottom_right = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
+  # Two negative extents, of boxes that do not meet, would give a positive area.
   width_and_height = jnp.maximum(bottom_right - top_left, 0.0)
   return width_and_height[..., 0] * width_and_height[..., 1]
 
@@ -83,6 +85,7 @@ def decode(deltas: chex.Array, anchors: chex.Array, weights: Weights) -> chex.Ar
   chex.assert_equal_shape([deltas, anchors])
   anchor_x, anchor_y, anchor_width, anchor_height = _centre_and_size(anchors)
   dx, dy, dw, dh = (deltas[..., i] / weight for i, weight in enumerate(weights))
+  # b_x = a_x + d_x·a_w and b_w = a_w·exp(d_w), with exp bounded.
   x, y = dx * anchor_width + anchor_x, dy * anchor_height + anchor_y
   half_width = 0.5 * jnp.exp(jnp.minimum(dw, LARGEST_LOG)) * anchor_width
   half_height = 0.5 * jnp.exp(jnp.minimum(dh, LARGEST_LOG)) * anchor_height

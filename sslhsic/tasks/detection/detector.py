@@ -152,6 +152,7 @@ def _check_encoder(architecture: str, encoder: str) -> None:
     )
 
 
+# Modules that compute in the precision of the policy, besides the encoder.
 _MODULES = (
   pyramid.FeaturePyramid,
   heads.RegionProposalHead,
@@ -180,6 +181,7 @@ def _transformed(
   def functions():
     parts = create_parts()
     bind = lambda function: functools.partial(function, parts)
+    # `multi_transform_with_state` takes one function for init, and those to apply.
     return bind(_touch), (bind(_losses), bind(_detect))
 
   init, applies = hk.multi_transform_with_state(functions)
@@ -192,6 +194,7 @@ def _touch(parts: _Parts, images: chex.Array, is_training: bool) -> None:
   content = jnp.broadcast_to(jnp.array([height, width]), (num, 2))
   levels = parts.trunk.levels(images, content, is_training=is_training)
   parts.region_proposal_head(levels.maps)
+  # The whole image as the only region: initialisation needs shapes, not proposals.
   whole = jnp.array([0, 0, width, height], jnp.float32)
   rois = jnp.broadcast_to(whole, (num, 1, 4))
   features = parts.trunk.box_features(
@@ -234,11 +237,14 @@ def _losses(
   keys: chex.PRNGKey,
 ) -> dict[str, chex.Array]:
   """See `Detector.losses`."""
+  # Features, and what the region proposal head says of every anchor.
   levels = parts.trunk.levels(images, _content(sizes), is_training=True)
   boxes = _anchors(parts, levels.maps)
   predicted = parts.region_proposal_head(levels.maps)
+  # [n, 2] keys: one samples anchors, the other regions.
   keys = jax.vmap(jax.random.split)(keys)
   results = _proposal_losses(parts, *predicted, boxes, sizes, truth, keys[:, 0])
+  # Approximate joint training: no gradient flows through the proposed boxes.
   proposed = _propose(
     parts, *jax.lax.stop_gradient(predicted), boxes, sizes, is_training=True
   )
@@ -246,6 +252,7 @@ def _losses(
     *x, parts.box_predictor.num_classes, parts.settings
   )
   sampled = jax.vmap(sample)(keys[:, 1], proposed, truth)
+  # Slots without a region must not count in the batch statistics of the box head.
   features = parts.trunk.box_features(
     levels, sampled.boxes, sampled.labels != targets.NEITHER, is_training=True
   )
@@ -263,6 +270,7 @@ def _proposal_losses(
   boxes = jnp.concatenate(boxes)
   sample = lambda *x: regions.sample_anchors(x[0], boxes, *x[1:], settings)
   sampled = jax.vmap(sample)(keys, sizes, truth)
+  # Gathers [n, s, ...] from [n, a, ...] at places [n, s].
   take = jax.vmap(lambda x: x[0][x[1]])
   logits = take((jnp.concatenate(objectness, axis=1), sampled.places))
   codes = take((jnp.concatenate(codes, axis=1), sampled.places))
@@ -291,6 +299,8 @@ def _propose(
 def _box_losses(parts, features, sampled: regions.Regions) -> dict[str, chex.Array]:
   """Of the box head, on sampled regions."""
   logits, codes = _predict_boxes(parts, features, sampled.labels.shape)
+  # Each region is judged by the code of its own class. Background and empty slots take
+  # any: their loss is zero.
   classes = jnp.clip(sampled.classes, 0, codes.shape[2] - 1)
   codes = jnp.take_along_axis(codes, classes[..., None, None], axis=2)[:, :, 0]
   beta = parts.settings.smooth_l1_beta
@@ -321,6 +331,7 @@ def _mask_loss(parts: _Parts, levels, sampled: regions.Regions, truth) -> chex.A
   most = parts.settings.max_positive_rois
   sampled = jax.tree.map(lambda x: x[:, :most], sampled)
   is_positive = sampled.labels == targets.POSITIVE
+  # Any valid class serves where there is no object: the loss is zero there.
   classes = jnp.where(is_positive, sampled.classes, 0)
   logits = _mask_logits(parts, levels, sampled.boxes, classes)
   crop = lambda *x: regions.crop_masks(*x, output_size=logits.shape[-1])
@@ -344,5 +355,6 @@ def _detect(
   found = jax.vmap(detect)(logits, codes, proposed, sizes)
   if not parts.mask_head:
     return found
+  # Masks of the final boxes only, as in the paper: fewer, and better placed.
   logits = _mask_logits(parts, levels, found.boxes, found.classes)
   return found._replace(masks=jax.nn.sigmoid(logits))

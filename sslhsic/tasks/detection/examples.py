@@ -57,11 +57,13 @@ class DetectionExample:
     canvas = self.padded[::-1] if is_upright(original) else self.padded
     size = np.minimum(self._size(rng, original), canvas)
     image = images.resize_to(image, *size)
+    # One factor for each axis: rounding and the canvas act on them separately.
     scale = (size / original).astype(np.float32)
     boxes = (example['boxes'] * scale[[1, 0, 1, 0]]).astype(np.float32)
     is_flipped = self.flip and rng.random() < 0.5
     if is_flipped:
       image = image[:, ::-1]
+      # Mirrored, left and right change places: x1' = width − x2.
       boxes = np.stack(
         [size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]], axis=1
       ).astype(np.float32)
@@ -80,6 +82,7 @@ class DetectionExample:
     return np.maximum(np.round(scale * original), 1).astype(int)
 
   def _objects(self, example: dict, boxes: np.ndarray, is_flipped: bool) -> dict:
+    # Stable: objects to be ignored go last, the others keep their order.
     order = np.argsort(example['ignore'], kind='stable')[: self.max_objects]
     count = len(order)
     arrays = {
@@ -108,6 +111,7 @@ def _in_box(mask: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
   """A mask [H, W] of 0 and 1 inside a box, resampled (bilinear) to [size, size]."""
   x1, y1, x2, y2 = box
   width, height = (x2 - x1) / size, (y2 - y1) / size
+  # Column i lies at x = x1 + (i + ½)·width − ½ in the image: half-pixel centres.
   to_image = np.array(
     [[width, 0, x1 + width / 2 - 0.5], [0, height, y1 + height / 2 - 0.5]]
   )

@@ -35,6 +35,7 @@ class RegionProposalHead(hk.Module):
   ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Maps each [n, h, w, c] to logits [n, h·w·A] and codes [n, h·w·A, 4]."""
     init = {'w_init': _normal(0.01)}
+    # Created once and applied to every level: the levels share their weights.
     conv = hk.Conv2D(maps[0].shape[-1], 3, **init, name='conv')
     objectness = hk.Conv2D(self.num_anchors, 1, **init, name='objectness')
     codes = hk.Conv2D(4 * self.num_anchors, 1, **init, name='codes')
@@ -100,5 +101,6 @@ class MaskHead(hk.Module):
     )
     masks = hk.Conv2D(self.num_classes, 1, w_init=_normal(0.001), name='masks')
     logits = masks(jax.nn.relu(doubled(x)))
+    # One mask for each class, so that classes do not compete for pixels.
     of_class = jnp.take_along_axis(logits, classes[:, None, None, None], axis=-1)
     return of_class[..., 0]

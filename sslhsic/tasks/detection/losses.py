@@ -16,6 +16,7 @@ from sslhsic import collectives
 def smooth_l1(error: chex.Array, beta: float) -> chex.Array:
   """|e| − β/2, or e²/2β below β (Girshick 2015, https://arxiv.org/abs/1504.08083)."""
   absolute = jnp.abs(error)
+  # The quadratic branch would divide by zero.
   if not beta:
     return absolute
   return jnp.where(absolute < beta, error**2 / (2 * beta), absolute - beta / 2)
@@ -68,6 +69,7 @@ def classification(
     classes: [n, s] int32, C for background, -1 (not sampled).
     axis_name: the mapped axis of the devices, if any.
   """
+  # −1 is no index: class 0 stands in, at weight zero.
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, jnp.maximum(classes, 0)
   )

@@ -31,6 +31,7 @@ def keep(
   """
   num = len(boxes)
   chex.assert_shape([boxes, scores, is_valid], [(num, 4), (num,), (num,)])
+  # Best first; boxes that do not count go last.
   order = jnp.argsort(jnp.where(is_valid, -scores, jnp.inf), stable=True)
   block = min(_BLOCK, num)
   num_blocks = -(-num // block)
@@ -41,9 +42,11 @@ def keep(
   def decide(i: chex.Array, is_left: chex.Array) -> chex.Array:
     start = i * block
     of_block = lambda x, axis=0: jax.lax.dynamic_slice_in_dim(x, start, block, axis)
+    # Overlaps of one block with all boxes, [block, n]: memory is linear in n.
     overlaps = boxes_lib.iou(of_block(sorted_boxes), sorted_boxes) > threshold
     is_kept = _keep_of_block(of_block(overlaps, 1), of_block(is_left))
     is_suppressed = jnp.any(overlaps & is_kept[:, None], axis=0)
+    # The block suppresses later boxes only: those before it are decided.
     is_left &= ~is_suppressed | (places < start + block)
     return jax.lax.dynamic_update_slice_in_dim(is_left, is_kept, start, 0)
 
@@ -54,6 +57,7 @@ def keep(
 
 def _keep_of_block(overlaps: chex.Array, is_left: chex.Array) -> chex.Array:
   """Of boxes that are sorted by score: overlaps [b, b], and what is left of them."""
+  # A box suppresses only boxes of lower score, which come after it.
   suppresses = jnp.triu(overlaps, k=1)
 
   def judge(is_kept: chex.Array) -> chex.Array:
@@ -63,6 +67,8 @@ def _keep_of_block(overlaps: chex.Array, is_left: chex.Array) -> chex.Array:
     before, after = before_and_after
     return jnp.any(before != after)
 
+  # Box j depends on boxes before j alone: each round settles at least one more, and the
+  # fixed point is unique.
   return jax.lax.while_loop(
     changes, lambda pair: (pair[1], judge(pair[1])), (is_left, judge(is_left))
   )[1]

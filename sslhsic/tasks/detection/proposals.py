@@ -78,9 +78,11 @@ def propose(
     scores, places = jax.lax.top_k(logits, min(before, len(logits)))
     boxes = boxes_lib.decode(codes[places], anchors[places], ANCHOR_WEIGHTS)
     boxes = boxes_lib.clip(boxes, size)
+    # `top_k` fills up with anchors of the padding, whose score is −∞.
     is_valid = jnp.isfinite(scores)
     is_valid &= boxes_lib.larger_than(boxes, settings.proposal_min_size)
     is_kept = nms.keep(boxes, scores, is_valid, settings.proposal_nms)
+    # Shapes are fixed: a suppressed box stays, and ranks last.
     return jnp.where(is_kept, scores, -jnp.inf), boxes
 
   levels = [of_level(*x) for x in zip(objectness, codes, anchors, strict=True)]
@@ -106,6 +108,7 @@ def detect(
     settings: see there.
   """
   num_classes = codes.shape[1]
+  # [C, p]: classes come first, as suppression is mapped over them.
   scores = jax.nn.softmax(logits)[:, :num_classes].T
   regions = jnp.broadcast_to(proposals.boxes[:, None], codes.shape)
   boxes = boxes_lib.decode(codes, regions, settings.box_weights)
@@ -118,5 +121,6 @@ def detect(
   scores, places = jax.lax.top_k(
     scores, min(settings.detections_per_image, len(scores))
   )
+  # Places in the flattened [C, p]: class·p + proposal.
   classes = (places // len(logits)).astype(jnp.int32)
   return Detections(boxes.reshape(-1, 4)[places], scores, classes, scores > 0)

@@ -36,12 +36,15 @@ class FeaturePyramid(hk.Module):
       the content.
     """
     maps, above = [], None
+    # From the coarsest stage to the finest; `above` is the merged map so far.
     for i, stage in reversed(list(enumerate(stages))):
       lateral = hk.Conv2D(self.channels, 1, w_init=XAVIER, name=f'lateral_{i}')(stage)
       above = lateral if above is None else lateral + _doubled(above, lateral.shape)
+      # The 3×3 convolution would carry values of the padding into the content.
       above = layers.without_padding(above, content[i])
       output = hk.Conv2D(self.channels, 3, w_init=XAVIER, name=f'output_{i}')
       maps.insert(0, layers.without_padding(output(above), content[i]))
+    # Subsampling is what torchvision's max pooling of size 1 and stride 2 does.
     return (*maps, maps[-1][:, ::2, ::2])
 
 

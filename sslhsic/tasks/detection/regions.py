@@ -94,8 +94,10 @@ def sample_regions(
     num_classes: C.
     settings: see there.
   """
+  # As in torchvision: early in training, few proposals overlap an object.
   boxes = jnp.concatenate([proposed.boxes, truth.boxes])
   is_valid = jnp.concatenate([proposed.is_valid, truth.is_object])
+  # Equal thresholds: no region is between foreground and background.
   matched = targets.match(
     boxes,
     is_valid,
@@ -132,7 +134,9 @@ def crop_masks(
   masks = truth.masks[objects].astype(jnp.float32) / 255
   boxes = truth.boxes[objects]
   corner = boxes[:, :2]
+  # Slots without an object have empty boxes; their cells need a size.
   cell = jnp.maximum(boxes[:, 2:] - corner, 1e-3) / masks.shape[-1]
+  # Regions in cells of the object's own mask, which covers [0, G] × [0, G].
   in_masks = jnp.concatenate(
     [(x - corner) / cell for x in (rois[:, :2], rois[:, 2:])], 1
   )
@@ -142,4 +146,5 @@ def crop_masks(
     maps = [mask[..., None]]
     return roi_align_lib.roi_align(maps, [1], roi[None], level, output_size)
 
+  # [r, 1, M, M, 1]: one region and one channel for each mask.
   return jax.vmap(crop)(masks, in_masks)[:, 0, :, :, 0]

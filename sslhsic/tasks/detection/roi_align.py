@@ -129,6 +129,7 @@ def _samples(
   # Axes: region, cell of the grid, sample; beyond `num` samples count for nothing.
   sample = np.arange(most, dtype=np.float32)[None, None]
   cells = np.arange(output_size, dtype=np.float32)[None, :, None]
+  # start − ½ + cell·(i + (s + ½)/num) for cell i of the grid and its sample s.
   position = over(start - 0.5) + over(cell) * (cells + (sample + 0.5) / over(num))
   last = over(jnp.maximum(length - 1, 0).astype(jnp.float32))
   counts = (position >= -1) & (position <= last + 1)
@@ -136,7 +137,9 @@ def _samples(
   position = jnp.clip(position, 0, last)
   low = jnp.floor(position)
   part = position - low
+  # Along this axis, each of `num` samples counts 1/num of the mean.
   share = counts.astype(jnp.float32) / over(num)
+  # A sample lies between two cells of the map, and is read from both.
   indices = jnp.stack([low, jnp.minimum(low + 1, last)], axis=-1).astype(jnp.int32)
   weights = jnp.stack([share * (1 - part), share * part], axis=-1)
   shape = (len(start), output_size, 2 * most)

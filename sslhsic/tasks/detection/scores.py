@@ -77,6 +77,7 @@ def found(
   """
   is_valid = np.asarray(detections.is_valid)
   boxes, scores, classes = (np.asarray(x)[is_valid] for x in detections[:3])
+  # The scale is (height, width), boxes are (x, y, x, y).
   boxes = boxes / np.asarray(scale)[[1, 0, 1, 0]]
   masks = None
   if detections.masks is not None:
@@ -105,8 +106,10 @@ def paste_mask(
   def inside(start: float, end: float, length: int) -> tuple[slice, np.ndarray]:
     """The pixels in the box, and how much of each cell there is in each: [n, M]."""
     pixels = np.arange(max(int(start), 0), min(int(np.ceil(end)), length))
+    # The centre of each pixel in cells of the mask, relative to the cells' centres.
     place = (pixels + 0.5 - start) / max(end - start, 1e-6) * len(cells) - 0.5
     weights = np.maximum(1 - np.abs(place[:, None] - cells), 0)
+    # A box outside the image has no pixels: an empty slice.
     return slice(pixels[0], pixels[-1] + 1) if len(pixels) else slice(0), weights
 
   (rows, of_rows), (columns, of_columns) = (
@@ -114,6 +117,7 @@ def paste_mask(
     inside(x1, x2, size[1]),
   )
   mask = np.zeros(size, np.uint8)
+  # Bilinear and separable: [h, M] · [M, M] · [M, w].
   mask[rows, columns] = of_rows @ probabilities @ of_columns.T >= _THRESHOLD
   return mask
 
@@ -169,11 +173,13 @@ def _judge(
   of_class = found.classes == number
   order = np.argsort(-found.scores[of_class], kind='stable')
   scores = found.scores[of_class][order]
+  # Nothing to find in this image: every detection of the class is wrong.
   if not len(boxes):
     return scores, np.zeros(len(scores), bool)
   overlaps = iou(found.boxes[of_class][order], boxes)
   counts, is_right = np.ones(len(scores), bool), np.zeros(len(scores), bool)
   was_found = np.zeros(len(boxes), bool)
+  # From the highest score down: a second detection of an object is wrong.
   for i, row in enumerate(overlaps):
     best = np.argmax(row)
     if row[best] >= threshold:
@@ -214,6 +220,7 @@ def coco_average_precision(
     scores.accumulate()
     scores.summarize()
   named = zip(_COCO_SCORES, scores.stats[: len(_COCO_SCORES)], strict=True)
+  # pycocotools gives −1 where there is no object of a size.
   return {name: float(score) for name, score in named if score >= 0}
 
 
@@ -230,6 +237,7 @@ def _index(
     for annotation in _annotations(image, kind)
   ]
   index = coco.COCO()
+  # An annotation numbered 0 would read as "no match" in pycocotools.
   index.dataset = {
     'images': [
       {'id': number, 'height': truth.size[0], 'width': truth.size[1]}
@@ -247,6 +255,7 @@ def _annotations(image: GroundTruth | Found, kind: str) -> list[dict]:
   boxes = _as_corner_and_size(image.boxes)
   if isinstance(image, GroundTruth):
     area = image.area
+    # What overlaps a crowd is neither right nor wrong, as with `ignore`.
     others = [{'iscrowd': int(ignore)} for ignore in image.ignore]
   else:
     area = boxes[:, 2] * boxes[:, 3] if kind == 'boxes' else rle.area(image.masks)

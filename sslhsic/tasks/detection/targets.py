@@ -71,11 +71,13 @@ def match(
       whatever the overlap, so that every object has some.
   """
   chex.assert_shape([candidates, is_valid], [(None, 4), (len(candidates),)])
+  # Empty slots and objects to be ignored match nothing: −1 is below any IoU.
   counts = is_valid[:, None] & truth.is_object[None]
   overlaps = jnp.where(counts, boxes_lib.iou(candidates, truth.boxes), -1.0)
   largest = jnp.max(overlaps, axis=1)
   is_positive = largest >= foreground
   if with_best:
+    # Ties count, as in torchvision; an object that no candidate meets has none.
     best = jnp.max(overlaps, axis=0, keepdims=True)
     is_positive |= jnp.any((overlaps == best) & (overlaps > 0), axis=1)
   is_ignored = jnp.any(
@@ -118,6 +120,7 @@ def sample(
   at_most = {POSITIVE: int(num * positive_fraction), NEGATIVE: num}
   for label, most in at_most.items():
     most = min(most, len(labels))
+    # Candidates of other labels are at −1, below every number of the lottery.
     drawn, places_of[label] = jax.lax.top_k(
       jnp.where(labels == label, lottery, -1.0), most
     )
@@ -128,6 +131,7 @@ def sample(
   first_negative = len(places_of[POSITIVE])
   is_positive = slots < num_positive
   is_negative = ~is_positive & (slots - num_positive < counts[NEGATIVE])
+  # Slot i takes positive i, or else negative i − num_positive.
   source = jnp.where(is_positive, slots, first_negative + slots - num_positive)
   places = places[jnp.minimum(source, len(places) - 1)]
   labels = jnp.where(is_positive, POSITIVE, jnp.where(is_negative, NEGATIVE, NEITHER))
@@ -139,4 +143,5 @@ def codes(
 ) -> chex.Array:
   """Codes of the objects that candidates are to become, [n, 4]; 0 if not positive."""
   encoded = boxes_lib.encode(truth.boxes[matched.objects], candidates, weights)
+  # Codes may be infinite for empty boxes, so they are replaced, not multiplied.
   return jnp.where((matched.labels == POSITIVE)[:, None], encoded, 0.0)

@@ -72,6 +72,7 @@ class Detection:
   ) -> task.Loss:
     """The sum of the losses of all heads; each of them is logged."""
     names = 'boxes', 'classes', 'ignore', 'masks'
+    # Batches of a detector of boxes have no masks: None.
     truth = targets.Truth(*(batch.get(name) for name in names))
     losses, network_state = self.network.losses(
       params, network_state, None, images, batch['size'], truth, keys
@@ -96,6 +97,7 @@ class Detection:
     self, predictions: Iterable[dict[str, chex.ArrayTree]], source: sources.Source
   ) -> task.Scores:
     """AP50 of VOC, and AP of COCO of boxes and masks; AP50 of every class."""
+    # Detections are ranked over the whole split, so all of them are collected first.
     truths, founds = [], []
     for batch in predictions:
       for i in range(len(batch['row'])):
@@ -104,6 +106,7 @@ class Detection:
         founds.append(found)
     num_classes = len(self.class_names)
     ap50 = scores.voc_average_precisions(truths, founds, num_classes)
+    # The score of a class without an object is NaN.
     scalars = {'voc_ap50': float(np.nanmean(ap50))}
     kinds = {'box': 'boxes'} | ({'mask': 'masks'} if self._with_masks else {})
     for prefix, kind in kinds.items():
@@ -166,6 +169,7 @@ def _in_own_pixels(
   prediction: dict[str, chex.ArrayTree], source: sources.Source
 ) -> tuple[scores.GroundTruth, scores.Found]:
   """The true objects of an example, and those found, in pixels of its own image."""
+  # size / scale is the size of the original image, up to rounding.
   height, width = np.round(prediction['size'] / prediction['scale']).astype(int)
   size = int(height), int(width)
   truth = scores.ground_truth(source[int(prediction['row'])], size)

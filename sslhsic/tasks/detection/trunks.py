@@ -62,6 +62,7 @@ class C4:
     self._frozen = frozen
     self._extra_batch_norm = extra_batch_norm
     self._axis_name = axis_name
+    # A tuple of one: C4 has a single level, the last stage but one.
     self.strides = network.stage_strides[-2:-1]
 
   def levels(
@@ -82,6 +83,7 @@ class C4:
   ) -> chex.Array:
     """Features [n·r, c] of regions [n, r, 4]; batch statistics are of those counted."""
     x = self.pool(levels, rois, self._settings.box_pool)
+    # A pooled region counts as a whole, or not at all.
     rows = jnp.where(is_counted.ravel(), self._settings.box_pool, 0)
     content = jnp.stack([rows, rows], axis=1)
     trains = is_training and not self._frozen.last_group
@@ -127,6 +129,7 @@ class FPN:
     self._freeze = frozen.trunk
     self._pyramid = pyramid.FeaturePyramid(channels)
     self._layers = heads.TwoLayers(box_size)
+    # The level above the pyramid has every second pixel of the last one.
     self.strides = (*network.stage_strides, 2 * network.stage_strides[-1])
 
   def levels(
@@ -152,6 +155,7 @@ class FPN:
 
   def pool(self, levels: Levels, rois: chex.Array, output_size: int) -> chex.Array:
     """Features [n·r, P, P, c] of regions [n, r, 4], none of the topmost level."""
+    # As in the paper, the topmost level serves the proposals of large objects only.
     levels = Levels(levels.maps[:-1], levels.content[:-1])
     return _pool(levels, self.strides[:-1], rois, self._settings, output_size)
 
@@ -164,6 +168,7 @@ def _pool(
   output_size: int,
 ) -> chex.Array:
   def of_image(maps, content, rois):
+    # With the single level of C4, every region is clipped to level 0.
     places = roi_align_lib.level_of(rois, len(maps), settings.canonical_size)
     return roi_align_lib.roi_align(
       maps,

@@ -39,6 +39,7 @@ class TrainingExample:
     classes = images.nearest(classes, height, width)
     if rng.random() < 0.5:
       image, classes = image[:, ::-1], classes[:, ::-1]
+    # A window inside a larger image; a smaller image is taken whole, then padded.
     top, left = (int(rng.integers(max(x - self.size, 0) + 1)) for x in (height, width))
     window = lambda x: x[top : top + self.size, left : left + self.size]
     image, classes = _pad(window(image), window(classes), self.size, self.fill)

@@ -77,6 +77,7 @@ def create(
     network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
+    # An encoder with frozen statistics runs in evaluation mode; the head trains.
     stages = network(images, is_training=is_training and not freeze_batch_norm).stages
     head = FCNHead(
       num_classes=num_classes, channels=channels, dilation=dilation, axis_name=axis_name

@@ -25,6 +25,7 @@ def cross_entropy(
   """
   _check(logits, classes)
   is_judged = classes != VOID
+  # Void is no index: class 0 stands in, at weight zero.
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, jnp.where(is_judged, classes, 0).astype(jnp.int32)
   )
@@ -64,6 +65,7 @@ def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
   """
   confusion = np.asarray(confusion, np.float64)
   chex.assert_rank(confusion, 2)
+  # For class i: C_ii / (Σ_j C_ij + Σ_j C_ji − C_ii).
   both = np.diag(confusion)
   either = confusion.sum(axis=0) + confusion.sum(axis=1) - both
   return np.divide(both, either, out=np.full_like(both, np.nan), where=either > 0)

@@ -76,6 +76,7 @@ class Segmentation:
   ) -> task.Scores:
     """Mean IoU over the classes and accuracy over the pixels; IoU of every class."""
     del source
+    # One matrix of the whole split: averaging IoU over images is another score.
     confusion = sum(
       batch['confusion'].sum(axis=0, dtype=np.int64) for batch in predictions
     )
