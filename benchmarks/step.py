@@ -194,7 +194,9 @@ class _Input:
 
 
 class Experiment(pretrain.Pretrain):
-  """Pre-training whose input can be left out."""
+  """Pre-training whose input can be left out, and which reads few images."""
+
+  fills_a_batch = False
 
   def __init__(self, mode: str, init_rng: chex.PRNGKey, config):
     """As of `Pretrain`; the views have the size of images in evaluations."""

@@ -30,13 +30,14 @@ from sslhsic.pretraining import (
   step,
   views,
 )
-from sslhsic.runs import checks, runner
+from sslhsic.runs import runner
 
 
 class Pretrain(shared.KnownData):
   """The experiment; see `sslhsic.runs.experiment` for the contract.
 
   Attributes:
+    fills_a_batch: whether the training images must be as many as a batch takes.
     training: what a step is made of.
     state: all that training changes, replicated over the devices.
     input: where the batches of `step` come from; None in an evaluation.
@@ -50,6 +51,8 @@ class Pretrain(shared.KnownData):
   }
   FREE_FIELDS: ClassVar = ('data.source',)
 
+  fills_a_batch: ClassVar = True
+
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
   ):
@@ -58,7 +61,7 @@ class Pretrain(shared.KnownData):
     self._views = views.parse(config.augment.views)
     self.source = sources.create(config.data.source, config.data.train_split)
     self.data_sets = {'data.source': self.source}
-    build.check(config)
+    build.check(config, len(self.source) if self.fills_a_batch else None)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
     self._extraction = extraction.Extraction(config, self.training, self._views)
@@ -90,16 +93,14 @@ class Pretrain(shared.KnownData):
     missing = list(self._evaluation.skipped)
     if self._comparison and not self._comparison.is_possible:
       missing.append('comparison of representations')
-    unmeasured = f'; no {" and no ".join(missing)}, for lack of labels'
-    trained = build.describe(self._config, len(self.source))
-    return trained + (unmeasured if missing else '')
+    lacks = f'; no {" and no ".join(missing)}, for lack of labels' if missing else ''
+    return build.describe(self._config, len(self.source)) + lacks
 
   def make_input(self) -> loader.DeviceIterator:
     """The batches of the training, from their start."""
     return loader.DeviceIterator(build.batches(self._config, self._views, self.source))
 
   def _initial_state(self) -> state_lib.State:
-    # Keys cross the boundary of `pmap` as raw data; see `_initial_values`.
     return self._initialize(parallel.replicate(jax.random.key_data(self._init_rng)))
 
   def _initial_values(self, rng: chex.Array) -> state_lib.State:
@@ -112,11 +113,6 @@ class Pretrain(shared.KnownData):
 
   def begin(self) -> None:
     """Starts from another run or from weights, if `config.init_from` names any."""
-    data = self._config.data
-    # Not in the constructor: a benchmark needs no more images than it reads.
-    checks.batch_fits(
-      self.batch_size, len(self.source), f'{data.source} {data.train_split}'
-    )
     self.state = initial.state(self.state, self._config)
 
   # Training
@@ -146,7 +142,6 @@ class Pretrain(shared.KnownData):
     """Compiles the step to look at it; takes a batch, and `rng` as `step`."""
     batch = next(self.input)
     lowered = self._step.lower(self.state, batch, rng, self._seed_key, np.int32(0))
-    # Later steps use this program, so that nothing compiles twice.
     self._step = lowered.compile()
     return self._step
 

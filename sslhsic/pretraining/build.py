@@ -101,8 +101,12 @@ def _target_decay(
   return target_decay
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict, num_examples: int | None = None) -> None:
   """Checks the sizes of a configuration of pre-training, also against the devices.
+
+  Args:
+    config: the configuration.
+    num_examples: training images, which have to fill a batch; None: any number.
 
   Raises:
     ValueError: one does not fit; names the field.
@@ -113,6 +117,9 @@ def check(config: ml_collections.ConfigDict) -> None:
   microbatches.check(
     parallel.per_device(training.batch_size), training.num_microbatches
   )
+  if num_examples is not None:
+    where = f'{config.data.source} {config.data.train_split}'
+    checks.batch_fits(training.batch_size, num_examples, where)
   for name in ('interpolation', 'evaluation_interpolation'):
     resampling.check(config.data[name], f'config.data.{name}')
   checks.warmup_fits('training.warmup_epochs', training.warmup_epochs, training.epochs)
