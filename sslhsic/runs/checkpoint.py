@@ -1,9 +1,14 @@
 """Checkpoints on disk, by Orbax: written whole or not at all, verified when read."""
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
+import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -58,14 +63,13 @@ class Checkpointer:
     keep: how many, at least one; older ones are removed.
 
   Raises:
-    ValueError: Orbax cannot use the directory, or none is to be kept.
+    ValueError: none is to be kept.
     OSError: the directory cannot be made.
   """
 
   def __init__(self, directory: pathlib.Path, keep: int = 1):
     if keep < 1:
       raise ValueError(f'{keep} checkpoints are to be kept; keep one or more')
-    check_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     self._directory = directory
     self._keep = keep
@@ -86,7 +90,7 @@ class Checkpointer:
         primary_host=0, active_processes={0}, barrier_sync_key_prefix='checkpoint'
       ),
     )
-    return ocp.CheckpointManager(self._directory.absolute(), options=options)
+    return ocp.CheckpointManager(_plain(self._directory), options=options)
 
   def save(self, checkpoint: Checkpoint) -> None:
     """Saves in the background, unless this step is there already.
@@ -226,17 +230,25 @@ class Checkpointer:
     self._manager.close()
 
 
-def check_path(path: pathlib.Path) -> None:
-  """Checks that checkpoints can be kept below a path.
+def _plain(directory: pathlib.Path) -> pathlib.Path:
+  """The directory by a path that Orbax takes for no pattern: itself, or a link to it."""
+  directory = directory.absolute()
+  if not set(_PATTERN) & set(str(directory)):
+    return directory
+  digest = hashlib.sha256(os.fsencode(directory)).hexdigest()
+  link = _links() / digest[:16]
+  if not link.is_symlink():
+    link.symlink_to(directory, target_is_directory=True)
+  return link
 
-  Raises:
-    ValueError: Orbax would not find its own files there.
-  """
-  if set(_PATTERN) & set(str(path.absolute())):
-    raise ValueError(
-      f'checkpoints cannot be kept in {path.absolute()}: Orbax takes the path for a '
-      f'pattern, and would leave them incomplete; use one without any of {_PATTERN}'
-    )
+
+@functools.cache
+def _links() -> pathlib.Path:
+  """A directory for links, which goes with the process."""
+  made = pathlib.Path(tempfile.mkdtemp(prefix='sslhsic-'))
+  # The links alone are removed, not what they lead to.
+  atexit.register(shutil.rmtree, made, ignore_errors=True)
+  return made
 
 
 def read(
@@ -263,7 +275,7 @@ def read(
       primary_host=jax.process_index(), active_processes={jax.process_index()}
     ),
   )
-  with ocp.CheckpointManager(directory.absolute(), options=options) as manager:
+  with ocp.CheckpointManager(_plain(directory), options=options) as manager:
     try:
       found = _read(manager, step)
     except DamagedError as error:

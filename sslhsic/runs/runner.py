@@ -19,7 +19,6 @@ from sslhsic import atomic
 from sslhsic.data import errors
 from sslhsic.plots import curves
 from sslhsic.runs import (
-  checkpoint,
   checks,
   command_line,
   health,
@@ -98,7 +97,6 @@ class Runner:
     self._config = config.runner
     self._path = path
     self._mode = mode
-    checkpoint.check_path(path)
     checks.sizes(config)
     self._profile = profiling.Profile(path / 'profile', profile)
     free = getattr(experiment_class, 'FREE_FIELDS', ())

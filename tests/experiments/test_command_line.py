@@ -76,7 +76,6 @@ MISTAKES = [
   ('--config.seed=-1', 'config.seed is -1; use 0 or more'),
   ('--config.runner.keep_checkpoints=0', 'config.runner.keep_checkpoints is 0'),
   ('--workdir=gs://bucket/run', "--workdir is 'gs://bucket/run', an address"),
-  ('--workdir=run[1]', 'Orbax takes the path for a pattern'),
   ('--config.training.batch_size=33', 'batch size 33 does not divide over 2'),
   ('--config.data.source=imagenet', "unknown data source 'imagenet'"),
   ('--config.loss.name=hsic', "unknown loss 'hsic'"),
