@@ -231,7 +231,7 @@ class Checkpointer:
 
 
 def _plain(directory: pathlib.Path) -> pathlib.Path:
-  """The directory by a path that Orbax takes for no pattern: itself, or a link to it."""
+  """The directory itself, or a link to it by a path that is no pattern."""
   directory = directory.absolute()
   if not set(_PATTERN) & set(str(directory)):
     return directory
