@@ -27,7 +27,7 @@ CreateTask = Callable[[ml_collections.ConfigDict, sources.Source], Task]
 _NUM_SHOWN = 6  # On the sheet of examples.
 
 
-class DenseExperiment(shared.KnownData):
+class DenseExperiment(trainings.SeveralTrainings):
   """The experiment of a task; see `sslhsic.runs.experiment` for the contract.
 
   There is a training for every learning rate; if there are several, the best of them is
@@ -40,12 +40,6 @@ class DenseExperiment(shared.KnownData):
     state: all that a step changes, replicated over the devices.
     best: of several trainings, the network of the best one so far, or of the last one.
   """
-
-  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
-    'position': 'position',
-    'data_fingerprints': 'data_fingerprints',
-  }
-  FREE_FIELDS: ClassVar = shared.OneInput.FREE_FIELDS
 
   create_task: ClassVar[CreateTask]
 
@@ -292,29 +286,6 @@ class DenseExperiment(shared.KnownData):
     if is_best:
       self.best = jax.tree.map(jnp.copy, self.state.network)  # The state is donated.
     return scalars
-
-  # For the checkpoint
-
-  @property
-  def position(self) -> dict[str, Any]:
-    """Scores so far, where the input is, and which encoder it began with."""
-    return self._trainings.position | {'fingerprint': self._start.fingerprint}
-
-  @position.setter
-  def position(self, value: dict[str, Any]) -> None:
-    pretrained.check_fingerprint(
-      value['fingerprint'], self._start.fingerprint, self._config.init_from
-    )
-    self._trainings.position = value
-
-  def describe_batch(self, global_step: int) -> dict[str, list]:
-    """What a step has seen; see `loader.Stream.describe`."""
-    return self._trainings.describe_batch(global_step)
-
-  @property
-  def data_wait_s(self) -> float:
-    """Seconds that steps have waited for data."""
-    return self._trainings.data_wait_s
 
   # Evaluation
 

@@ -44,15 +44,10 @@ class Setting(NamedTuple):
   num_steps: int
 
 
-class FineTune(shared.KnownData):
+class FineTune(trainings.SeveralTrainings):
   """The experiment; see `sslhsic.runs.experiment` for the contract."""
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state', 'best': 'best'}
-  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
-    'position': 'position',
-    'data_fingerprints': 'data_fingerprints',
-  }
-  FREE_FIELDS: ClassVar = shared.OneInput.FREE_FIELDS
 
   def __init__(
     self, mode: str, init_rng: chex.PRNGKey, config: ml_collections.ConfigDict
@@ -223,29 +218,6 @@ class FineTune(shared.KnownData):
       )
 
     return step
-
-  # For the checkpoint
-
-  @property
-  def position(self) -> dict[str, Any]:
-    """Scores so far, where the input is, and which encoder it began with."""
-    return self._trainings.position | {'fingerprint': self._start.fingerprint}
-
-  @position.setter
-  def position(self, value: dict[str, Any]) -> None:
-    pretrained.check_fingerprint(
-      value['fingerprint'], self._start.fingerprint, self._config.init_from
-    )
-    self._trainings.position = value
-
-  def describe_batch(self, global_step: int) -> dict[str, list]:
-    """What a step has seen; see `loader.Stream.describe`."""
-    return self._trainings.describe_batch(global_step)
-
-  @property
-  def data_wait_s(self) -> float:
-    """Seconds that steps have waited for data."""
-    return self._trainings.data_wait_s
 
   # Evaluation
 

@@ -2,17 +2,20 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 
+from experiments import shared
 from sslhsic.data import loader
 from sslhsic.runs import runner
+from sslhsic.weights import pretrained
 
 # Data of the trainings of the settings, and of the last one with the best of them.
 TRAIN, FINAL = 'train', 'final'
@@ -171,3 +174,44 @@ class Trainings:
   def data_wait_s(self) -> float:
     """Seconds that steps have waited for data."""
     return self._earlier_wait_s + (self._input.wait_s if self._input else 0.0)
+
+
+class SeveralTrainings(shared.KnownData):
+  """Part of an experiment that runs `Trainings`, which all start from one encoder.
+
+  Attributes:
+    _config: the configuration.
+    _trainings: where the run is.
+    _start: the encoder, with a `fingerprint`; a checkpoint holds no more of it.
+  """
+
+  NON_BROADCAST_CHECKPOINT_ATTRS: ClassVar = {
+    'position': 'position',
+    'data_fingerprints': 'data_fingerprints',
+  }
+  FREE_FIELDS: ClassVar = shared.OneInput.FREE_FIELDS
+
+  _config: ml_collections.ConfigDict
+  _trainings: Trainings
+  _start: pretrained.Start
+
+  @property
+  def position(self) -> dict[str, Any]:
+    """Scores so far, where the input is, and which encoder it began with."""
+    return self._trainings.position | {'fingerprint': self._start.fingerprint}
+
+  @position.setter
+  def position(self, value: dict[str, Any]) -> None:
+    pretrained.check_fingerprint(
+      value['fingerprint'], self._start.fingerprint, self._config.init_from
+    )
+    self._trainings.position = value
+
+  def describe_batch(self, global_step: int) -> dict[str, list]:
+    """What a step has seen; see `loader.Stream.describe`."""
+    return self._trainings.describe_batch(global_step)
+
+  @property
+  def data_wait_s(self) -> float:
+    """Seconds that steps have waited for data."""
+    return self._trainings.data_wait_s

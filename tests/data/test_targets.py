@@ -39,8 +39,12 @@ def _boxes(*box):
     {'boxes': np.zeros((0, 4), np.float32), 'classes': np.zeros(0, np.int32)},
   ],
 )
-def test_targets_that_fit_are_let_through(fits):
-  targets.check(_example(**fits), ANNOTATIONS)
+def test_targets_that_fit_are_let_through_unless_a_class_does_not(fits):
+  example = _example(**fits)
+  targets.check(example, ANNOTATIONS)
+  wrong = example | {'boxes': np.ones((1, 4), np.float32) * [0, 0, 9, 9]}
+  with pytest.raises(DecodeError, match='class 2'):
+    targets.check(wrong | {'classes': np.array([2], np.int32)}, ANNOTATIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Evaluators by name, and what each says of its settings."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from sklearn import neighbors
@@ -42,16 +44,22 @@ def test_too_few_images_are_named(name, settings, message):
 
 
 @pytest.mark.parametrize(
-  ('name', 'settings'),
+  ('name', 'settings', 'needs_as_many'),
   [
-    ('knn', {'k': 10}),
-    ('alpha_req', {'ranks': (10, 50)}),
-    ('lidar', {'num_images': 12}),
-    ('collapse', {}),
+    ('knn', {'k': 10}, True),
+    ('alpha_req', {'ranks': (10, 50)}, False),
+    ('lidar', {'num_images': 12}, True),
+    ('collapse', {}, False),
   ],
 )
-def test_enough_images_are_enough(name, settings):
-  evaluators.create(name, **settings).check_sizes(num_train=10, num_test=12)
+def test_enough_images_are_enough_and_one_less_is_not(name, settings, needs_as_many):
+  evaluator = evaluators.create(name, **settings)
+  evaluator.check_sizes(num_train=10, num_test=12)
+  fewer = contextlib.nullcontext()
+  if needs_as_many:
+    fewer = pytest.raises(ValueError, match='images')
+  with fewer:
+    evaluator.check_sizes(num_train=9, num_test=11)
 
 
 @pytest.fixture(scope='module')

@@ -42,7 +42,11 @@ def test_every_element_of_a_sequence_is_checked():
 
 
 def test_fields_that_a_configuration_lacks_are_left_out():
-  checks.sizes(ml_collections.ConfigDict({'seed': 3, 'steps': -1}))
+  config = ml_collections.ConfigDict({'seed': 3, 'steps': -1})
+  checks.sizes(config)
+  config.seed = -3
+  with pytest.raises(ValueError, match=r'config\.seed is -3'):
+    checks.sizes(config)
 
 
 def test_batch_and_warmup_must_fit():
