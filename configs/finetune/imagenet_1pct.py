@@ -4,7 +4,7 @@ The protocol of BYOL (arXiv:2006.07733), which SSL-HSIC takes over. Expected top
 top-5 for a ResNet-50:
 BYOL 53.2 and 78.4, SimCLR 48.3 and 75.5, supervised 25.4 and 48.4 (BYOL paper).
 
-The learning rates are those of the paper, times batch size / 256, with cosine decay as
+The learning rates are the paper's, times batch size / 256, with cosine decay as
 in its code. Some of the images that choose the setting are among the 1 %, which the
 published subsets do not allow to avoid.
 

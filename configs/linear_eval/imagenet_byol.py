@@ -2,7 +2,7 @@
 
 The learning rate is chosen on the last 10,009 training images. Expected, for a
 ResNet-50 after 1000 epochs: BYOL 74.3 top-1 and 91.6 top-5, SimCLR 69.3 and 89.0 (BYOL
-paper); not published for SSL-HSIC. The learning rates are those of the paper, times
+paper); not published for SSL-HSIC. The learning rates are the paper's, times
 batch size / 256, with cosine decay and no warm-up as in its code.
 
 python -m experiments.linear_eval --config=configs/linear_eval/imagenet_byol.py \

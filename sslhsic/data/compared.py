@@ -144,7 +144,7 @@ def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
   pixels = [x.segmentation_classes for x in (here, there)]
   if all(pixels) and pixels[0] != pixels[1]:
     raise ValueError(
-      f'pixels of {other.title} have the classes {_list(pixels[1])}, but those of '
+      f'pixels of {other.title} have the classes {_list(pixels[1])}, but pixels of '
       f'{first.title} {_list(pixels[0])}'
     )
   objects = np.arange(len(there.object_classes) + 1)

@@ -154,8 +154,8 @@ def _split_folders(root: Folder, path: str, options: Options) -> dict[str, Folde
   chosen = {split: names[0] for split, names in named.items()}
   if inner.images:
     raise ValueError(
-      f'{where} holds {len(inner.images):,} images beside folders that are called like '
-      f'splits ({_list(chosen.values())}); move the images, or name the splits: '
+      f'{where} holds {len(inner.images):,} images next to folders that are called '
+      f'like splits ({_list(chosen.values())}); move the images, or name the splits: '
       f'{_how_to_name(path, prefix, chosen)}'
     )
   if others and not _are_splits(chosen, others, there):

@@ -29,7 +29,7 @@ class Experiment(Protocol):
   of its configuration, with all below them: its host values say whether what they name
   is the same. The setter of such a value raises a `ValueError` if it is not.
 
-  One that has a method `begin()` is told so if it starts without a checkpoint.
+  One that has a method `begin()` gets that call if it starts without a checkpoint.
 
   Attributes:
     CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays
@@ -75,7 +75,7 @@ class Experiment(Protocol):
     ...
 
   def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:
-    """Final results (JSON types, with their protocol); writes pictures to `figures`.
+    """Final results (JSON types, with their protocol); writes images to `figures`.
 
     What failed is among them as 'failed', part -> reason; the others are written.
     """

@@ -137,7 +137,7 @@ class Saver:
       self.excuse(self._checkpointer.check)
 
   def excuse(self, action: Callable[[], None]) -> None:
-    """Does something that a full disk may prevent; if so, stops or goes on, as set."""
+    """Does what a full disk may prevent; if it does, stops or continues, as set."""
     try:
       action()
     except (checkpoint.SaveError, OSError) as error:

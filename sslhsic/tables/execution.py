@@ -43,7 +43,7 @@ def in_subprocess(job: jobs_lib.Job) -> None:
   """Runs the command of a job; signals go to it, and then end this program too.
 
   Raises:
-    StoppedError: by a signal, after which the job has saved what it can go on from.
+    StoppedError: by a signal, after which the job has saved, to be resumed.
   """
   received = []
   with subprocess.Popen(job.command) as process:
@@ -62,5 +62,5 @@ def in_subprocess(job: jobs_lib.Job) -> None:
         signal.signal(number, handler)
   if received:
     raise StoppedError(
-      f'stopped by {received[0].name} in {job.workdir}; the same command goes on'
+      f'stopped by {received[0].name} in {job.workdir}; the same command resumes'
     )

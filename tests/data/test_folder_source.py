@@ -197,7 +197,7 @@ def test_options_decide(tmp_path, layout, options, split, expected):
     ('cat/* cow/* dog/1.HEIC', "class 'dog' has no image in .*only 1 .heic"),
     ('train/cat/* train/dog/* train/2.jpg', "side by side.*'.classes=none'"),
     ('cat/* 2.jpg', 'side by side'),
-    ('train/cat/* 2.jpg', r"1 images beside folders .*\(train\).*train=train'"),
+    ('train/cat/* 2.jpg', r"1 images next to folders .*\(train\).*train=train'"),
     (
       'train/* Train/*',
       r"2 folders for the split 'train': Train, train; .*train=Train'",

@@ -47,7 +47,7 @@ def test_too_few_images_are_named(name, settings, message):
   ('name', 'settings', 'needs_as_many'),
   [
     ('knn', {'k': 10}, True),
-    ('alpha_req', {'ranks': (10, 50)}, False),
+    ('alpha_req', {'ranks': (10, 50)}, True),
     ('lidar', {'num_images': 12}, True),
     ('collapse', {}, False),
   ],
