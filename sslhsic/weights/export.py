@@ -90,9 +90,12 @@ def _layout(format_name: str, settings: settings_lib.Settings) -> layouts.Layout
 
 
 def _write_weights(directory, layout, network, settings) -> None:
-  of = lambda root, tree: {m: x for m, x in tree.items() if m.startswith(f'{root}/')}
+  of = lambda root, tree: {m: x for m, x in tree.items() if m.split('/')[0] == root}
   trees = network.params, network.network_state
-  tensors = layouts.to_tensors(layout, *(of('encoder', tree) for tree in trees))
+  of_encoder = [of('encoder', tree) for tree in trees]
+  if not layout.is_haiku:
+    of_encoder.append(families.of(settings.encoder).computed(settings))
+  tensors = layouts.to_tensors(layout, *of_encoder)
   files.write(directory / files.WEIGHTS_NAME, tensors, settings)
   if network.with_projector:
     tensors = layouts.to_tensors(layout, *(of('projector', tree) for tree in trees))
