@@ -1,9 +1,9 @@
 """SSL-HSIC on ImageNet with ViT-S/16, by the recipe of MoCo v3 (Chen et al., 2021).
 
-From MoCo v3 (arXiv:2104.02057, and its code) are the network (12 heads, fixed positions,
-frozen embedding of patches), AdamW, learning rate, weight decay, batch, length and the
-target network's decay. Ours are the loss and what decays: MoCo v3 decays everything.
-No result of SSL-HSIC with it is published; MoCo v3 has 73.2 linear top-1.
+From MoCo v3 (arXiv:2104.02057, and its code) are the network (12 heads, fixed
+positions, frozen embedding of patches), AdamW, learning rate, weight decay, batch,
+length and the target network's decay. Ours are the loss and what decays: MoCo v3 decays
+everything. No result of SSL-HSIC with it is known; MoCo v3 has 73.2 linear top-1.
 
 ViT-B/16 is --config.network.encoder=vit_b16_moco.
 
