@@ -50,9 +50,9 @@ def test_it_is_linear_in_the_normalised_tokens(task):
   tokens = _tokens(params, images)
   over = (0, 1, 2)
   normalised = (tokens - tokens.mean(over)) / np.sqrt(tokens.var(over) + 1e-5)
-  linear = params['linear_head/linear']
+  w, b = (np.float64(params['linear_head/linear'][name]) for name in 'wb')
   # 4×6 patches of 2 pixels.
-  expected = cv2.resize(np.float32(normalised[0] @ linear['w'] + linear['b']), (12, 8))
+  expected = cv2.resize(np.float32(normalised[0] @ w + b), (12, 8))
   np.testing.assert_allclose(found[0], expected.reshape(8, 12, -1), atol=1e-3)
 
 

@@ -187,5 +187,7 @@ def test_files_of_other_transformers_are_named(trees, tmp_path):
   # A distillation token has a position, and the rest is no square.
   positions = np.zeros((1, 18, 64), np.float32)
   safetensors.numpy.save_file(tensors | {'pos_embed': positions}, path)
-  with pytest.raises(ValueError, match=r'pos_embed is \(18, 64\) there, \(4, 4, 64\)'):
+  with pytest.raises(
+    ValueError, match=r'pos_embed is \(1, 18, 64\) there, \(4, 4, 64\)'
+  ):
     load()
