@@ -4,7 +4,10 @@ import pathlib
 
 import setuptools
 
+_HUGGINGFACE = ['datasets>=4.0']
+
 _TEST = [
+  *_HUGGINGFACE,
   'equinox>=0.13.2',  # This and Flax are for the examples.
   'flax>=0.12.7',
   'hypothesis>=6.100',
@@ -52,6 +55,7 @@ setuptools.setup(
   extras_require={
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
+    'huggingface': _HUGGINGFACE,
     'test': _TEST,
     # Those that exports are for; their tests are left out where they are not there.
     'libraries': ['timm>=1.0', 'torch>=2.9', 'torchvision>=0.24', 'transformers>=5.0'],
