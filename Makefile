@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 WORKDIR ?= runs/digits
 OUTPUT ?= runs/accelerator
 
-# Which Python makes the environment: 3.11 or 3.12.
+# Which Python makes the environment: 3.11, 3.12 or 3.13.
 SYSTEM_PYTHON ?= python3
 
 # Which Python measures the accelerator; one that has the packages needs no .venv.

@@ -26,15 +26,16 @@ setuptools.setup(
   license='Apache-2.0',
   # Programs and configurations are run from a checkout.
   packages=setuptools.find_namespace_packages(include=['sslhsic*']),
-  python_requires='>=3.11,<3.13',
+  python_requires='>=3.11,<3.14',
   install_requires=[
     'absl-py>=2.1',
     'chex>=0.1.90',
     'dm-haiku>=0.0.16',
     'etils[epath]>=1.9',
     'grain>=0.2.12',
-    # On a CPU, jaxlib 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103).
-    'jax>=0.10,!=0.10.2,<0.12',
+    # On a CPU, 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103), and both
+    # end with a segmentation fault (github.com/jax-ml/jax/issues/39257).
+    'jax>=0.10,!=0.10.2,!=0.11.0,<0.12',
     'jmp>=0.0.4',
     'matplotlib>=3.9',
     'ml-collections>=1.0',
