@@ -4,7 +4,15 @@ import pathlib
 
 import setuptools
 
+_DOCS = [
+  'docstring-parser>=0.16',  # Reads the meanings of settings.
+  'furo>=2025.7',
+  'myst-parser>=4.0',
+  'sphinx>=8.0',
+]
+
 _TEST = [
+  *_DOCS,
   'equinox>=0.13.2',  # This and Flax are for the examples.
   'flax>=0.12.7',
   'hypothesis>=6.100',
@@ -53,6 +61,7 @@ setuptools.setup(
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
     'test': _TEST,
+    'docs': _DOCS,
     # Those that exports are for; their tests are left out where they are not there.
     'libraries': ['timm>=1.0', 'torch>=2.9', 'torchvision>=0.24', 'transformers>=5.0'],
   },

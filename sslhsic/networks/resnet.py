@@ -136,7 +136,7 @@ class ResNet(SplitEncoder):
       blocks is projected too, as in Haiku and in BYOL's code, though its shape stays;
       torchvision has no such projection. That of bottlenecks always is.
     axis_name: devices that share their batch statistics, or None.
-    batch_norm_decay: of the moving averages of batch statistics.
+    batch_norm_decay: decay of the moving averages of batch statistics.
     name: of the module.
 
   Raises:
