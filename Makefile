@@ -17,10 +17,11 @@ ACCELERATOR_PYTHON ?= $(PYTHON)
 pretrain: $(VENV)/installed
 	$(PYTHON) -m experiments.pretrain --config=configs/pretrain/digits.py --workdir=$(WORKDIR)
 
-# Lint, then the whole suite, its files in order: the long ones do not come last.
+# Lint and types, then the whole suite, its files in order: the long ones do not come last.
 test: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --cache-dir=$(VENV)/mypy_cache
 	$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Writes the configuration reference anew, and builds the pages of docs/ as a site.

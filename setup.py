@@ -16,10 +16,12 @@ _TEST = [
   'equinox>=0.13.2',  # This and Flax are for the examples.
   'flax>=0.12.7',
   'hypothesis>=6.100',
+  'mypy>=1.18',
   'pytest>=8',
   'pytest-xdist>=3.5',
   'ruff>=0.15',
   'scikit-image>=0.24',
+  'setuptools>=70.1',  # Builds wheels by itself.
 ]
 
 setuptools.setup(
@@ -31,6 +33,7 @@ setuptools.setup(
   license='Apache-2.0',
   # Programs and configurations are run from a checkout.
   packages=setuptools.find_namespace_packages(include=['sslhsic*']),
+  package_data={'sslhsic': ['py.typed']},
   python_requires='>=3.11,<3.13',
   install_requires=[
     'absl-py>=2.1',

@@ -12,6 +12,7 @@ al., 2020, appendix B, arXiv:2006.07733), which SSL-HSIC takes over.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import jax
@@ -495,7 +496,7 @@ def _gray(
   return _policy(steps, mean, std)
 
 
-_POLICIES = {
+_POLICIES: dict[str, Callable[..., Policy]] = {
   'byol_view1': functools.partial(_policy, [(step, p) for step, p, _ in _BYOL]),
   'byol_view2': functools.partial(_policy, [(step, p) for step, _, p in _BYOL]),
   'depth': functools.partial(_policy, _DEPTH),
@@ -506,7 +507,7 @@ _POLICIES = {
 }
 
 
-def create(name: str, **settings) -> Policy:
+def create(name: str, **settings: Any) -> Policy:
   """A policy by name: keys [b] and uint8 images [b, H, W, C] to float32 [b, H, W, C].
 
   'byol_view1' and 'byol_view2' are the two views of BYOL, for RGB; 'digits' moves,

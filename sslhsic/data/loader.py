@@ -15,6 +15,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import chex
 import grain
@@ -70,7 +71,7 @@ def _without_rng(
   crop: Callable[..., np.ndarray],
   rng: np.random.Generator,
   image: np.ndarray,
-  **settings,
+  **settings: Any,
 ) -> np.ndarray:
   del rng
   return crop(image, **settings)
@@ -85,7 +86,7 @@ def image_shape(
 
 
 def views(
-  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings
+  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings: Any
 ) -> 'Stream':
   """The endless stream of random views of every image, for pre-training.
 
@@ -97,7 +98,7 @@ def views(
 
 
 def one_view(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+  source: sources.Source, *, crop: Crop = whole_image, **settings: Any
 ) -> 'Stream':
   """The endless stream of one random view of every image, for training with labels.
 
@@ -107,7 +108,7 @@ def one_view(
 
 
 def one_pass(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+  source: sources.Source, *, crop: Crop = whole_image, **settings: Any
 ) -> Iterator[Batch]:
   """Every example once, in order, for an evaluation.
 

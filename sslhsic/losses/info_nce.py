@@ -40,8 +40,8 @@ class InfoNCE(loss_lib.Loss):
 
   Attributes:
     temperature: τ, which divides similarities.
-    queue_size: K, projections in the queue, for a target network only; a multiple of the G·B projections that a
-      batch puts into the queue. 0: no queue.
+    queue_size: K, projections in the queue, for a target network only; a multiple of
+      the G·B projections that a batch adds. 0: no queue.
 
   Raises:
     ValueError: the queue is smaller than nothing.

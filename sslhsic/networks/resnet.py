@@ -64,7 +64,9 @@ class Block(hk.Module):
     self.zero_init_last_scale = zero_init_last_scale
     self.norm = norm
     first, after = dilations
-    if bottleneck:  # channels, kernel size, stride, dilation
+    # Channels, kernel size, stride, dilation.
+    self.layers: tuple[tuple[int, int, int, int], ...]
+    if bottleneck:
       inner = channels // 4
       self.layers = (
         (inner, 1, 1, 1),
@@ -189,7 +191,7 @@ class ResNet(SplitEncoder):
     )
     self.output_stride = self.stage_strides[-1]
     self.last_group_name = f'/group_{len(blocks_per_group) - 1}/'
-    self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
+    self.norm: dict[str, Any] = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(
     self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None
