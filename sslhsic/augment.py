@@ -12,6 +12,7 @@ al., 2020, appendix B, arXiv:2006.07733), which SSL-HSIC takes over.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import jax
@@ -518,7 +519,7 @@ def _byol(
   return _policy([(step, p[view - 1]) for step, *p in _BYOL], mean, std)
 
 
-_POLICIES = {
+_POLICIES: dict[str, Callable[..., Policy]] = {
   'byol_view1': functools.partial(_byol, 1),
   'byol_view2': functools.partial(_byol, 2),
   'depth': functools.partial(_policy, _DEPTH),
@@ -529,7 +530,7 @@ _POLICIES = {
 }
 
 
-def create(name: str, **settings) -> Policy:
+def create(name: str, **settings: Any) -> Policy:
   """A policy by name: keys [b] and uint8 images [b, H, W, C] to float32 [b, H, W, C].
 
   'byol_view1' and 'byol_view2' are the two views of BYOL; of images that are not RGB

@@ -12,8 +12,8 @@ os.environ['XLA_FLAGS'] = (
   # Compiling takes most of the time of a suite of tiny shapes.
   + ' --xla_backend_optimization_level=0'
   + ' --xla_cpu_parallel_codegen_split_count=1'
-  # On a busy machine, devices and processes wait for each other for longer than the 40 s
-  # after which XLA aborts.
+  # On a busy machine, devices and processes wait for each other for longer than the
+  # 40 s after which XLA aborts.
   + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
   + ' --xla_cpu_collective_timeout_seconds=600'
 )

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
+from typing import Any
 
 import chex
 import grain
@@ -72,7 +73,7 @@ def _without_rng(
   crop: Callable[..., np.ndarray],
   rng: np.random.Generator,
   image: np.ndarray,
-  **settings,
+  **settings: Any,
 ) -> np.ndarray:
   del rng
   return crop(image, **settings)
@@ -87,7 +88,7 @@ def image_shape(
 
 
 def views(
-  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings
+  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings: Any
 ) -> 'Stream':
   """The endless stream of random views of every image, for pre-training.
 
@@ -99,7 +100,7 @@ def views(
 
 
 def one_view(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+  source: sources.Source, *, crop: Crop = whole_image, **settings: Any
 ) -> 'Stream':
   """The endless stream of one random view of every image, for training with labels.
 
@@ -109,7 +110,7 @@ def one_view(
 
 
 def one_pass(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+  source: sources.Source, *, crop: Crop = whole_image, **settings: Any
 ) -> Iterator[Batch]:
   """Every example once, in order, for an evaluation.
 

@@ -36,7 +36,7 @@ class Progress:
   def __enter__(self) -> 'Progress':
     return self
 
-  def __exit__(self, *exception) -> None:
+  def __exit__(self, *exception: object) -> None:
     with contextlib.suppress(OSError):  # The terminal may be gone.
       self._bar.close()
 
