@@ -4,14 +4,27 @@ import pathlib
 
 import setuptools
 
+_HUGGINGFACE = ['datasets>=4.0']
+
+_DOCS = [
+  'docstring-parser>=0.16',  # Reads the meanings of settings.
+  'furo>=2025.7',
+  'myst-parser>=4.0',
+  'sphinx>=8.0',
+]
+
 _TEST = [
+  *_DOCS,
+  *_HUGGINGFACE,
   'equinox>=0.13.2',  # This and Flax are for the examples.
   'flax>=0.12.7',
   'hypothesis>=6.100',
+  'mypy>=1.18',
   'pytest>=8',
   'pytest-xdist>=3.5',
   'ruff>=0.15',
   'scikit-image>=0.24',
+  'setuptools>=70.1',  # Builds wheels by itself.
 ]
 
 setuptools.setup(
@@ -23,15 +36,17 @@ setuptools.setup(
   license='Apache-2.0',
   # Programs and configurations are run from a checkout.
   packages=setuptools.find_namespace_packages(include=['sslhsic*']),
-  python_requires='>=3.11,<3.13',
+  package_data={'sslhsic': ['py.typed']},
+  python_requires='>=3.11,<3.14',
   install_requires=[
     'absl-py>=2.1',
     'chex>=0.1.90',
     'dm-haiku>=0.0.16',
     'etils[epath]>=1.9',
     'grain>=0.2.12',
-    # On a CPU, jaxlib 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103).
-    'jax>=0.10,!=0.10.2,<0.12',
+    # On a CPU, 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103),
+    # and both may end with a segmentation fault (github.com/jax-ml/jax/issues/39257).
+    'jax>=0.10,!=0.10.2,!=0.11.0,<0.12',
     'jmp>=0.0.4',
     'matplotlib>=3.9',
     'ml-collections>=1.0',
@@ -52,7 +67,9 @@ setuptools.setup(
   extras_require={
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
+    'huggingface': _HUGGINGFACE,
     'test': _TEST,
+    'docs': _DOCS,
     # Those that exports are for; their tests are left out where they are not there.
     'libraries': ['timm>=1.0', 'torch>=2.9', 'torchvision>=0.24', 'transformers>=5.0'],
   },

@@ -9,9 +9,13 @@ cores slow each other down. The same work in tf.data, with
 All are measured in turns, several times, each between two bare loops: on a machine that
 does other work besides, ratios of neighbours mean more than speeds.
 
+Then one worker whose reads take 50 ms longer, and the parts of a batch of 4096 small
+images for eight devices; see `loader_parts`. `--only=NAME` measures one of the three.
+
 Prints a table and, as the last line, the same as JSON.
 """
 
+import contextlib
 import importlib.util
 import json
 import multiprocessing
@@ -23,11 +27,17 @@ import time
 from collections.abc import Iterator
 
 import cv2
+import jax
 import numpy as np
-from absl import app
+from absl import app, flags
 
+from benchmarks import loader_parts
 from sslhsic.data import images, loader, sources
 from sslhsic.tables import printed
+
+_ONLY = flags.DEFINE_enum(
+  'only', None, ['workers', 'late', 'parts'], 'What to measure; by default everything.'
+)
 
 SIZE = 224
 BATCH_SIZE = 128
@@ -35,6 +45,10 @@ NUM_FILES = 256
 NUM_EXAMPLES = 100_000
 ROUNDS = 5
 SECONDS = 8.0
+LATE_S = 0.05
+NUM_DEVICES = 8  # Fake ones on a CPU.
+# A batch of the published size, of small images: large ones take gigabytes.
+PARTS = {'batch_size': 4096, 'size': 64, 'num_workers': 2, 'rounds': 5}
 
 
 def write_jpegs(
@@ -217,14 +231,49 @@ def table(measured: dict) -> str:
   return f'{measured["work"]}\n{printed.columns(rows, 10)}'
 
 
+def measure_late() -> list[dict]:
+  """One worker whose reads answer late, with one read in flight and with 16."""
+  with _small_images() as source:
+    return loader_parts.late_reads(
+      source,
+      (1, loader.READS_IN_FLIGHT),
+      size=PARTS['size'],
+      late_s=LATE_S,
+      seconds=SECONDS,
+    )
+
+
+def measure_parts() -> dict:
+  """The parts of a large batch."""
+  with _small_images() as source:
+    return loader_parts.parts(source, **PARTS)
+
+
+@contextlib.contextmanager
+def _small_images() -> Iterator[sources.Source]:
+  with tempfile.TemporaryDirectory() as folder:
+    write_jpegs(pathlib.Path(folder), NUM_FILES, (96, 128))
+    yield data_set(folder)
+
+
 def main(argv: list[str]) -> None:
-  """Measures with 1, 2, 4, … workers, up to one on each core."""
+  """Measures with 1, 2, 4, … workers up to one on each core, late reads, and parts."""
   del argv
-  cores = os.cpu_count()
-  num_workers = tuple(2**i for i in range(cores.bit_length()) if 2**i <= cores)
-  measured = measure(num_workers, rounds=ROUNDS, seconds=SECONDS, num_files=NUM_FILES)
-  print(table(measured))
-  print(json.dumps(measured))
+  # Only of a CPU, and before JAX looks for devices.
+  jax.config.update('jax_num_cpu_devices', NUM_DEVICES)
+  result = {}
+  if _ONLY.value in (None, 'workers'):
+    cores = os.cpu_count()
+    num_workers = tuple(2**i for i in range(cores.bit_length()) if 2**i <= cores)
+    result |= measure(num_workers, rounds=ROUNDS, seconds=SECONDS, num_files=NUM_FILES)
+    print(table(result))
+  if _ONLY.value in (None, 'late'):
+    result['late'] = measure_late()
+    print(loader_parts.late_table(result['late']))
+  if _ONLY.value in (None, 'parts'):
+    result['parts'] = measure_parts()
+    print(loader_parts.parts_table(result['parts']))
+  print(json.dumps(result))
 
 
 if __name__ == '__main__':

@@ -12,10 +12,12 @@ al., 2020, appendix B, arXiv:2006.07733), which SSL-HSIC takes over.
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.scipy import ndimage
 
 Operation = Callable[[jax.Array, jax.Array], jax.Array]  # key, image -> image
@@ -106,11 +108,15 @@ def hue(image: jax.Array, delta: jax.Array) -> jax.Array:
   return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
 
+def _is_rgb(image: jax.Array) -> bool:
+  return image.ndim == 3 and image.shape[-1] == 3
+
+
 def _check_rgb(image: jax.Array) -> None:
-  if image.ndim != 3 or image.shape[-1] != 3:
+  if not _is_rgb(image):
     raise ValueError(
       f'saturation, hue and grayscale need RGB images [H, W, 3], not {image.shape}; '
-      "for images of one channel use a policy such as 'gray'"
+      "for others use a policy such as 'gray'"
     )
 
 
@@ -120,12 +126,12 @@ def _value_and_chroma(image: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def color_jitter(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Brightness, contrast, saturation and hue of [H, W, 3] at random, in random order.
+  """Brightness, contrast, saturation and hue of [H, W, C] at random, in random order.
 
-  After each of the four the image is clipped to [0, 1].
+  After each of the four the image is clipped to [0, 1]. Images that are not RGB have
+  no saturation and no hue: two operations are left.
   """
   order_rng, strength_rng = jax.random.split(rng)
-  order = jax.random.permutation(order_rng, 4)
   # BYOL's strengths, in the order of `operations`.
   largest = jnp.array([0.4, 0.4, 0.2, 0.1])
   strength = largest * jax.random.uniform(strength_rng, (4,), minval=-1, maxval=1)
@@ -134,13 +140,14 @@ def color_jitter(rng: jax.Array, image: jax.Array) -> jax.Array:
     lambda image: contrast(image, 1 + strength[1]),
     lambda image: saturation(image, 1 + strength[2]),
     lambda image: hue(image, strength[3]),
-  )
+  )[: 4 if _is_rgb(image) else 2]
+  order = jax.random.permutation(order_rng, len(operations))
 
   # A loop: unrolled, XLA fuses the rounds, repeats work and is half as fast on CPU.
   def one_round(i: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.clip(jax.lax.switch(order[i], operations, image), 0, 1)
 
-  return jax.lax.fori_loop(0, 4, one_round, image)
+  return jax.lax.fori_loop(0, len(operations), one_round, image)
 
 
 def grayscale(image: jax.Array) -> jax.Array:
@@ -431,7 +438,8 @@ _DEPTH = (
 _BYOL = (
   (_keyless(flip), 0.5, 0.5),
   (color_jitter, 0.8, 0.8),
-  (_keyless(grayscale), 0.2, 0.2),
+  # What has no colour stays as it is.
+  (_keyless(lambda image: grayscale(image) if _is_rgb(image) else image), 0.2, 0.2),
   (gaussian_blur, 1.0, 0.1),
   (_keyless(solarize), 0.0, 0.2),
   (_keyless(_clip), 1.0, 1.0),
@@ -495,9 +503,25 @@ def _gray(
   return _policy(steps, mean, std)
 
 
-_POLICIES = {
-  'byol_view1': functools.partial(_policy, [(step, p) for step, p, _ in _BYOL]),
-  'byol_view2': functools.partial(_policy, [(step, p) for step, _, p in _BYOL]),
+def _byol(
+  view: int,
+  *,
+  mean: Sequence[float] = IMAGENET_MEAN,
+  std: Sequence[float] = IMAGENET_STD,
+) -> Policy:
+  """View 1 or 2; what needs colour is left out for images that are not RGB."""
+  if len(mean) != 3:
+    logging.warning(
+      'byol_view%d leaves out saturation, hue and grayscale: images have %d channels',
+      view,
+      len(mean),
+    )
+  return _policy([(step, p[view - 1]) for step, *p in _BYOL], mean, std)
+
+
+_POLICIES: dict[str, Callable[..., Policy]] = {
+  'byol_view1': functools.partial(_byol, 1),
+  'byol_view2': functools.partial(_byol, 2),
   'depth': functools.partial(_policy, _DEPTH),
   'digits': _digits,
   'flip': functools.partial(_policy, [(_keyless(flip), 0.5)]),
@@ -506,10 +530,12 @@ _POLICIES = {
 }
 
 
-def create(name: str, **settings) -> Policy:
+def create(name: str, **settings: Any) -> Policy:
   """A policy by name: keys [b] and uint8 images [b, H, W, C] to float32 [b, H, W, C].
 
-  'byol_view1' and 'byol_view2' are the two views of BYOL, for RGB; 'digits' moves,
+  'byol_view1' and 'byol_view2' are the two views of BYOL; of images that are not RGB
+  they change brightness and contrast, but no saturation, hue or grayscale, and a
+  warning says so; 'digits' moves,
   scales and disturbs small images on a black ground; 'gray' crops, mirrors and
   disturbs small images of any number of channels, such as the clothing of
   Fashion-MNIST; 'flip' (training a linear classifier) mirrors half of the images;

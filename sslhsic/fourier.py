@@ -124,10 +124,11 @@ def draw(
   normals = draw_normals(normal_rng, (num_frequencies, dim))
   # A scale mixture of Gaussians: each n ~ N(0, I) has an amplitude of its own.
   frequencies = kernel.amplitudes(tails)[:, None] * normals / kernel.scale
-  if sampler != 'iid':
-    return RandomFeatures(frequencies)
-  phases = jax.random.uniform(phase_rng, [num_frequencies], maxval=2 * jnp.pi)
-  return RandomFeatures(frequencies, phases)
+  phases = None
+  if sampler == 'iid':
+    phases = jax.random.uniform(phase_rng, [num_frequencies], maxval=2 * jnp.pi)
+  # mypy does not see that a NamedTuple can be called.
+  return RandomFeatures(frequencies, phases)  # type: ignore[return-value]
 
 
 def _orthogonal_normals(rng: chex.PRNGKey, shape: tuple[int, int]) -> chex.Array:

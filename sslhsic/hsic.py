@@ -8,7 +8,7 @@ are quadratic in M·B; they are what the estimators converge to.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import chex
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from sslhsic import collectives, kernels
 
 # [M, b, d], or several such arrays that together hold the M views.
-Views = chex.Array | Sequence[chex.Array]
+Views: TypeAlias = 'chex.Array | Sequence[chex.Array]'
 
 # Entries of the Gram matrix that are computed at once, 4 bytes for each array of them.
 # An accelerator is idle between blocks, so its blocks are larger.

@@ -69,7 +69,7 @@ class Encoder:
     crop = encoder_lib.crop(found.crop_size, found.evaluation_crop, found.interpolation)
     pixels = [crop(None, self._read(picture)) for picture in pictures]
     scaled = np.stack(pixels).astype(np.float32) / 255
-    mean, std = (np.float32(x) for x in (self.settings.mean, self.settings.std))
+    mean, std = np.array([found.mean, found.std], np.float32)
     return (scaled - mean) / std
 
   def __call__(self, images: chex.Array) -> jax.Array:

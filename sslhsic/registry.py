@@ -37,7 +37,7 @@ def settings(
   # For its checks alone; the entry makes nothing here.
   find(kind, registry, name, changes)
   blocks = defaults(registry)
-  return {'name': name, **blocks, name: blocks[name] | changes}
+  return {'name': name, **blocks, name: {**blocks[name], **changes}}
 
 
 def defaults(registry: Registry) -> dict[str, dict[str, Any]]:

@@ -12,14 +12,14 @@ os.environ['XLA_FLAGS'] = (
   # Compiling takes most of the time of a suite of tiny shapes.
   + ' --xla_backend_optimization_level=0'
   + ' --xla_cpu_parallel_codegen_split_count=1'
-  # XLA aborts on a flag that it does not know, and jaxlib 0.11 has dropped the first.
-  + (
-    ' --xla_cpu_use_fusion_emitters=false'
-    if importlib.metadata.version('jaxlib').startswith('0.10.')
-    # Its default miscompiles some dot products; see "Training" in the README.
-    else ' --xla_cpu_experimental_ynn_fusion_type='
-  )
+  # On a busy machine, devices and processes wait for each other for longer than the
+  # 40 s after which XLA aborts.
+  + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
+  + ' --xla_cpu_collective_timeout_seconds=600'
 )
+# XLA aborts on a flag that it does not know, and jaxlib 0.11 has dropped this one.
+if importlib.metadata.version('jaxlib').startswith('0.10.'):
+  os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
 
 # Eight devices that wait for each other hang now and then in less than sixteen threads.
 os.environ['PJRT_NPROC'] = '32'

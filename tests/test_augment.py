@@ -328,7 +328,7 @@ def recorded():
     for code, name in enumerate(names):
       patch.setattr(augment, name, recorder(code))
     jitter = jax.jit(jax.vmap(augment.color_jitter, in_axes=(0, None)))
-    record = np.asarray(jitter(many_keys(4800), jnp.zeros((1, 5, 1))))[:, 0, :, 0]
+    record = np.asarray(jitter(many_keys(4800), jnp.zeros((1, 5, 3))))[:, 0, :, 0]
   order = np.floor(record[:, 4:] * 4.0 ** np.arange(4, 0, -1)).astype(int) % 4
   return order, (record[:, :4] - 0.5) * 4
 
@@ -367,6 +367,32 @@ def test_jitter_matches_scikit_image_step_by_step(recorded):
 
 
 # Policies.
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+def test_views_of_other_images_than_rgb_change_no_colours(channels):
+  """Of equal channels all stay equal, whatever else happens; and both views warn."""
+  images = np.repeat(random_images(24, 6, 5, 1), channels, axis=-1)
+  for view in ('byol_view1', 'byol_view2'):
+    policy = augment.create(view, mean=(0,) * channels, std=(1,) * channels)
+    views = np.asarray(policy(many_keys(24), images))
+    assert views.shape == images.shape
+    np.testing.assert_allclose(
+      views, np.repeat(views[..., :1], channels, -1), atol=1e-6
+    )
+    # Brightness and contrast change, and are all that changes but order and negatives.
+    flat, before = views.reshape(24, -1), images.reshape(24, -1) / 255
+    assert (np.abs(flat - before).max(axis=1) > 0.01).mean() > 0.5
+
+
+def test_what_is_left_out_is_logged(caplog):
+  with caplog.at_level('WARNING'):
+    augment.create('byol_view1', mean=(0,) * 13, std=(1,) * 13)
+    augment.create('byol_view2')
+  (record,) = caplog.records
+  assert record.getMessage() == (
+    'byol_view1 leaves out saturation, hue and grayscale: images have 13 channels'
+  )
 
 
 def test_unknown_policy_lists_the_known_ones():

@@ -62,10 +62,16 @@ class Folder:
 Stamps = dict[str, int]
 
 
-def read(path: str) -> tuple[Folder, Stamps]:
+def read(
+  path: str, suffixes: frozenset[str] = images.SUFFIXES
+) -> tuple[Folder, Stamps]:
   """Lists a folder and all below it.
 
   Names that start with a dot are hidden files, and left out.
+
+  Args:
+    path: of the folder.
+    suffixes: of images, in lower case.
 
   Raises:
     ValueError: a folder cannot be read.
@@ -87,7 +93,7 @@ def read(path: str) -> tuple[Folder, Stamps]:
           parent.others['link to a folder listed already'] += 1
         continue
       seen.add(identity)
-      linked = _fill(folder)
+      linked = _fill(folder, suffixes)
     except OSError as error:
       raise ValueError(
         f'cannot list the folder {folder.path!r}: {one_line(error)}; make it readable, '
@@ -119,14 +125,14 @@ def _identity(path: str, stamps: Stamps) -> tuple | str:
   return status.st_dev, status.st_ino
 
 
-def _fill(folder: Folder) -> list[str]:
+def _fill(folder: Folder, suffixes: frozenset[str]) -> list[str]:
   """Lists a folder; its subfolders are empty as yet. Returns the links to folders."""
   links, subfolders = [], []
-  for name, kind in _entries(folder.path):
+  for name, kind in _entries(folder.path, suffixes):
     if name[0] == '.' or name in _NOT_OURS:
       continue
     suffix = images.suffix(name)
-    if kind == _FILE and suffix in images.SUFFIXES:
+    if kind == _FILE and suffix in suffixes:
       folder.images.append(name)
     elif kind == _FILE:
       folder.others[suffix or 'without suffix'] += 1
@@ -142,10 +148,10 @@ def _fill(folder: Folder) -> list[str]:
   return sorted(links)
 
 
-def _entries(path: str) -> Iterator[tuple[str, int]]:
+def _entries(path: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
   """Names and kinds of what is in a folder."""
   if '://' in path:
-    yield from _remote_entries(path)
+    yield from _remote_entries(path, suffixes)
     return
   with os.scandir(path) as entries:
     for entry in entries:
@@ -164,10 +170,10 @@ def _kind(entry: os.DirEntry) -> int:
     return _OTHER
 
 
-def _remote_entries(path: str) -> Iterator[tuple[str, int]]:
+def _remote_entries(path: str, suffixes: frozenset[str]) -> Iterator[tuple[str, int]]:
   for entry in epath.Path(path).iterdir():
     # On a bucket a call is slow; names of images tell that they are no folders.
-    is_file = images.suffix(entry.name) in images.SUFFIXES or not entry.is_dir()
+    is_file = images.suffix(entry.name) in suffixes or not entry.is_dir()
     yield entry.name, _FILE if is_file else _FOLDER
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from sslhsic.data.errors import printable
 from sslhsic.data.folder_files import Folder
 
 _MOST_NAMES = 10  # In a message.
-_RESERVED = {'split', 'splits', 'class', 'classes'}  # No names of splits.
+_RESERVED = {'split', 'splits', 'class', 'classes', 'images'}  # No names of splits.
+_READABLE = 'JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF'
 # Images that are not read: a folder of these alone is a class that lost its images.
 _UNREADABLE = {'.heic', '.heif', '.jxl', '.jp2', '.psd', '.raw', '.dng', '.nef', '.cr2'}
 
@@ -32,11 +33,13 @@ class Options(NamedTuple):
     folders: `NAME=DIR`, the folders of the splits, below PATH; the only ones there are.
     classes: 'none', images have no labels and lie at any depth; 'folders', even a
       single folder in a split is a class; ''.
+    is_arrays: `images=npy`, images are NPY files of uint8 [H, W, C], and nothing else.
   """
 
   is_one_split: bool = False
   folders: tuple[tuple[str, str], ...] = ()
   classes: str = ''
+  is_arrays: bool = False
 
 
 class Split(NamedTuple):
@@ -65,17 +68,19 @@ class Layout(NamedTuple):
   description: str
 
 
-def parse(query: str) -> Options:
-  """The options after the '?' of a source's name, separated by '&'.
+def parse(given: Sequence[str]) -> Options:
+  """The options after the '?' of a source's name.
 
   Raises:
     ValueError: one of them is unknown.
   """
   options, folders = Options(), {}
-  for option in filter(None, query.split('&')):
+  for option in given:
     key, _, value = option.partition('=')
     if option == 'splits=none':
       options = options._replace(is_one_split=True)
+    elif option == 'images=npy':
+      options = options._replace(is_arrays=True)
     elif key == 'classes' and value in ('none', 'folders'):
       options = options._replace(classes=value)
     elif key not in _RESERVED and value and re.fullmatch(r'[A-Za-z]\w*', key):
@@ -83,10 +88,13 @@ def parse(query: str) -> Options:
     else:
       raise ValueError(
         f"unknown option {option!r} of a folder; use 'splits=none', 'classes=none', "
-        "'classes=folders' or the folders of the splits, such as 'train=DIR&test=DIR'"
+        "'classes=folders', 'images=npy' or the folders of the splits, such as "
+        "'train=DIR&test=DIR'"
       )
   if folders and options.is_one_split:
-    raise ValueError(f"the options {query!r} say 'splits=none' and name splits")
+    raise ValueError(
+      f"the options {'&'.join(given)!r} say 'splits=none' and name splits"
+    )
   return options._replace(folders=tuple(folders.items()))
 
 
@@ -109,7 +117,7 @@ def understand(
     others = _others(roots)
     raise ValueError(
       f'folder {path!r} holds no image{f", only {others}" if others else ""}; images '
-      'are JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF files'
+      f'are {"NPY" if options.is_arrays else _READABLE} files'
     )
   folders = dict(trees) if is_named else _split_folders(trees, path, options)
   folders = {name: folder for name, folder in folders.items() if folder.num_images}
@@ -312,7 +320,7 @@ def _check_no_class_is_empty(folder: Folder, known: set[str]) -> None:
       raise ValueError(
         f'class {name!r} has no image in {folder.path!r}, '
         f'{f"only {there}" if there else "its folder is empty"}; put images into it '
-        '(JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF), or remove it'
+        f'({_READABLE}), or remove it'
       )
 
 

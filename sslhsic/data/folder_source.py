@@ -24,13 +24,14 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from sslhsic.data import folder_files, folder_layout, splits
+from sslhsic.data import arguments, folder_files, folder_layout, images, splits
 from sslhsic.data.errors import printable
 from sslhsic.data.origins import Origin
 
 # A folder changed so shortly before it was listed may change again unnoticed.
 _CLOCK_NS = 2_000_000_000
 _MOST_KEPT = 4
+_ARRAYS = frozenset({'.npy'})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def create(argument: str, split: str) -> FolderSource:
     ValueError: there is no such folder or split, it holds no image, or it is not clear
       which subfolders are splits or classes.
   """
-  path, options = _parse(argument)
+  path, given = arguments.folder_and_options(argument, 'folder:PATH, PATH a folder')
+  options = folder_layout.parse(given)
   layout = _layout(path, options)
   sizes = {name: len(there.paths) for name, there in layout.splits.items()}
   parts = splits.ranges(splits.canonical(split), sizes, f'folder:{printable(path)}')
@@ -91,17 +93,6 @@ def create(argument: str, split: str) -> FolderSource:
   # Parts without labels make an unlabelled source, whatever the other splits hold.
   names = layout.class_names if labels.max() >= 0 else ()
   return FolderSource(paths, labels, names, layout.description)
-
-
-def _parse(argument: str) -> tuple[str, folder_layout.Options]:
-  """Path and options of a source's name; a folder may have a '?' in its own name."""
-  path, query = argument, ''
-  if '?' in argument and not epath.Path(argument).expanduser().is_dir():
-    path, _, query = argument.rpartition('?')
-  root = epath.Path(path).expanduser()
-  if not path or not root.is_dir():
-    raise ValueError(f'there is no folder {path!r}; use folder:PATH, PATH a folder')
-  return os.fspath(root), folder_layout.parse(query)
 
 
 # The folders that were read last, for other splits of them.
@@ -115,14 +106,14 @@ def _layout(path: str, options: folder_layout.Options) -> folder_layout.Layout:
     return _kept[key][1]
   _kept.pop(key, None)
   start = time.time_ns()
-  stamps = {}
+  stamps, suffixes = {}, _ARRAYS if options.is_arrays else images.SUFFIXES
   if options.folders:
     trees = {}
     for name, folder in options.folders:
-      trees[name], of_split = folder_files.read(os.path.join(path, folder))
+      trees[name], of_split = folder_files.read(os.path.join(path, folder), suffixes)
       stamps |= of_split
   else:
-    trees, stamps = folder_files.read(path)
+    trees, stamps = folder_files.read(path, suffixes)
   layout = folder_layout.understand(trees, path, options)
   if max(stamps.values(), default=0) < start - _CLOCK_NS:
     # Dicts keep their order: the first key is the oldest entry.

@@ -43,6 +43,11 @@ _FORMATS = tuple(
 SUFFIXES = frozenset(x for name in _FORMATS for x in _SUFFIXES_OF[name])
 
 
+# An array of NumPy's format stands for an image of any number of channels.
+_NPY, _NPY_MAGIC = 'NPY', b'\x93NUMPY'
+_MOST_CHANNELS = 16
+
+
 def suffix(name: str) -> str:
   """The suffix of a file's name, in lower case; '' if it has none."""
   stem, dot, last = name.rpartition('.')
@@ -50,7 +55,7 @@ def suffix(name: str) -> str:
 
 
 def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-  """The pixels [H, W, 3] of an encoded image; an array is taken as it is.
+  """The pixels [H, W, 3] of an encoded image; an array [H, W, C] is taken as it is.
 
   Gray and CMYK become RGB, what is transparent lies on white. Sixteen bits become
   eight: the largest value of an image says of how many bits (8, 10, 12, 14 or 16) its
@@ -58,7 +63,8 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
   orientation says. Of several frames or pages the first is read.
 
   Args:
-    image: a file of one of the formats of `SUFFIXES`.
+    image: a file of one of the formats of `SUFFIXES`; or an NPY file of uint8 [H, W, C]
+      or [H, W], with C from 1 to 16.
     max_pixels: largest number of pixels.
 
   Raises:
@@ -68,6 +74,8 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
   if isinstance(image, np.ndarray):
     return image
   title = _checked(image, max_pixels)
+  if image.startswith(_NPY_MAGIC):
+    return _array(image, title)
   # Decoding at half the size, where crops allow it, is faster, but as interpolation
   # does not smooth, crops then differ by 12 of 255 on average in images with texture.
   if image.startswith(b'\xff\xd8'):
@@ -90,6 +98,8 @@ def decode_gray(image: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     DecodeError: as by `decode`.
   """
   title = _checked(image, max_pixels)
+  if image.startswith(_NPY_MAGIC):
+    return _array(image, title)
   flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
   return _eight_bits(_imdecode(image, flags, title), title)[..., None]
 
@@ -134,6 +144,8 @@ def size(image: bytes) -> tuple[int, int]:
 
 def _header(image: bytes) -> tuple[str, int, int]:
   """Format, height and width; unlike `Image.open` without a limit of its own."""
+  if image.startswith(_NPY_MAGIC):
+    return _NPY, *_npy_shape(image)[:2]
   for name in _FORMATS:
     factory, accept = Image.OPEN[name]
     if accept and not accept(image[:16]):
@@ -150,6 +162,34 @@ def _header(image: bytes) -> tuple[str, int, int]:
   start = f', they start with {image[:12]!r}' if image else ''
   known = ', '.join(_FORMATS)
   raise DecodeError(f'{len(image):,} bytes are no image ({known}){start}')
+
+
+def _npy_shape(image: bytes) -> tuple[int, int, int]:
+  """Height, width and channels of an array in NumPy's format."""
+  file = io.BytesIO(image)
+  try:
+    version = np.lib.format.read_magic(file)
+    read = getattr(np.lib.format, f'read_array_header_{version[0]}_0')
+    shape, _, dtype = read(file)
+  except (AttributeError, ValueError) as error:
+    raise DecodeError(f'an NPY with a damaged header: {one_line(error)}') from error
+  height, width, channels = (*shape, 1)[:3] if len(shape) in (2, 3) else (0, 0, 0)
+  is_image = height * width > 0 and 1 <= channels <= _MOST_CHANNELS
+  if dtype != np.uint8 or not is_image:
+    raise DecodeError(
+      f'an NPY of {dtype}{list(shape)}; use uint8 [H, W, C] with up to '
+      f'{_MOST_CHANNELS} channels'
+    )
+  return height, width, channels
+
+
+def _array(image: bytes, title: str) -> np.ndarray:
+  """The pixels [H, W, C] of an array in NumPy's format."""
+  shape = _npy_shape(image)
+  try:
+    return np.load(io.BytesIO(image), allow_pickle=False).reshape(shape)
+  except (EOFError, ValueError) as error:
+    raise DecodeError(f'{title} that is truncated or damaged') from error
 
 
 def _checked(image: bytes, max_pixels: int) -> str:

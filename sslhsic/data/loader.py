@@ -15,6 +15,8 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
 
 import chex
 import grain
@@ -31,6 +33,7 @@ Batch = dict[str, np.ndarray]
 Crop = reading.Crop
 
 MAX_BAD_FRACTION = 0.001
+READS_IN_FLIGHT = 16
 
 # Small enough for a worker's share of the memory, and to start with after a moment.
 _CHUNK_SIZE = 32
@@ -70,7 +73,7 @@ def _without_rng(
   crop: Callable[..., np.ndarray],
   rng: np.random.Generator,
   image: np.ndarray,
-  **settings,
+  **settings: Any,
 ) -> np.ndarray:
   del rng
   return crop(image, **settings)
@@ -85,7 +88,7 @@ def image_shape(
 
 
 def views(
-  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings
+  source: sources.Source, *, crops: Sequence[Crop] = (whole_image,) * 2, **settings: Any
 ) -> 'Stream':
   """The endless stream of random views of every image, for pre-training.
 
@@ -97,7 +100,7 @@ def views(
 
 
 def one_view(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+  source: sources.Source, *, crop: Crop = whole_image, **settings: Any
 ) -> 'Stream':
   """The endless stream of one random view of every image, for training with labels.
 
@@ -107,7 +110,7 @@ def one_view(
 
 
 def one_pass(
-  source: sources.Source, *, crop: Crop = whole_image, **settings
+  source: sources.Source, *, crop: Crop = whole_image, **settings: Any
 ) -> Iterator[Batch]:
   """Every example once, in order, for an evaluation.
 
@@ -130,6 +133,7 @@ class Stream:
     batch_size: B of the global batch; a multiple of the number of hosts.
     seed: of the order and of the views.
     num_workers: worker processes; 0 reads in a thread of this process.
+    reads_in_flight: examples that a worker reads at the same time.
     max_bad_fraction: share of the images that may be bad: corrupt, not readable, too
       large, or with targets that do not fit. In the place of one comes another image,
       the same whenever this place is read.
@@ -157,6 +161,7 @@ class Stream:
     batch_size: int,
     seed: int,
     num_workers: int = 0,
+    reads_in_flight: int = READS_IN_FLIGHT,
     max_bad_fraction: float = MAX_BAD_FRACTION,
     max_pixels: int = images.MAX_PIXELS,
     host_index: int | None = None,
@@ -173,6 +178,7 @@ class Stream:
     self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers
+    self._reads_in_flight = reads_in_flight
     self._batches_taken = 0
     self._received = slots.Received()
     self._iterator = None  # Workers start with the first batch.
@@ -199,10 +205,11 @@ class Stream:
   def _start(self) -> grain.DatasetIterator:
     # Grain counts chunks; a resumed stream reads none of those before.
     first = self._batches_taken * self._chunks.per_batch
-    has_workers = self._num_workers > 0
-    make = dataclasses.replace(
-      self._chunks, is_shared=has_workers, reads_ahead=has_workers
-    )
+    make = self._chunks
+    if self._num_workers:
+      make = dataclasses.replace(
+        make, is_shared=True, reads_in_flight=self._reads_in_flight
+      )
     chunks = grain.MapDataset.range(first, sys.maxsize // 2).map(make)
     # A worker is busy with one chunk at a time, and needs no threads for that.
     threads = 0 if self._num_workers else 1
@@ -294,7 +301,14 @@ def _join(
 
 
 class DeviceIterator:
-  """Batches put on the devices ahead of time.
+  """Batches assembled and put on the devices ahead of time, in a thread.
+
+  The thread is the only one that uses `batches`. While a step runs, one batch is being
+  assembled and one is ready.
+
+  Args:
+    batches: the stream.
+    prefetch: batches that are ahead.
 
   Attributes:
     state: of the input after the last batch that was given out (JSON types).
@@ -304,7 +318,9 @@ class DeviceIterator:
   def __init__(self, batches: Stream, prefetch: int = 2):
     self._batches = batches
     self._prefetch = prefetch
-    self._queue = collections.deque()
+    self._thread = futures.ThreadPoolExecutor(1, 'input')
+    self._ahead = collections.deque()
+    self._has_failed = False
     self.state = batches.get_state()
     self.wait_s = 0.0
 
@@ -319,28 +335,57 @@ class DeviceIterator:
 
   def restore(self, state: dict) -> None:
     """Goes on from a saved `state`."""
+    self._drop()
     self._batches.set_state(state)
-    self._queue.clear()
     self.state = state
 
   def close(self) -> None:
     """Stops the workers and lets go of the batches that were ahead."""
+    self._drop()
     self._batches.close()
-    self._queue.clear()
 
   def __iter__(self) -> Iterator[chex.ArrayTree]:
     return self
 
   def __next__(self) -> chex.ArrayTree:
-    """The next batch: [devices, b/devices, ...]."""
+    """The next batch: [devices, b/devices, ...]; raises what `Stream` raises."""
     start = time.perf_counter()
-    while len(self._queue) < self._prefetch:
-      batch = parallel.shard(next(self._batches))
-      # Each batch keeps the state after it: the stream itself is further ahead.
-      self._queue.append((self._batches.get_state(), batch))
-    self.state, batch = self._queue.popleft()
+    self._fill()
+    try:
+      # It stays in the queue until it is there: a signal may end the wait.
+      self.state, batch = self._ahead[0].result()
+    except Exception:
+      # The next call tries again, with the batch that has failed.
+      self.restore(self.state)
+      raise
+    self._ahead.popleft()
+    self._fill()
     self.wait_s += time.perf_counter() - start
     return batch
+
+  def _fill(self) -> None:
+    while len(self._ahead) < self._prefetch:
+      self._ahead.append(self._thread.submit(self._assemble))
+
+  def _assemble(self) -> tuple[dict, chex.ArrayTree]:
+    """The next batch on the devices, and the state after it; runs in the thread."""
+    if self._has_failed:  # Another try would start new workers.
+      raise futures.CancelledError
+    try:
+      batch = parallel.shard(next(self._batches))
+    except BaseException:
+      self._has_failed = True
+      raise
+    # Each batch keeps the state after it: the stream itself is further ahead.
+    return self._batches.get_state(), batch
+
+  def _drop(self) -> None:
+    """Forgets the batches that are ahead; waits for the one being assembled."""
+    for batch in self._ahead:
+      batch.cancel()
+    futures.wait(self._ahead)
+    self._ahead.clear()
+    self._has_failed = False
 
 
 def every_example(
@@ -376,7 +421,7 @@ def every_example(
   """
   example = reading.Example(source, make, max_pixels)
   chunks = _chunks(example, batch_size, host_index, host_count)
-  chunks = dataclasses.replace(chunks, reads_ahead=True)
+  chunks = dataclasses.replace(chunks, reads_in_flight=READS_IN_FLIGHT)
   bad_images = BadImages(source, max_bad_fraction)
   received = slots.Received()
   # ⌈n / B⌉: the last batch may be partly filled.

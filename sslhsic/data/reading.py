@@ -32,7 +32,6 @@ Bad = dict[int, str]
 # The arrays of an example, and the rows of its source that were skipped for it.
 Loaded = tuple[dict[str, np.ndarray], Bad]
 
-_READS_IN_FLIGHT = 16  # Of a process.
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
 # Seconds before a read that has failed is tried again; network file systems recover.
@@ -237,12 +236,14 @@ class ReadAhead:
     source: the source.
     rows: those that are read; each is given out once, and read again when asked for
       again.
+    in_flight: the most reads at the same time, over all of this process.
   """
 
-  def __init__(self, source: Source, rows: Iterable[int]):
+  def __init__(self, source: Source, rows: Iterable[int], in_flight: int):
     self._source = source
+    threads = _threads(in_flight)
     self._futures = {
-      row: _threads().submit(source.__getitem__, row) for row in dict.fromkeys(rows)
+      row: threads.submit(source.__getitem__, row) for row in dict.fromkeys(rows)
     }
 
   def __getattr__(self, name: str) -> Any:
@@ -257,9 +258,9 @@ class ReadAhead:
 
 
 @functools.cache
-def _threads() -> futures.ThreadPoolExecutor:
-  """Those of this process, which wait for files most of the time."""
-  return futures.ThreadPoolExecutor(_READS_IN_FLIGHT, 'read')
+def _threads(count: int) -> futures.ThreadPoolExecutor:
+  """Threads of this process, which wait for files most of the time."""
+  return futures.ThreadPoolExecutor(count, 'read')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,8 +274,8 @@ class Chunks:
     host_count: number of hosts; b = B / host_count.
     chunk_size: examples of a chunk; the last of a batch may have less.
     is_shared: whether what is large is put into `slots`, for another process.
-    reads_ahead: whether the examples of a chunk are read in threads, several at a time,
-      so that a disk or bucket that answers late is waited for once.
+    reads_in_flight: examples that a process reads at the same time, in threads, so that
+      a disk or bucket that answers late is waited for once; 1: read where needed.
   """
 
   load: View | Example
@@ -283,7 +284,7 @@ class Chunks:
   host_count: int
   chunk_size: int
   is_shared: bool = False
-  reads_ahead: bool = False
+  reads_in_flight: int = 1
 
   @property
   def per_batch(self) -> int:
@@ -298,8 +299,9 @@ class Chunks:
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
     load = self.load
-    if self.reads_ahead:
-      ahead = ReadAhead(load.source, [load.row(first + row) for row in rows])
+    if self.reads_in_flight > 1:
+      numbers = [load.row(first + row) for row in rows]
+      ahead = ReadAhead(load.source, numbers, self.reads_in_flight)
       load = dataclasses.replace(load, source=ahead)
     arrays, results, skipped = {}, {}, {}
     # One after the other into its place: memory is written once, and little at a time.

@@ -16,6 +16,7 @@ from sslhsic.data import (
   coco_source,
   digits_source,
   folder_source,
+  huggingface_source,
   idx_source,
   shapes_source,
   splits,
@@ -53,6 +54,7 @@ SOURCES = {
   'tfds': tfds_source.create,
   'folder': folder_source.create,
   'idx': idx_source.create,
+  'huggingface': huggingface_source.create,
   'shapes': shapes_source.create,
   'voc': voc_source.create,
   'coco': coco_source.create,
@@ -64,7 +66,8 @@ def create(name: str, split: str) -> Source:
 
   Args:
     name: 'digits', 'shapes', 'tfds:NAME', 'folder:PATH' (or 'folder:PATH?OPTIONS'),
-      'idx:PATH', 'voc:PATH' or 'coco:PATH'; see `tfds_source` and the others.
+      'idx:PATH', 'huggingface:PATH', 'voc:PATH' or 'coco:PATH'; see `tfds_source` and
+      the others.
     split: parts and, after a comma, which subset of them: 'train[:-10009]',
       'train+validation', 'train, balanced 1%, seed 0' (see `splits`).
 

@@ -94,7 +94,7 @@ def top_k_accuracy(scores: chex.Array, labels: chex.Array, k: int = 1) -> float:
 
 
 def _check_finite(name: str, features: chex.Array) -> None:
-  is_finite = np.isfinite(np.asarray(features, np.float32)).all(axis=1)
+  is_finite = np.all(np.isfinite(np.asarray(features, np.float32)), axis=1)
   if not is_finite.all():
     raise ValueError(
       f'{name} has {(~is_finite).sum()} of {len(is_finite)} rows that are not finite, '
@@ -110,7 +110,13 @@ def _pad(queries: np.ndarray) -> chex.Array:
 
 
 @functools.cache
-def _mapped_vote(num_classes, k, temperature, chunk, devices) -> Callable:
+def _mapped_vote(
+  num_classes: int,
+  k: int,
+  temperature: float,
+  chunk: int,
+  devices: tuple[jax.Device, ...],
+) -> Callable:
   """`_vote` on all devices, of which each has its queries; compiled once."""
   del devices  # What is compiled is for these.
   vote = functools.partial(

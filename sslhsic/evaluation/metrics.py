@@ -93,7 +93,7 @@ def mean_average_precision(scores: chex.Array, labels: chex.Array) -> float:
   precisions = [
     eleven_point_precision(scores[judged, c], labels[judged, c] == 1, num_positives)
     for c, judged in enumerate((labels >= 0).T)
-    if (num_positives := np.count_nonzero(labels[:, c] == 1))
+    if (num_positives := int(np.count_nonzero(labels[:, c] == 1)))
   ]
   if not precisions:
     raise ValueError(f'none of {len(labels)} examples is of any class; check labels')

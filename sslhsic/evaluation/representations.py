@@ -128,8 +128,18 @@ def table(comparison: dict[str, Any]) -> str:
   """What `compare` measured, as lines of text."""
   few_labels = comparison['few_label_top1']
   counts = list(next(iter(few_labels.values())))
-  rows = [['', 'kNN', 'linear', *(f'{count} labels/class' for count in counts)]]
+  rows = [['', 'kNN', 'linear', *(f'{count} per class' for count in counts)]]
   for name, measured in comparison['representations'].items():
     values = [measured['knn_top1'], measured['linear_top1'], *few_labels[name].values()]
     rows.append([name, *(f'{value:.3f}' for value in values)])
-  return printed.columns(rows, 16)
+  return printed.columns(rows, width=13, first=10)
+
+
+def sentence(comparison: dict[str, Any]) -> str:
+  """What the last representation was measured to be, against the first, in words."""
+  (base, before), *_, (_, after) = comparison['representations'].items()
+  parts = [
+    f'{kind} {100 * after[key]:.1f} % ({base} {100 * before[key]:.1f} %)'
+    for kind, key in (('kNN', 'knn_top1'), ('linear', 'linear_top1'))
+  ]
+  return f'top-1 on test images: {", ".join(parts)}'

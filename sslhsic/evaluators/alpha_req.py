@@ -77,7 +77,7 @@ def decay_exponent(features: chex.Array, ranks: tuple[int, int]) -> float:
   # Rounding errors of centring scale with the features, so their norm sets the floor.
   rounding = np.finfo(np.float32).eps * max(features.shape)
   rank = np.count_nonzero(singular_values > rounding * jnp.linalg.norm(features))
-  first, last = ranks[0], min(ranks[1], rank)
+  first, last = ranks[0], min(ranks[1], int(rank))
   if last <= first:
     return float('nan')
   log_eigenvalues = 2 * np.log(singular_values[first - 1 : last])

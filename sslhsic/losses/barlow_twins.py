@@ -25,7 +25,7 @@ class BarlowTwins(loss_lib.Loss):
   network, z is a prediction of a view and z' the target's projection of another one.
 
   Attributes:
-    redundancy_weight: λ.
+    redundancy_weight: λ, weight of the off-diagonal elements.
   """
 
   redundancy_weight: float = 5e-3

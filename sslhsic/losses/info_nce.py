@@ -39,9 +39,9 @@ class InfoNCE(loss_lib.Loss):
   v2, https://arxiv.org/abs/2003.04297).
 
   Attributes:
-    temperature: τ.
-    queue_size: K, for a target network only; a multiple of the G·B projections that a
-      batch puts into the queue. 0: no queue.
+    temperature: τ, which divides similarities.
+    queue_size: K, projections in the queue, for a target network only; a multiple of
+      the G·B projections that a batch adds. 0: no queue.
 
   Raises:
     ValueError: the queue is smaller than nothing.

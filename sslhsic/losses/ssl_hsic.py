@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -24,7 +25,7 @@ class Params(NamedTuple):
   kernel_scale: chex.Array
 
 
-KERNELS = {
+KERNELS: dict[str, Callable[..., kernels.Kernel]] = {
   'inverse_multiquadric': kernels.InverseMultiquadric,
   'gaussian': kernels.Gaussian,
   'linear': kernels.Linear,
@@ -38,7 +39,7 @@ REGULARIZERS = {
 ESTIMATORS = ('pairs', 'exact', 'features')
 
 # Settings of the estimators, with their defaults; of features, the published ones.
-_ESTIMATOR_SETTINGS = {
+_ESTIMATOR_SETTINGS: dict[str, dict[str, Any]] = {
   'pairs': {'block_size': 8, 'covariance': False},
   'exact': {},
   'features': {'num_features': 512, 'sampler': 'iid', 'draw_per_device': False},
@@ -134,7 +135,7 @@ class SSLHSIC(loss_lib.Loss):
       )
 
   @property
-  def _estimator_settings(self) -> dict[str, int | str]:
+  def _estimator_settings(self) -> dict[str, Any]:
     """Settings of the estimator, with defaults in place of None."""
     return {
       name: default if getattr(self, name) is None else getattr(self, name)

@@ -29,9 +29,9 @@ class VICReg(loss_lib.Loss):
   the predictions.
 
   Attributes:
-    invariance_weight: λ.
-    variance_weight: μ.
-    covariance_weight: ν.
+    invariance_weight: λ, weight of the invariance s.
+    variance_weight: μ, weight of the variance v.
+    covariance_weight: ν, weight of the covariance c.
   """
 
   invariance_weight: float = 25.0

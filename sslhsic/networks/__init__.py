@@ -50,7 +50,12 @@ ENCODERS: dict[str, Preset] = {
 
 
 def create(
-  encoder: str, /, *, axis_name: str | None = None, name: str = 'encoder', **options
+  encoder: str,
+  /,
+  *,
+  axis_name: str | None = None,
+  name: str = 'encoder',
+  **options: Any,
 ) -> Encoder:
   """Creates an encoder, inside a Haiku transformation.
 
@@ -66,12 +71,13 @@ def create(
   """
   network, of_preset = _preset(encoder)
   # Options are the arguments of the constructor, less those that no configuration sets.
-  known = inspect.signature(network.__init__).parameters.keys()
-  known = known - {'self', 'axis_name', 'name'}
+  arguments = inspect.signature(network.__init__).parameters.keys()
+  known = arguments - {'self', 'axis_name', 'name'}
   registry.check_settings(
     f'config.network.encoder_options: {encoder}', sorted(known), options
   )
-  return network(**{**of_preset, **options}, axis_name=axis_name, name=name)
+  options = {**of_preset, **options, 'axis_name': axis_name, 'name': name}
+  return network(**options)
 
 
 def class_of(encoder: str) -> type[Encoder]:

@@ -3,7 +3,7 @@
 The names of their parameters are those of the online network of pre-training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import chex
 import haiku as hk
@@ -60,7 +60,9 @@ def classifier(
   return hk.transform_with_state(forward)
 
 
-def _embed(encoder: str, encoder_options: Mapping, axis_name: str | None):
+def _embed(
+  encoder: str, encoder_options: Mapping, axis_name: str | None
+) -> Callable[..., chex.Array]:
   def embed(
     images: chex.Array, is_training: bool, content: chex.Array | None = None
   ) -> chex.Array:

@@ -1,5 +1,7 @@
 """Convolution, batch norm and pooling, padded and normalised as in PyTorch."""
 
+from typing import Any, cast
+
 import chex
 import haiku as hk
 import jax
@@ -64,7 +66,8 @@ class MaskedBatchNorm(hk.BatchNorm):
     total = lambda x: jnp.sum(x, axis=tuple(range(x.ndim - 1)), keepdims=True)
     sums = total(x), total(jnp.square(x)), total(mask.astype(x.dtype))
     # Devices can have different counts, so sums travel, not means.
-    sum_, sum_of_squares, count = collectives.global_sum(sums, self.cross_replica_axis)
+    axis_name = cast('str | None', self.cross_replica_axis)
+    sum_, sum_of_squares, count = collectives.global_sum(sums, axis_name)
     # No position counts where every map is padding.
     count = jnp.maximum(count, 1)
     mean = sum_ / count
@@ -111,7 +114,8 @@ def batch_norm(
   # Haiku raises a float to an integer power, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
     # Initial statistics are made in training mode only.
-    return layer(x, is_training or hk.running_init(), *([] if mask is None else [mask]))
+    masks: dict[str, Any] = {} if mask is None else {'mask': mask}
+    return layer(x, is_training or hk.running_init(), **masks)
 
 
 def strided(content: jax.Array | None, stride: int) -> jax.Array | None:

@@ -51,7 +51,8 @@ def _pushed(
   push = hk.mixed_precision.push_policy
   with contextlib.ExitStack() as stack:
     encoders = {preset.network for preset in networks.ENCODERS.values()}
-    for module in (*encoders, networks.MLP, *heads_of_task):
+    modules: list[type[hk.Module]] = [*encoders, networks.MLP, *heads_of_task]
+    for module in modules:
       stack.enter_context(push(module, of_networks))
     for module in (hk.BatchNorm, layers.MaskedBatchNorm, hk.LayerNorm):
       stack.enter_context(push(module, of_norms))

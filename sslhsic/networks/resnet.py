@@ -64,7 +64,9 @@ class Block(hk.Module):
     self.zero_init_last_scale = zero_init_last_scale
     self.norm = norm
     first, after = dilations
-    if bottleneck:  # channels, kernel size, stride, dilation
+    # Channels, kernel size, stride, dilation.
+    self.layers: tuple[tuple[int, int, int, int], ...]
+    if bottleneck:
       inner = channels // 4
       self.layers = (
         (inner, 1, 1, 1),
@@ -136,7 +138,7 @@ class ResNet(SplitEncoder):
       blocks is projected too, as in Haiku and in BYOL's code, though its shape stays;
       torchvision has no such projection. That of bottlenecks always is.
     axis_name: devices that share their batch statistics, or None.
-    batch_norm_decay: of the moving averages of batch statistics.
+    batch_norm_decay: decay of the moving averages of batch statistics.
     name: of the module.
 
   Raises:
@@ -189,7 +191,7 @@ class ResNet(SplitEncoder):
     )
     self.output_stride = self.stage_strides[-1]
     self.last_group_name = f'/group_{len(blocks_per_group) - 1}/'
-    self.norm = {'axis_name': axis_name, 'decay': batch_norm_decay}
+    self.norm: dict[str, Any] = {'axis_name': axis_name, 'decay': batch_norm_decay}
 
   def __call__(
     self, images: jax.Array, *, is_training: bool, content: jax.Array | None = None

@@ -33,7 +33,7 @@ class ViT(encoder.Encoder):
     patch_size: side of a patch, in pixels.
     width: dimension of the tokens; with fixed positions a multiple of 4.
     depth: number of blocks.
-    num_heads: of attention; a divisor of the width.
+    num_heads: heads of attention; a divisor of the width.
     mlp_ratio: width of the perceptrons' hidden layer, in widths of the network.
     positions: 'learned', or 'sincos', fixed sines and cosines of row and column, as
       in MoCo v3 (https://arxiv.org/abs/2104.02057).
@@ -225,7 +225,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   return np.concatenate(waves, axis=-1).astype(np.float32)
 
 
-def _preset(width: int, num_heads: int, patch_size: int, **options) -> dict:
+def _preset(width: int, num_heads: int, patch_size: int, **options: int) -> dict:
   sizes = {'width': width, 'depth': 12, 'num_heads': num_heads}
   return {**sizes, 'patch_size': patch_size, **options}
 

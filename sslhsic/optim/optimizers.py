@@ -95,9 +95,9 @@ def lars(
     learning_rate: η, a number or a function of the step.
     weight_decay: λ.
     decayed: parameters that decay and whose gradients are scaled, see `matching`.
-    momentum: μ.
+    momentum: μ, decay of the momentum.
     nesterov: whether the step is η·(μ·m + g·τ‖w‖/‖g‖), with the updated m.
-    trust_coefficient: τ.
+    trust_coefficient: τ, length of a step relative to the weights.
 
   Returns:
     The gradient transformation; its update needs the parameters.
@@ -132,7 +132,8 @@ def adamw(
     learning_rate: a number or a function of the step.
     weight_decay: decay, times the learning rate.
     decayed: parameters that decay, see `matching`.
-    b1, b2: β₁ and β₂, decays of the averages of the gradient and of its square.
+    b1: β₁, decay of the average of the gradient.
+    b2: β₂, decay of the average of its square.
     eps: ε, added to the root of the average square.
 
   Raises:
@@ -166,7 +167,7 @@ def sgd(
     learning_rate: a number or a function of the step.
     weight_decay: λ of the gradient g + λ·w.
     decayed: parameters that decay, see `matching`.
-    momentum: μ; 0 for none.
+    momentum: μ, decay of the momentum; 0 for none.
     nesterov: whether momentum is Nesterov's.
 
   Raises:

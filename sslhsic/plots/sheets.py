@@ -67,7 +67,8 @@ def data_address(
 
 def _framed(image: np.ndarray, factor: int, is_marked: bool) -> np.ndarray:
   height, width, channels = image.shape
-  colours = np.repeat(image, 3, axis=2) if channels == 1 else image
+  # Of many channels the first three are shown, of two the first.
+  colours = image[..., :3] if channels > 2 else image[..., :1].repeat(3, axis=2)
   colours = colours.repeat(factor, axis=0).repeat(factor, axis=1)
   frame = np.zeros((factor * height + 2 * _GAP, factor * width + 2 * _GAP, 4), np.uint8)
   if is_marked:

@@ -94,6 +94,7 @@ class Comparison:
       compared, num_classes=self._train.num_classes, protocol=self._protocol
     )
     print(representations.table(comparison))
+    print(representations.sentence(comparison))
     return comparison
 
   def _pixels(self, part: Part) -> representations.Split:

@@ -78,7 +78,7 @@ def _parse(number: int, fields: Mapping[str, Any]) -> View:
 
 
 def policies(
-  views: Sequence[View], *, mean: Sequence[float], std: Sequence[float], **options
+  views: Sequence[View], *, mean: Sequence[float], std: Sequence[float], **options: Any
 ) -> list[augment.Policy]:
   """The augmentation of each view on the device.
 

@@ -71,7 +71,7 @@ def chart(
   title: str,
   draw: Callable[[axes.Axes], None],
   size: tuple[float, float] = _CHART,
-  **labels,
+  **labels: str,
 ) -> str:
   """A figure of one panel.
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -207,7 +207,7 @@ class Checkpointer:
       )
     return None
 
-  def _put_aside(self, steps) -> None:
+  def _put_aside(self, steps: Iterable[int]) -> None:
     for step in steps:
       target = self._directory.parent / 'damaged' / str(step)
       target.parent.mkdir(exist_ok=True)

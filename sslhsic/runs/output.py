@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def replace_what_cannot_be_shown() -> None:
@@ -46,5 +46,5 @@ class _Tolerant:
     with contextlib.suppress(OSError):
       self._stream.flush()
 
-  def __getattr__(self, name: str):
+  def __getattr__(self, name: str) -> Any:
     return getattr(self._stream, name)

@@ -178,7 +178,9 @@ def from_first(data: bytes | None) -> bytes:
   return _broadcast(buffer).tobytes()
 
 
-def arrays_from_first(tree: chex.ArrayTree | None, like: chex.ArrayTree):
+def arrays_from_first(
+  tree: chex.ArrayTree | None, like: chex.ArrayTree
+) -> chex.ArrayTree:
   """The host arrays that the first process has, bit for bit, in all of them.
 
   Args:

@@ -333,7 +333,8 @@ class Runner:
       results['failed'] = failed
     workdir.write_results(self._path, results)
     with output.unread():
-      print(f'results.json and figures/ are in {self._path}')
+      figures = sorted(file.name for file in (self._path / 'figures').iterdir())
+      print(f'see {self._path / "results.json"} and, in figures/, {", ".join(figures)}')
     if failed:
       raise TrainingError(
         f'{self._path}: {parts.message(failed)}; --mode=eval tries again'

@@ -58,12 +58,12 @@ class StopRequest:
         self._handlers[number] = signal.signal(number, self._note)
     return self
 
-  def __exit__(self, *exception) -> None:
+  def __exit__(self, *exception: object) -> None:
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
     self._handlers = {}
 
-  def _note(self, number: int, frame) -> None:
+  def _note(self, number: int, frame: object) -> None:
     del frame
     now = time.monotonic()
     if self._first is None:

@@ -67,7 +67,7 @@ class _Events:
       self._add(step=step, summary=summary.scalar(name, value))
     self._writer.flush()
 
-  def _add(self, **event) -> None:
+  def _add(self, **event: Any) -> None:
     try:
       if self._writer is None:
         # A new file after an error, which may have cut off an event in the old one.

@@ -132,7 +132,13 @@ def of_row(
   return jobs
 
 
-def _evaluation(name, pretrain, directory, config, is_random) -> Job:
+def _evaluation(
+  name: str,
+  pretrain: Job,
+  directory: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  is_random: bool,
+) -> Job:
   """An evaluation of what a pre-training made, as that has seen and made it."""
   network, data = pretrain.config.network, pretrain.config.data
   overrides = {
@@ -149,7 +155,13 @@ def _evaluation(name, pretrain, directory, config, is_random) -> Job:
   )
 
 
-def _job(name, overrides, directory, config, needs) -> Job:
+def _job(
+  name: str,
+  overrides: Mapping[str, Any],
+  directory: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  needs: pathlib.Path | None,
+) -> Job:
   differing = {}
   for field, value in overrides.items():
     if _get(config, field, name) != value:

@@ -1,6 +1,7 @@
 """What the runs behind a table have measured, gathered."""
 
 import statistics
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from sslhsic.tables import jobs as jobs_lib
@@ -95,5 +96,5 @@ def _protocol(result: dict[str, Any], metric: str) -> str:
   return ' '.join(of_task.values())
 
 
-def _distinct(values) -> list[str]:
+def _distinct(values: Iterable[str]) -> list[str]:
   return sorted(set(values))

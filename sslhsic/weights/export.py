@@ -89,7 +89,12 @@ def _layout(format_name: str, settings: settings_lib.Settings) -> layouts.Layout
   return formats[format_name]
 
 
-def _write_weights(directory, layout, network, settings) -> None:
+def _write_weights(
+  directory: pathlib.Path,
+  layout: layouts.Layout,
+  network: Network,
+  settings: settings_lib.Settings,
+) -> None:
   of = lambda root, tree: {m: x for m, x in tree.items() if m.split('/')[0] == root}
   trees = network.params, network.network_state
   of_encoder = [of('encoder', tree) for tree in trees]

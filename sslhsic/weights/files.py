@@ -17,7 +17,8 @@ WEIGHTS_NAME = 'model.safetensors'
 _METADATA = 'sslhsic'  # In the header of a file, the settings of its encoder.
 _PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 # Of files that do not say: the images that nearly all public encoders have seen.
-_IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 _IMAGENET_CROP = 224
 
 
@@ -74,7 +75,8 @@ class EncoderFile(NamedTuple):
       found.encoder,
       found.options,
       crop_size=_IMAGENET_CROP,
-      **_IMAGENET,
+      mean=_IMAGENET_MEAN,
+      std=_IMAGENET_STD,
       description=f'{self.path}, in the layout of {self.layout.name}; images as those '
       'of ImageNet, as it does not say',
     )

@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import chex
 import haiku as hk
 import numpy as np
 
 from sslhsic.weights.settings import Settings
 
 Tensors = dict[str, np.ndarray]
-Tree = Mapping[str, Mapping[str, np.ndarray]]  # Module -> name -> value.
+Tree = Mapping[str, Mapping[str, chex.Array]]  # Module -> name -> value.
 
 # A counter at which nothing is left of the correction of a moving average.
 _SETTLED = np.int32(1_000_000)
@@ -166,7 +167,8 @@ def from_tensors(layout: Layout, tensors: Tensors, like: Tree) -> Tree:
   Returns:
     As `like`, without what the file has not.
   """
-  values, tensors = {}, layout.unpack(tensors)
+  values: dict[str, dict[str, Any]] = {}
+  tensors = layout.unpack(tensors)
   for module, name, initial in hk.data_structures.traverse(like):
     # Of moving averages, the state that follows from PyTorch's.
     wanted = 'average' if name == 'hidden' and not layout.is_haiku else name

@@ -2,7 +2,7 @@
 
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -191,7 +191,7 @@ def _describe(
   return workdir, step, config, settings_lib.of_run(config, description)
 
 
-def fingerprint(params: hk.Params, network_state: hk.State) -> str:
+def fingerprint(params: layouts.Tree, network_state: layouts.Tree) -> str:
   """A digest of the values of the encoder among these."""
   digest = hashlib.blake2b(digest_size=8)
   for tree in (params, network_state):
@@ -245,7 +245,13 @@ def _check_normalization(
     )
 
 
-def _from_file(file: files.EncoderFile, params, network_state, mean, std) -> Start:
+def _from_file(
+  file: files.EncoderFile,
+  params: hk.Params,
+  network_state: hk.State,
+  mean: Sequence[float],
+  std: Sequence[float],
+) -> Start:
   if file.settings:
     _check_normalization(file.settings, mean, std, str(file.path))
   if file.not_used:
@@ -280,11 +286,11 @@ def _from_file(file: files.EncoderFile, params, network_state, mean, std) -> Sta
 
 
 def _replace_encoder(
-  initial,
+  initial: Mapping[str, Mapping[str, Any]],
   there: dict[str, Any],
   where: str,
   called: Callable[[str, str], str] = '{}/{}'.format,
-):
+) -> dict[str, dict[str, Any]]:
   """The tree `initial` with the leaves of its encoder taken from `there`."""
   wanted = _encoder(initial)
   missing = 'nothing'
@@ -315,7 +321,7 @@ def _listed(names: Sequence[str], separator: str = ', ') -> str:
   return f'{text}{separator}and {more} more' if more > 0 else text
 
 
-def _encoder(tree) -> dict[str, Any]:
+def _encoder(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
   """Leaves of the encoder by 'module/name'."""
   return {
     f'{module}/{name}': value
@@ -325,6 +331,6 @@ def _encoder(tree) -> dict[str, Any]:
   }
 
 
-def _start(params, network_state, description) -> Start:
+def _start(params: hk.Params, network_state: hk.State, description: str) -> Start:
   found = fingerprint(params, network_state)
   return Start(params, network_state, description, found)

@@ -129,7 +129,7 @@ class _Place(NamedTuple):
 
   group: int | None
   block: int | None
-  index: int | None
+  index: int | None  # type: ignore[assignment]  # Not the method of tuples.
   is_conv: bool
 
 
@@ -140,8 +140,10 @@ _LAYER = re.compile(
 
 
 def _place(layer: str) -> _Place:
-  numbers = (x and int(x) for x in _LAYER.fullmatch(layer).groups())
-  return _Place(*numbers, is_conv='conv' in layer.rpartition('/')[2])
+  group, block, index = (
+    None if x is None else int(x) for x in _LAYER.fullmatch(layer).groups()
+  )
+  return _Place(group, block, index, is_conv='conv' in layer.rpartition('/')[2])
 
 
 def _torchvision(layer: str) -> str:
@@ -164,7 +166,7 @@ def _huggingface(layer: str) -> str:
 
 
 def _layout(
-  name: str, anchors: tuple[str, str], shortcut: str, convolution: str, **fields
+  name: str, anchors: tuple[str, str], shortcut: str, convolution: str, **fields: Any
 ) -> layouts.Layout:
   """A layout; `anchors` are the first two convolutions, `shortcut` as of `_infer`."""
   is_haiku = fields.get('is_haiku', False)

@@ -291,3 +291,19 @@ def test_folder_is_listed_once_until_it_changes(tmp_path, monkeypatch):
 def test_wrong_path_is_refused(path):
   with pytest.raises(ValueError, match=f"there is no folder '{path}'"):
     _create(path)
+
+
+def test_arrays_are_images_if_the_options_say_so(tmp_path, write_images):
+  write_images(tmp_path / 'a', 2)
+  for name in 'ab':
+    (tmp_path / name).mkdir(exist_ok=True)
+    np.save(tmp_path / name / 'image.npy', np.full((5, 4, 13), ord(name), np.uint8))
+  source = _create(f'{tmp_path}?images=npy')
+  assert (len(source), source.class_names) == (2, ('a', 'b'))
+  found = {int(source[i]['label']): images.decode(source[i]['image']) for i in range(2)}
+  assert (found[0] == ord('a')).all()
+  assert found[1].shape == (5, 4, 13)
+  assert len(_create(tmp_path)) == 2  # Else they are files like any other.
+  (tmp_path / 'a' / 'image.npy').unlink()
+  with pytest.raises(ValueError, match=r'no image, only 2 \.jpg; images are NPY files'):
+    _create(f'{tmp_path}/a?images=npy')

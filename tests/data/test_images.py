@@ -301,3 +301,39 @@ def test_nearest_is_that_of_half_pixel_centres():
   x = np.arange(6, dtype=np.float32)[None]
   np.testing.assert_array_equal(images.nearest(x, 1, 3), [[1, 3, 5]])
   np.testing.assert_array_equal(images.nearest(x, 1, 12), [np.repeat(x[0], 2)])
+
+
+def _npy(array):
+  file = io.BytesIO()
+  np.save(file, array)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize('shape', [(6, 4, 1), (6, 4, 2), (6, 4, 16), (6, 4)])
+def test_array_in_a_file_has_its_channels(shape):
+  array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  for ordered in (array, np.asfortranarray(array)):
+    encoded = _npy(ordered)
+    np.testing.assert_array_equal(images.decode(encoded), array.reshape(6, 4, -1))
+    assert images.size(encoded) == (6, 4)
+  with pytest.raises(DecodeError, match='24 in all, more than'):
+    images.decode(encoded, max_pixels=23)
+
+
+@pytest.mark.parametrize(
+  ('encoded', 'message'),
+  [
+    (_npy(np.zeros((6, 4, 17), np.uint8)), r'uint8\[6, 4, 17\]; use uint8 \[H, W, C\]'),
+    (_npy(np.zeros((6, 4, 0), np.uint8)), r'\[6, 4, 0\]; use'),
+    (_npy(np.zeros((6, 4, 3))), r'float64\[6, 4, 3\]; use uint8'),
+    (_npy(np.zeros(6, np.uint8)), r'uint8\[6\]; use'),
+    (_npy(np.array([[None]])), r'object\[1, 1\]; use uint8'),
+    (_npy(np.zeros((6, 4, 3), np.uint8))[:-1], 'NPY of 6×4 pixels that is truncated'),
+    (_npy(np.zeros((6, 4, 3), np.uint8))[:40], 'an NPY with a damaged header'),
+    (b'\x93NUMPY', 'an NPY with a damaged header'),
+    (b'\x93NUMPY\x09\x00' + bytes(99), 'an NPY with a damaged header'),
+  ],
+)
+def test_array_in_a_file_must_be_an_image(encoded, message):
+  with pytest.raises(DecodeError, match=message):
+    images.decode(encoded)

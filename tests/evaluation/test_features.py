@@ -76,6 +76,18 @@ def test_comparison_measures_every_representation(digits):
   lines = representations.table(result).splitlines()
   assert [line.split()[0] for line in lines[1:]] == ['noise', 'pixels']
   assert lines[2].split()[1] == f'{of_pixels["knn_top1"]:.3f}'
+  assert max(map(len, lines)) <= 80
+
+
+def test_comparison_is_said_in_words():
+  measured = {
+    'pixels': {'knn_top1': 0.975, 'linear_top1': 0.9639},
+    'untrained': {'knn_top1': 0.8, 'linear_top1': 0.9},
+    'trained': {'knn_top1': 0.9944, 'linear_top1': 1.0},
+  }
+  assert representations.sentence({'representations': measured}) == (
+    'top-1 on test images: kNN 99.4 % (pixels 97.5 %), linear 100.0 % (pixels 96.4 %)'
+  )
 
 
 def test_map_is_drawn(digits, tmp_path):

@@ -41,6 +41,9 @@ def test_run_prints_the_table_and_writes_results(whole):
   assert [line.split()[0] for line in out.splitlines() if line.split()[0] in names] == (
     names
   )
+  knn = results['knn_top1']
+  assert f'kNN {100 * knn:.1f} % (pixels ' in out
+  assert f'see {workdir / "results.json"} and, in figures/, curves.png, embed' in out
   for name in ('curves.png', 'embeddings.png'):
     assert (workdir / 'figures' / name).read_bytes()[:4] == b'\x89PNG'
 

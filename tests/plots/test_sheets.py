@@ -4,6 +4,7 @@ import base64
 
 import cv2
 import numpy as np
+import pytest
 
 from sslhsic.plots import sheets
 
@@ -20,9 +21,10 @@ def test_sheet_has_a_row_for_each_example(tmp_path):
       assert found.tolist() == [value] * 3
 
 
-def test_address_shows_images_and_frames():
+@pytest.mark.parametrize('channels', [1, 2, 5])
+def test_address_shows_images_and_frames(channels):
   images = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3, 1, 1, 1) * 40
-  images = np.broadcast_to(images, (2, 3, 8, 8, 1))
+  images = np.broadcast_to(images, (2, 3, 8, 8, channels))
   address = sheets.data_address(images, np.array([[0, 1, 0], [0, 0, 0]], bool))
   header, _, png = address.partition(',')
   assert header == 'data:image/png;base64'

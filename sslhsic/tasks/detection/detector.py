@@ -266,7 +266,13 @@ def _losses(
 
 
 def _proposal_losses(
-  parts, objectness, codes, boxes, sizes, truth, keys
+  parts: _Parts,
+  objectness: Sequence[chex.Array],
+  codes: Sequence[chex.Array],
+  boxes: Sequence[chex.Array],
+  sizes: chex.Array,
+  truth: targets.Truth,
+  keys: chex.Array,
 ) -> dict[str, chex.Array]:
   """Of the region proposal head, on sampled anchors of all levels."""
   settings = parts.settings
@@ -287,7 +293,13 @@ def _proposal_losses(
 
 
 def _propose(
-  parts, objectness, codes, boxes, sizes, *, is_training: bool
+  parts: _Parts,
+  objectness: Sequence[chex.Array],
+  codes: Sequence[chex.Array],
+  boxes: Sequence[chex.Array],
+  sizes: chex.Array,
+  *,
+  is_training: bool,
 ) -> proposals.Proposals:
   """The best regions of every image."""
 
@@ -299,7 +311,9 @@ def _propose(
   return jax.vmap(of_image)(objectness, codes, sizes)
 
 
-def _box_losses(parts, features, sampled: regions.Regions) -> dict[str, chex.Array]:
+def _box_losses(
+  parts: _Parts, features: chex.Array, sampled: regions.Regions
+) -> dict[str, chex.Array]:
   """Of the box head, on sampled regions."""
   logits, codes = _predict_boxes(parts, features, sampled.labels.shape)
   # Each region is judged by the code of its own class. Background and empty slots take
@@ -315,21 +329,30 @@ def _box_losses(parts, features, sampled: regions.Regions) -> dict[str, chex.Arr
   }
 
 
-def _predict_boxes(parts: _Parts, features, shape) -> tuple[chex.Array, chex.Array]:
+def _predict_boxes(
+  parts: _Parts, features: chex.Array, shape: Sequence[int]
+) -> tuple[chex.Array, chex.Array]:
   """Logits [n, r, C + 1] and codes [n, r, C, 4], of shape n, r."""
   predicted = parts.box_predictor(features)
   logits, codes = (x.reshape(*shape, *x.shape[1:]) for x in predicted)
   return logits, codes
 
 
-def _mask_logits(parts: _Parts, levels, rois, classes) -> chex.Array:
+def _mask_logits(
+  parts: _Parts, levels: Sequence[chex.Array], rois: chex.Array, classes: chex.Array
+) -> chex.Array:
   """Logits [n, r, M, M] of the masks in regions [n, r, 4] of classes [n, r]."""
   pooled = parts.trunk.pool(levels, rois, parts.settings.mask_pool)
   logits = parts.mask_head(pooled, classes.ravel())
   return logits.reshape(*classes.shape, *logits.shape[1:])
 
 
-def _mask_loss(parts: _Parts, levels, sampled: regions.Regions, truth) -> chex.Array:
+def _mask_loss(
+  parts: _Parts,
+  levels: Sequence[chex.Array],
+  sampled: regions.Regions,
+  truth: targets.Truth,
+) -> chex.Array:
   """Of the mask head, on the regions that may be positive, which come first."""
   most = parts.settings.max_positive_rois
   sampled = jax.tree.map(lambda x: x[:, :most], sampled)

@@ -150,7 +150,12 @@ def voc_average_precisions(
   )
 
 
-def _voc_of_class(truths, founds, number: int, threshold: float) -> float:
+def _voc_of_class(
+  truths: Sequence[GroundTruth],
+  founds: Sequence[Found],
+  number: int,
+  threshold: float,
+) -> float:
   num_positives = sum(
     np.count_nonzero((truth.classes == number) & ~truth.ignore) for truth in truths
   )

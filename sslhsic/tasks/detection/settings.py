@@ -13,21 +13,23 @@ class DetectorSettings:
   """Of region proposals, regions of interest and detections.
 
   Attributes:
-    anchor_sizes: of each level of features, roots of areas in pixels.
-    aspect_ratios: of the anchors, heights divided by widths.
+    anchor_sizes: roots of the areas of anchors in pixels, for each level of features.
+    aspect_ratios: heights of anchors divided by widths.
     anchor_foreground: least IoU with an object of an anchor that is to become one.
     anchor_background: IoU with all objects below which an anchor is background.
-    anchors_per_image: sampled for the loss.
-    anchor_positive_fraction: greatest part of these that is foreground.
-    before_nms_training, before_nms: proposals of each level that compete.
-    after_nms_training, after_nms: proposals of an image.
+    anchors_per_image: anchors sampled for the loss.
+    anchor_positive_fraction: greatest fraction of these that is foreground.
+    before_nms_training: proposals of each level before suppression, in training.
+    before_nms: as before_nms_training, in evaluations.
+    after_nms_training: proposals of an image after suppression, in training.
+    after_nms: as after_nms_training, in evaluations.
     proposal_nms: IoU above which the better of two proposals suppresses the other.
     proposal_min_size: least width and height of a proposal, in pixels.
     roi_foreground: least IoU with an object of a region that is to become one; all
       others are background.
-    rois_per_image: sampled for the losses.
-    roi_positive_fraction: greatest part of these that is foreground.
-    box_weights: of the code of boxes relative to regions.
+    rois_per_image: regions sampled for the losses.
+    roi_positive_fraction: greatest fraction of these that is foreground.
+    box_weights: factors of the code (x, y, width, height) of boxes relative to regions.
     smooth_l1_beta: error at which the loss of boxes turns from a square to a line; 0
       for the absolute error.
     ignored_overlap: part of an anchor or region in an object that is to be ignored from
@@ -35,12 +37,12 @@ class DetectorSettings:
     score_threshold: least score of a detection.
     detection_nms: IoU above which a detection suppresses another of its class.
     detection_min_size: least width and height of a detection, in pixels.
-    detections_per_image: at most.
+    detections_per_image: greatest number of detections of an image.
     box_pool: rows and columns of the features that the box head sees.
-    mask_pool: those of the mask head; masks have twice as many.
-    sampling_ratio: samples of the features per cell of these and axis; 0: as many as
+    mask_pool: as box_pool, for the mask head; masks have twice as many.
+    sampling_ratio: samples of the features per pooled cell and axis; 0: as many as
       there are cells of the feature map in it, as in Detectron2.
-    max_sampling_ratio: of these, at most.
+    max_sampling_ratio: greatest number of samples with sampling_ratio 0.
     canonical_size: root of the area from which on a region belongs to the third level.
   """
 
