@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments import shared
 from sslhsic.data import compared, sources
@@ -17,9 +18,9 @@ from sslhsic.runs import measurement
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
   """Top-1 and top-5 for every k and temperature."""
-  data = config.data
-  train_source, test_source = compared.create(
-    data.train, data.test, allow_overlap=data.allow_overlap
+  data, extra = config.data, config.evaluation.extra_tests
+  train_source, test_source, *extra_sources = compared.create(
+    data.train, data.test, *extra.values(), allow_overlap=data.allow_overlap
   )
   # Before the images are embedded, which takes long.
   if max(config.protocol.k) > len(train_source):
@@ -48,7 +49,26 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       }
       rows.append(row)
       print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
-  return {
+  results, protocol = {}, {}
+  for (name, part), source in zip(extra.items(), extra_sources, strict=True):
+    classes = shared.classes_there(source)
+    found = encoder.embed(source)
+    scores = knn.scores(
+      *train,
+      found.features,
+      num_classes=num_classes,
+      k=rows[0]['k'],
+      temperature=rows[0]['temperature'],
+    )
+    # A class without votes is not named.
+    top1 = knn.top_k_accuracy(np.where(classes, scores, 0), found.labels)
+    print(f'{name}: top-1 {top1:.3f}, of {classes.sum()} classes')
+    results[f'knn_{name}_top1'] = top1
+    protocol[f'knn_{name}_top1'] = (
+      f'as knn_top1, on {part.source} {part.split}; votes for its {classes.sum()} '
+      'classes alone'
+    )
+  return results | {
     # The first k and temperature of the configuration give the headline numbers.
     'knn_top1': rows[0]['top1'],
     'knn_top5': rows[0]['top5'],
@@ -56,7 +76,8 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     'encoder': encoder.description,
     'encoder_fingerprint': encoder.fingerprint,
     'images_per_second': encoder.num_images / encoder.seconds,
-    'protocol': {
+    'protocol': protocol
+    | {
       'knn_top1': f'cosine kNN on {data.train.source} {data.train.split}, weights '
       f'exp(similarity / T), k = {rows[0]["k"]}, T = {rows[0]["temperature"]:g}; '
       f'{shared.describe(config)}; one pass over {data.test.source} '
