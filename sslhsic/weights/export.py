@@ -98,9 +98,9 @@ def _write_weights(
   of = lambda root, tree: {m: x for m, x in tree.items() if m.split('/')[0] == root}
   trees = network.params, network.network_state
   of_encoder = [of('encoder', tree) for tree in trees]
-  if not layout.is_haiku:
-    of_encoder.append(families.of(settings.encoder).computed(settings))
-  tensors = layouts.to_tensors(layout, *of_encoder)
+  # Our layout has parameters alone.
+  computed = {} if layout.is_haiku else families.of(settings.encoder).computed(settings)
+  tensors = layouts.to_tensors(layout, *of_encoder, computed)
   files.write(directory / files.WEIGHTS_NAME, tensors, settings)
   if network.with_projector:
     tensors = layouts.to_tensors(layout, *(of('projector', tree) for tree in trees))

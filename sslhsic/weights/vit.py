@@ -183,7 +183,7 @@ def _is_square(number: int) -> bool:
 
 def _split_qkv(tensors: Tensors) -> Tensors:
   """Weights and biases of query, key and value, from those of all three."""
-  found = {}
+  found: Tensors = {}
   for name, tensor in tensors.items():
     if _QKV in name:
       thirds = zip(_QKV.strip('()').split('|'), np.split(tensor, 3), strict=True)

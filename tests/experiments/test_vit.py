@@ -73,6 +73,7 @@ def run(tmp_path_factory):
   """Working directory of a pre-training of two steps, and its averaged weights."""
   config = digits_vit.get_config()
   config.training.update(batch_size=32, epochs=1, warmup_epochs=0)
+  config.loss.ssl_hsic.block_size = 1  # For eight devices.
   config.data.train_split = 'train[:64]'
   config.network.update(
     encoder_options=OPTIONS, head={'hidden_size': 16, 'output_size': 8}
