@@ -202,7 +202,9 @@ class LinearEval(shared.OneInput):
     for name, source in self._extra_tests.items():
       classes = shared.classes_there(source)
       top1, top5 = (accuracy[chosen] for accuracy in self._accuracies(source, classes))
-      print(f'{name}: top-1 {top1:.3f}, top-5 {top5:.3f}, of {classes.sum()} classes')
+      print(
+        f'{name}: top-1 {top1:.3f}, top-5 {top5:.3f}, among {classes.sum()} classes'
+      )
       results |= {f'linear_{name}_top1': top1, f'linear_{name}_top5': top5}
     return results
 

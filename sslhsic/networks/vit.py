@@ -225,7 +225,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   return np.concatenate(waves, axis=-1).astype(np.float32)
 
 
-def _preset(width: int, num_heads: int, patch_size: int, **options: int) -> dict:
+def _preset(width: int, num_heads: int, patch_size: int, **options: int | str) -> dict:
   sizes = {'width': width, 'depth': 12, 'num_heads': num_heads}
   return {**sizes, 'patch_size': patch_size, **options}
 
