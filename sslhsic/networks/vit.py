@@ -188,7 +188,9 @@ class Block(hk.Module):
     query, key, value = jnp.moveaxis(
       qkv.reshape(n, count, 3, self.num_heads, width // self.num_heads), 2, 0
     )
-    attended = jax.nn.dot_product_attention(query, key, value)
+    # Its softmax is float32 in any type, a promotion that strict rules forbid.
+    with jax.numpy_dtype_promotion('standard'):
+      attended = jax.nn.dot_product_attention(query, key, value)
     x = x + _linear(attended.reshape(n, count, width), width, name='projection')
     hidden = _linear(
       layer_norm(x, name='layernorm_1'), self.mlp_ratio * width, name='linear_0'

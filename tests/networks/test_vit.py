@@ -10,7 +10,7 @@ import pytest
 from scipy import special
 
 from sslhsic import networks
-from sslhsic.networks import vit
+from sslhsic.networks import mixed_precision, vit
 
 TINY = {'patch_size': 2, 'width': 8, 'depth': 2, 'num_heads': 2, 'image_size': 8}
 
@@ -80,6 +80,18 @@ def test_is_the_published_network():
     tokens = _direct(params, np.float64(images[row]), 16)
     np.testing.assert_allclose(embedding[row], tokens[0], atol=2e-5)
     np.testing.assert_allclose(stage[row].reshape(16, 8), tokens[4:], atol=2e-5)
+
+
+def test_bfloat16_is_near_float32():
+  images = _images()
+  network = _network()
+  params = network.init(jax.random.key(0), images)
+  with mixed_precision.policy('bfloat16'):
+    half = network.apply(params, images)
+  assert [x.dtype for x in half] == [jnp.float32] * 2
+  for found, expected in zip(half, network.apply(params, images), strict=True):
+    assert not np.array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, atol=0.1)
 
 
 def test_mean_pooling_is_the_mean_of_the_stage_and_has_no_class_token():
