@@ -44,8 +44,8 @@ setuptools.setup(
     'dm-haiku>=0.0.16',
     'etils[epath]>=1.9',
     'grain>=0.2.12',
-    # On a CPU, 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103),
-    # and both may end with a segmentation fault (github.com/jax-ml/jax/issues/39257).
+    # On a CPU, 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103), and
+    # both end with segmentation faults (github.com/jax-ml/jax/issues/39257).
     'jax>=0.10,!=0.10.2,!=0.11.0,<0.12',
     'jmp>=0.0.4',
     'matplotlib>=3.9',

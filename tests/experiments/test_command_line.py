@@ -1,6 +1,7 @@
 """Programs as a user runs them: real processes, killed and started again."""
 
 import json
+import signal
 
 import pytest
 
@@ -63,6 +64,12 @@ def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
   result = faults.kills(tmp_path, whole[0], tiny_runs.TINY, count=3, seed=1)
   assert result['lost'] == []
   assert sum(result['tried'].values()) == 3
+
+
+def test_reason_of_an_abort_is_printed(tmp_path):
+  program = tiny_runs.start(tmp_path, XLA_FLAGS='--xla_no_such_flag=1')
+  assert program.end() == -signal.SIGABRT
+  assert '--xla_no_such_flag' in program.err
 
 
 MISTAKES = [
