@@ -13,7 +13,11 @@ from sslhsic import losses
 BASES = bases.CLASSIFICATION
 
 # Where the title is not the name of the class.
-_TITLES = {'ssl_hsic': 'SSL-HSIC', 'barlow_twins': 'Barlow Twins'}
+_TITLES = {
+  'ssl_hsic': 'SSL-HSIC',
+  'barlow_twins': 'Barlow Twins',
+  'sigreg': 'LeJEPA (SIGReg)',
+}
 
 
 def get_table(base: str) -> dict[str, Any]:

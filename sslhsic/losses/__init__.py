@@ -17,17 +17,21 @@ from sslhsic.losses.byol import BYOL
 from sslhsic.losses.info_nce import InfoNCE
 from sslhsic.losses.loss import Loss
 from sslhsic.losses.projections import Projections, l2_normalize
+from sslhsic.losses.sfrik import SFRIK
+from sslhsic.losses.sigreg import SIGReg
 from sslhsic.losses.ssl_hsic import SSLHSIC
 from sslhsic.losses.vicreg import VICReg
 
 __all__ = [
   'BYOL',
   'LOSSES',
+  'SFRIK',
   'SSLHSIC',
   'BarlowTwins',
   'InfoNCE',
   'Loss',
   'Projections',
+  'SIGReg',
   'VICReg',
   'create',
   'l2_normalize',
@@ -40,6 +44,8 @@ LOSSES = {
   'byol': BYOL,
   'barlow_twins': BarlowTwins,
   'vicreg': VICReg,
+  'sigreg': SIGReg,
+  'sfrik': SFRIK,
 }
 
 
