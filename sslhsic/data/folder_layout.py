@@ -19,7 +19,7 @@ from sslhsic.data.errors import printable
 from sslhsic.data.folder_files import Folder
 
 _MOST_NAMES = 10  # In a message.
-_RESERVED = {'split', 'splits', 'class', 'classes'}  # No names of splits.
+_RESERVED = {'split', 'splits', 'class', 'classes', 'metadata'}  # No names of splits.
 # Images that are not read: a folder of these alone is a class that lost its images.
 _UNREADABLE = {'.heic', '.heif', '.jxl', '.jp2', '.psd', '.raw', '.dng', '.nef', '.cr2'}
 
@@ -32,11 +32,13 @@ class Options(NamedTuple):
     folders: `NAME=DIR`, the folders of the splits, below PATH; the only ones there are.
     classes: 'none', images have no labels and lie at any depth; 'folders', even a
       single folder in a split is a class; ''.
+    metadata: `metadata=FILE`, a CSV file with metadata of the images, see `metadata`.
   """
 
   is_one_split: bool = False
   folders: tuple[tuple[str, str], ...] = ()
   classes: str = ''
+  metadata: str = ''
 
 
 class Split(NamedTuple):
@@ -78,12 +80,15 @@ def parse(query: str) -> Options:
       options = options._replace(is_one_split=True)
     elif key == 'classes' and value in ('none', 'folders'):
       options = options._replace(classes=value)
+    elif key == 'metadata' and value:
+      options = options._replace(metadata=value)
     elif key not in _RESERVED and value and re.fullmatch(r'[A-Za-z]\w*', key):
       folders[splits.canonical(key)] = value
     else:
       raise ValueError(
         f"unknown option {option!r} of a folder; use 'splits=none', 'classes=none', "
-        "'classes=folders' or the folders of the splits, such as 'train=DIR&test=DIR'"
+        "'classes=folders', 'metadata=FILE.csv' or the folders of the splits, such as "
+        "'train=DIR&test=DIR'"
       )
   if folders and options.is_one_split:
     raise ValueError(f"the options {query!r} say 'splits=none' and name splits")

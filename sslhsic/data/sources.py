@@ -32,6 +32,7 @@ from sslhsic.data.source import (
   of_whole,
   origins,
   single_label_classes,
+  with_metadata,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
   'of_whole',
   'origins',
   'single_label_classes',
+  'with_metadata',
 ]
 
 SOURCES = {

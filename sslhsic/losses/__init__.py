@@ -14,6 +14,7 @@ from typing import Any
 from sslhsic import registry
 from sslhsic.losses.barlow_twins import BarlowTwins
 from sslhsic.losses.byol import BYOL
+from sslhsic.losses.dependence_term import DependenceTerm
 from sslhsic.losses.info_nce import InfoNCE
 from sslhsic.losses.loss import Loss
 from sslhsic.losses.projections import Projections, l2_normalize
@@ -28,6 +29,7 @@ __all__ = [
   'SFRIK',
   'SSLHSIC',
   'BarlowTwins',
+  'DependenceTerm',
   'InfoNCE',
   'Loss',
   'Projections',
@@ -67,9 +69,11 @@ def settings(name: str, **changes: Any) -> dict[str, Any]:
     **changes: its settings that differ from the defaults of its class.
 
   Returns:
-    {'name': name, LOSS: {SETTING: default, …}, …}.
+    {'name': name, LOSS: {SETTING: default, …}, …}, and under 'dependence' the settings
+    of `DependenceTerm`, which can be added to any loss.
 
   Raises:
     ValueError: there is no such loss, or it has no such setting.
   """
-  return registry.settings('loss', LOSSES, name, changes)
+  term = registry.defaults({'dependence': DependenceTerm})
+  return registry.settings('loss', LOSSES, name, changes) | term
