@@ -28,10 +28,8 @@ def folder(tmp_path_factory, write_images):
   return root
 
 
-def _numbers(source):
-  return [
-    int(source.name(i).rpartition('/')[2].split('.')[0]) for i in range(len(source))
-  ]
+def _number(name):
+  return int(name.rpartition('/')[2].split('.')[0])
 
 
 def _values(name, split, field):
