@@ -28,16 +28,16 @@ class SFRIK(loss_lib.Loss):
   that of the predictions.
 
   Attributes:
-    alignment_weight: λ. The published code takes the mean over the d dimensions instead
-      of the norm, and so λ·d: 4,000 at d = 8,192 is 0.49 here, and 40,000 at
-      d = 32,768 is 1.22.
+    alignment_weight: λ. The published code takes the mean over the d dimensions in
+      place of the norm, so that its weight is λ·d: 4,000 at d = 8,192 is 0.49 here, and
+      40,000 at d = 32,768 is 1.22, both for batches of 2,048. Smaller ones need more.
     kernel_weights: b_1, …, b_L.
 
   Raises:
     ValueError: a weight is negative, or there is none.
   """
 
-  alignment_weight: float = 0.5
+  alignment_weight: float = 5.0
   kernel_weights: tuple[float, ...] = (1.0, 40.0, 40.0)
 
   def __post_init__(self):
