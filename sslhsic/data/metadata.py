@@ -103,9 +103,8 @@ def column(table: Table, field: str, files: Sequence[str]) -> np.ndarray:
       raise ValueError(f'{table.path} has no {field} of {printable(file)}; add it')
   values = [table.rows[os.path.normpath(file)][field].strip() for file in files]
   everything = {row[field].strip() for row in table.rows.values()} - {''}
-  if any(re.search('[.eE]', x) for x in everything) and all(
-    map(_is_finite, everything)
-  ):
+  has_fraction = any(re.search('[.eE]', value) for value in everything)
+  if has_fraction and all(map(_is_finite, everything)):
     return np.array(values, np.float32)[:, None]
   number = {name: place for place, name in enumerate(sorted(everything))}
   return np.array([number[value] for value in values], np.int32)

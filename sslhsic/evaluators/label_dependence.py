@@ -1,8 +1,10 @@
 """Dependence of the features on the labels: HSIC, CKA and a test."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -71,25 +73,24 @@ class LabelDependence(evaluator.Evaluator):
     is_labelled = labels >= 0
     features, labels = features[is_labelled], labels[is_labelled]
     rows = evaluator.draw_rows(len(labels), self.num_images)
+    found = self._measure(jnp.asarray(features[rows], jnp.float32), labels[rows])
     return {
-      name: float(value) for name, value in self._measure(features[rows], labels[rows])
+      name: float(value) for name, value in zip(self.describe(), found, strict=True)
     }
 
-  def _measure(self, features, labels):
-    features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels)
-
-    @jax.jit
-    def measure(features, labels):
-      kernel = dependence.kernel_of(self.kernel, features, self.scale)
-      test = dependence.permutation_test(
-        jax.random.key(0),
-        features,
-        labels,
-        kernel,
-        num_permutations=self.num_permutations,
-        unbiased=True,
-      )
-      alignment = dependence.cka(features, labels, kernel, unbiased=True)
-      return test.statistic, alignment, test.p_value
-
-    return zip(self.describe(), measure(features, labels), strict=True)
+  # A method that is compiled once, and not a function of its own at each evaluation.
+  @functools.partial(jax.jit, static_argnums=0)
+  def _measure(
+    self, features: chex.Array, labels: chex.Array
+  ) -> tuple[chex.Array, ...]:
+    kernel = dependence.kernel_of(self.kernel, features, self.scale)
+    test = dependence.permutation_test(
+      jax.random.key(0),
+      features,
+      labels,
+      kernel,
+      num_permutations=self.num_permutations,
+      unbiased=True,
+    )
+    alignment = dependence.cka(features, labels, kernel, unbiased=True)
+    return [test.statistic, alignment, test.p_value]

@@ -1,7 +1,9 @@
 """CKA between the embeddings of the encoder and of another one."""
 
 import dataclasses
+import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -55,11 +57,11 @@ class ReferenceCKA(evaluator.Evaluator):
         f'{self.reference} {len(there)}; repair or remove the images that are skipped'
       )
     rows = evaluator.draw_rows(len(here), self.num_images)
-
-    @jax.jit
-    def measure(x, y):
-      kernels = [dependence.kernel_of(self.kernel, z, self.scale) for z in (x, y)]
-      return dependence.cka(x, y, *kernels, unbiased=True)
-
     x, y = (jnp.asarray(z[rows], jnp.float32) for z in (here, there))
-    return {'reference_cka': float(measure(x, y))}
+    return {'reference_cka': float(self._measure(x, y))}
+
+  # A method that is compiled once, and not a function of its own at each evaluation.
+  @functools.partial(jax.jit, static_argnums=0)
+  def _measure(self, x: chex.Array, y: chex.Array) -> chex.Array:
+    kernels = [dependence.kernel_of(self.kernel, z, self.scale) for z in (x, y)]
+    return dependence.cka(x, y, *kernels, unbiased=True)
