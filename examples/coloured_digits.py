@@ -1,4 +1,4 @@
-"""Writes scikit-learn's digits in colours that tell their class, and those of no use.
+"""Writes scikit-learn's digits in colours that go with their class in training only.
 
 python -m examples.coloured_digits PATH
 

@@ -8,8 +8,8 @@ samples of X and Y, and H = I − 11ᵀ/n,
   CKA(X,Y)  = HSIC(X,Y) / √(HSIC(X,X)·HSIC(Y,Y))  (Kornblith et al., 2019)
 
 A block of rows is computed at a time, and again in the backward pass: memory is linear
-in n, work quadratic, and a device computes the rows of its own samples. The result is
-that of the samples of all devices. `block_hsic` is linear in work, too.
+in n, work quadratic, and a device computes the rows of its own samples. Results count
+the samples of all devices. `block_hsic` is linear in work, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -98,7 +98,7 @@ def cka(
   biased one approaches 1 where there are more dimensions than samples, whatever the
   features.
 
-  Args and raised errors are those of `hsic`.
+  Arguments and errors as for `hsic`.
 
   Returns:
     A scalar, float32, the same on every device; from 0 to 1 unless `unbiased`. NaN if
@@ -124,7 +124,7 @@ def block_hsic(
 
   The mean of the unbiased estimator over blocks (Zhang et al., 2018, "Large-scale
   kernel methods for independence testing"). Of independent samples its expectation is
-  HSIC(X,Y) of their law, as that of the unbiased estimator from all pairs, and its
+  HSIC(X,Y) of their law, as with the unbiased estimator from all pairs, and its
   variance is larger by about n/T. Samples have to be in random order.
 
   Args:
@@ -190,7 +190,7 @@ def permutation_test(
   """Tests whether X and Y are independent, by permutations of the samples of Y.
 
   A permutation takes the time of `hsic`. CKA differs from HSIC by a factor that no
-  permutation changes, so the p-value is that of CKA, too.
+  permutation changes, so CKA has the same p-value.
 
   Args:
     rng: a JAX key, the same on every device.
@@ -252,7 +252,7 @@ def conditional_hsic(
   fitted on held-out samples: μ(y) = Σⱼ wⱼ ψ(a'ⱼ), w = (K_Y'Y' + λI)⁻¹ k_Y'(y)
   (https://arxiv.org/abs/2212.08645). For labels Y, μ(y) is the mean of the class,
   times n_y/(n_y + λ). It is zero, up to sampling, if Z and A are independent given Y.
-  Memory is that of m² and (b·devices)·m numbers.
+  Memory is m² and n·m numbers, of n samples on all devices.
 
   Args:
     z: [b, d] features, or [b] integer labels, of this device's samples.
@@ -269,6 +269,7 @@ def conditional_hsic(
     AssertionError: see `hsic`.
     ValueError: λ is not positive.
   """
+  _check(z, y)
   _check(a, y)
   _check(*heldout)
   if not ridge > 0:
@@ -301,7 +302,8 @@ def median_scale(
   if len(everything) < 2:
     raise ValueError('one sample has no distances; give two or more')
   step = -(-len(everything) // max_samples)
-  some = everything[::step]
+  some = everything[::step].astype(jnp.float32)
+  some -= some.mean(axis=0, keepdims=True)  # Distances keep more digits.
   rows, columns = np.triu_indices(len(some), 1)
   distances = jnp.sqrt(kernels.squared_distances(some, some))
   return jnp.median(distances[rows, columns])
@@ -455,7 +457,7 @@ def _of_pairs(
     biased     E kl − 2·Eᵢ k̄ᵢl̄ᵢ + E k·E l
     unbiased   (n−1)/(n−3) · (E kl − 2(n−1)/(n−2)·Eᵢ k̄ᵢl̄ᵢ + n/(n−2)·E k·E l)
 
-  the unbiased one with means over j ≠ i; it is that of `hsic.unbiased_hsic`.
+  the unbiased one with means over j ≠ i, equal to `hsic.unbiased_hsic`.
   """
   count = len(jax.tree.leaves(variables[0].columns)[0])
   if unbiased and count < 4:

@@ -16,9 +16,8 @@ from sslhsic.evaluators import evaluator
 class LabelDependence(evaluator.Evaluator):
   """`label_hsic`, `label_cka`, `label_p_value`: of the test features and the labels.
 
-  HSIC and CKA are from the unbiased estimator; the kernel of the labels is that of
-  one-hot vectors. The p-value is that of independence, see
-  `dependence.permutation_test`.
+  HSIC and CKA are from the unbiased estimator; labels have the linear kernel of one-hot
+  vectors. The p-value is of a test of independence, see `dependence.permutation_test`.
 
   Attributes:
     features: 'embedding' or 'projection'.

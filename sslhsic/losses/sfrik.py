@@ -24,8 +24,8 @@ class SFRIK(loss_lib.Loss):
   uniform law is zero, so that MMD² is the mean of k over all pairs of features, a
   feature with itself included (https://arxiv.org/abs/2208.00789). A block of pairs is
   computed at a time: memory is linear in the batch, work quadratic. With a target
-  network, x is a prediction, y the target's projection of another view, and MMD² is
-  that of the predictions.
+  network, x is a prediction, y the target's projection of another view, and MMD² is of
+  the predictions.
 
   Attributes:
     alignment_weight: λ. The published code takes the mean over the d dimensions in
