@@ -1,13 +1,17 @@
 """Measurements during a pre-training, by the evaluators of its configuration."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
 from sslhsic import evaluators
 from sslhsic.data import compared
+from sslhsic.evaluation import embed
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Arrays, Extraction, Network
+from sslhsic.weights import pretrained
 
 
 class Evaluation:
@@ -17,6 +21,8 @@ class Evaluation:
     config: the configuration of the pre-training.
     extraction: outputs of the online network.
     num_classes: of the training images; 0: there are no labels.
+    initial_network: makes the network with its random initial values, for evaluators
+      that compare with it.
 
   Raises:
     ValueError: see `measurements.create` and `compared.for_pretraining`.
@@ -26,10 +32,17 @@ class Evaluation:
   """
 
   def __init__(
-    self, config: ml_collections.ConfigDict, extraction: Extraction, num_classes: int
+    self,
+    config: ml_collections.ConfigDict,
+    extraction: Extraction,
+    num_classes: int,
+    initial_network: Callable[[], Network],
   ):
     self._config = config
     self._extraction = extraction
+    self._initial_network = initial_network
+    # A reference does not change during the training: it embeds a split once.
+    self._by_reference = functools.cache(self._reference)
     found = measurements.create(config, extraction.source, num_classes)
     self._measurements = [measured for measured in found.values() if measured]
     self.skipped = [name for name, measured in found.items() if not measured]
@@ -76,6 +89,22 @@ class Evaluation:
   def _outputs(
     self, network: Network, request: measurements.Request, names: set[str]
   ) -> Arrays:
+    if request.reference:
+      return self._by_reference(request)
     if request.augmented:
       return self._extraction.of_views(network, request.part, names, *request.augmented)
     return self._extraction.of_split(network, request.part, names)
+
+  def _reference(self, request: measurements.Request) -> Arrays:
+    if request.reference == evaluators.INITIAL:
+      return self._extraction.of_split(
+        self._initial_network(), request.part, ['embedding']
+      )
+    embedded = embed.embed(
+      pretrained.settings(request.reference),
+      self._extraction.source(request.part),
+      init_from=request.reference,
+      batch_size=self._config.evaluation.batch_size,
+      max_bad_fraction=self._config.data.max_bad_fraction,
+    )
+    return {'embedding': embedded.embeddings}
