@@ -41,6 +41,7 @@ PRESETS = {
 # Dicts whose keys are the user's choice: one meaning for all of each.
 _FREE = (
   'augment.options',
+  'evaluation.extra_tests',
   'network.encoder_options',
   'published',
   'runner.collapse.minima',

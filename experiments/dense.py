@@ -180,7 +180,7 @@ class DenseExperiment(trainings.SeveralTrainings):
       frozen = not (training.train_encoder or is_head)
       frozen |= training.freeze_batch_norm and is_norm(module)
       # Whatever is outside the encoder belongs to the head, and is trained.
-      return frozen and module.startswith(f'{classifier.ENCODER}/')
+      return frozen and classifier.is_of_encoder(module)
 
     return hk.data_structures.partition(stays, params)
 
@@ -376,6 +376,8 @@ class DenseExperiment(trainings.SeveralTrainings):
     """Which part of the network, in words."""
     training = self._config.training
     norm = 'frozen' if training.freeze_batch_norm else 'trained'
+    if training.train_encoder and not self._has_statistics:
+      return 'whole network'
     if training.train_encoder:
       return f'whole network, batch norm of the encoder {norm}'
     if self.task.head_of_encoder:

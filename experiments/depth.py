@@ -1,4 +1,4 @@
-"""Trains an encoder with a decoder for depth estimation, and evaluates it.
+"""Trains an encoder with a head for depth estimation, and evaluates it.
 
 python -m experiments.depth --config=configs/depth/shapes.py --workdir=DIR \
   --config.init_from=RUN
@@ -33,6 +33,7 @@ def create_task(
     ),
     training_example=example(flip=True),
     test_example=example(flip=False),
+    head=network.HEADS[config.network.head],
     axis_name=parallel.AXIS_NAME,
   )
 

@@ -4,22 +4,26 @@ python -m experiments.knn --config=configs/knn/digits.py --workdir=DIR \
   --config.init_from=RUN
 """
 
+import functools
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments import shared
 from sslhsic.data import compared, sources
+from sslhsic.evaluation import encoder as encoder_lib
 from sslhsic.evaluation import knn
 from sslhsic.runs import measurement
 
 
 def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
   """Top-1 and top-5 for every k and temperature."""
-  data = config.data
-  train_source, test_source = compared.create(
-    data.train, data.test, allow_overlap=data.allow_overlap
+  data, extra = config.data, config.evaluation.extra_tests
+  train_source, test_source, *extra_sources = compared.create(
+    data.train, data.test, *extra.values(), allow_overlap=data.allow_overlap
   )
   # Before the images are embedded, which takes long.
   if max(config.protocol.k) > len(train_source):
@@ -48,7 +52,16 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       }
       rows.append(row)
       print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
-  return {
+  vote = functools.partial(
+    knn.scores,
+    *train,
+    num_classes=num_classes,
+    k=rows[0]['k'],
+    temperature=rows[0]['temperature'],
+  )
+  found = dict(zip(extra, extra_sources, strict=True))
+  results, protocol = _extra_results(config, found, encoder, vote)
+  return results | {
     # The first k and temperature of the configuration give the headline numbers.
     'knn_top1': rows[0]['top1'],
     'knn_top5': rows[0]['top5'],
@@ -57,6 +70,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     'encoder_fingerprint': encoder.fingerprint,
     'images_per_second': encoder.num_images / encoder.seconds,
     'protocol': {
+      **protocol,
       'knn_top1': f'cosine kNN on {data.train.source} {data.train.split}, weights '
       f'exp(similarity / T), k = {rows[0]["k"]}, T = {rows[0]["temperature"]:g}; '
       f'{shared.describe(config)}; one pass over {data.test.source} '
@@ -65,6 +79,35 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       'have any',
     },
   }
+
+
+def _extra_results(
+  config: ml_collections.ConfigDict,
+  found: Mapping[str, sources.Source],
+  encoder: encoder_lib.FrozenEncoder,
+  vote: Callable[[np.ndarray], np.ndarray],
+) -> tuple[dict[str, float], dict[str, str]]:
+  """Top-1 on the further test sets, and how it was measured.
+
+  Args:
+    config: the configuration.
+    found: the test sets, by name.
+    encoder: of their images.
+    vote: gives the scores [m, C] of embeddings [m, c].
+  """
+  results, protocol = {}, {}
+  for name, source in found.items():
+    part, classes = config.evaluation.extra_tests[name], shared.classes_there(source)
+    features, labels = encoder.embed(source)
+    # A class without votes is not named.
+    top1 = knn.top_k_accuracy(np.where(classes, vote(features), 0), labels)
+    print(f'{name}: top-1 {top1:.3f}, among {classes.sum()} classes')
+    results[f'knn_{name}_top1'] = top1
+    protocol[f'knn_{name}_top1'] = (
+      f'as knn_top1, on {part.source} {part.split}, votes for its {classes.sum()} '
+      'classes alone'
+    )
+  return results, protocol
 
 
 if __name__ == '__main__':

@@ -40,7 +40,8 @@ class LinearEval(shared.OneInput):
   """The experiment; see `sslhsic.runs.experiment` for the contract.
 
   The classifiers of all learning rates are trained on the same embeddings in one pass.
-  Where there is a validation split, the learning rate is chosen on it.
+  Where there is a validation split, the learning rate is chosen on it. Further test
+  sets, `config.evaluation.extra_tests`, are classified into the classes they have.
   """
 
   CHECKPOINT_ATTRS: ClassVar = {'state': 'state'}
@@ -54,10 +55,12 @@ class LinearEval(shared.OneInput):
     parallel.per_device(self.batch_size)
     self._config = config
     parts = [data.test] + [data.validation] * bool(data.validation.source)
-    self._train, self._test, *validation = compared.create(
-      data.train, *parts, allow_overlap=data.allow_overlap
+    extra = config.evaluation.extra_tests
+    self._train, self._test, *others = compared.create(
+      data.train, *parts, *extra.values(), allow_overlap=data.allow_overlap
     )
-    self._validation = validation[0] if validation else None
+    self._validation = others.pop(0) if data.validation.source else None
+    self._extra_tests = dict(zip(extra, others, strict=True))
     self.data_sets = {'data.train.source': self._train, 'data.test.source': self._test}
     if self._validation:
       self.data_sets['data.validation.source'] = self._validation
@@ -80,7 +83,7 @@ class LinearEval(shared.OneInput):
     self._pmapped_step = parallel.pmap(
       self._step, out_axes=(0, None), donate_argnums=(0,)
     )
-    self._pmapped_hits = parallel.pmap(self._hits)
+    self._pmapped_hits = parallel.pmap(self._hits, in_axes=(0, 0, 0, 0, None))
     self.state = parallel.replicate(self._initial_state())
     self._input = (
       shared.training_input(config, self._train) if mode == 'train' else None
@@ -183,7 +186,7 @@ class LinearEval(shared.OneInput):
       }
     top1, top5 = (accuracy[chosen] for accuracy in self._accuracies(self._test))
     print(f'linear top-1 {top1:.3f}, top-5 {top5:.3f}, of {self._encoder.description}')
-    return {
+    return self._extra_results(chosen) | {
       'linear_top1': top1,
       'linear_top5': top5,
       'learning_rate': self._learning_rates[chosen],
@@ -193,23 +196,45 @@ class LinearEval(shared.OneInput):
       'protocol': self._protocol(),
     }
 
-  def _accuracies(self, source: sources.Source) -> tuple[list[float], list[float]]:
-    """Top-1 and top-5 of every classifier, each example counted once."""
+  def _extra_results(self, chosen: int) -> dict[str, float]:
+    """Top-1 and top-5 on the further test sets, of the learning rate chosen."""
+    results = {}
+    for name, source in self._extra_tests.items():
+      classes = shared.classes_there(source)
+      top1, top5 = (accuracy[chosen] for accuracy in self._accuracies(source, classes))
+      print(
+        f'{name}: top-1 {top1:.3f}, top-5 {top5:.3f}, among {classes.sum()} classes'
+      )
+      results |= {f'linear_{name}_top1': top1, f'linear_{name}_top5': top5}
+    return results
+
+  def _accuracies(
+    self, source: sources.Source, classes: np.ndarray | None = None
+  ) -> tuple[list[float], list[float]]:
+    """Top-1 and top-5 of every classifier, each example counted once.
+
+    Args:
+      source: the examples.
+      classes: [C] bool, the classes to choose from; None: all.
+    """
+    if classes is None:
+      classes = np.ones(self._num_classes, bool)
     hits, _ = features.extract(
       lambda batch: self._pmapped_hits(
-        self.state, self._encoder.params, self._encoder.network_state, batch
+        self.state, self._encoder.params, self._encoder.network_state, batch, classes
       ),
       shared.one_pass(self._config, source),
     )
     return tuple(accuracy.mean(axis=0).tolist() for accuracy in hits)
 
-  def _hits(self, state: State, params, network_state, batch):
+  def _hits(self, state: State, params, network_state, batch, classes):
     """Whether each example [b] is right in the top 1 and top 5 of each classifier."""
     embeddings = self._encoder.apply(
       params, network_state, self._encoder.prepare(batch['image'])
     )
     classifiers = optim.averaged(state.average, self._config.weight_ema_decay)
     logits = jax.vmap(probe.predict, in_axes=(0, None))(classifiers, embeddings)
+    logits = jnp.where(classes[None, None], logits, -jnp.inf)
     return tuple(
       # [b, K]: examples come first, as `features.extract` concatenates them.
       jax.vmap(
@@ -228,7 +253,12 @@ class LinearEval(shared.OneInput):
         f'one of {len(self._learning_rates)} learning rates, chosen by top-1 on '
         f'{data.validation.source} {data.validation.split}'
       )
-    return {
+    extra = {
+      f'linear_{name}_top1': f'as linear_top1, on {part.source} {part.split}, among '
+      f'its {shared.classes_there(self._extra_tests[name]).sum()} classes'
+      for name, part in config.evaluation.extra_tests.items()
+    }
+    return extra | {
       'linear_top1': f'linear classifier on the frozen encoder, trained on '
       f'{data.train.source} {data.train.split} for {config.training.epochs} epochs of '
       f'batches of {self.batch_size}, {optim.describe(config.optimizer)}, '

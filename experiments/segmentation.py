@@ -1,4 +1,4 @@
-"""Trains an encoder with an FCN head for semantic segmentation, and evaluates it.
+"""Trains an encoder with a head for semantic segmentation, and evaluates it.
 
 python -m experiments.segmentation --config=configs/segmentation/shapes.py \
   --workdir=DIR --config.init_from=RUN
@@ -33,6 +33,7 @@ def create_task(
       size=data.crop_size, scales=data.scales, fill=fill
     ),
     test_example=examples.TestExample(size=data.crop_size, fill=fill),
+    head=network.HEADS[config.network.head],
     axis_name=parallel.AXIS_NAME,
   )
 

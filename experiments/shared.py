@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import ml_collections
+import numpy as np
 
 from sslhsic.data import fingerprint as fingerprints
 from sslhsic.data import loader, resampling, sources
@@ -146,6 +147,11 @@ def frozen_encoder(
     max_pixels=data.max_pixels,
     seed=config.seed,
   )
+
+
+def classes_there(source: sources.Source) -> np.ndarray:
+  """The classes that a source has images of, [C] bool."""
+  return np.isin(np.arange(sources.single_label_classes(source)), source.labels)
 
 
 def training_input(

@@ -114,10 +114,12 @@ def random_encoder():
       if name == 'w':
         fan_in = np.prod(shape.shape[:3])
         return rng.normal(0, fan_in**-0.5, shape.shape).astype(np.float32)
-      centre = 0.0 if name == 'offset' or module.endswith('mean_ema') else 1.0
+      is_scale = name == 'scale' or module.endswith('var_ema')
+      centre = 1.0 if is_scale else 0.0
       return (centre + rng.uniform(-0.5, 0.5, shape.shape)).astype(np.float32)
 
-    trees = encoder.shapes(network, (32, 32, channels))
+    size = options.get('image_size', 32)
+    trees = encoder.shapes(network, (size, size, channels))
     return tuple(hk.data_structures.map(value, tree) for tree in trees)
 
   return make

@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.network = {
     'encoder': 'resnet50',
     'encoder_options': {},
+    'head': 'up_projections',  # Or 'linear', which has no channels.
     'channels': (512, 256, 128, 64),  # Of the up-projections.
   }
   config.data = {

@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
       'zero_init_last_scale': True,
       'output_stride': 16,
     },
+    'head': 'up_projections',
     'channels': (64, 32, 16),
   }
   config.data.update(

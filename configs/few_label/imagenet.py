@@ -14,6 +14,7 @@ from configs.knn import imagenet
 def get_config() -> ml_collections.ConfigDict:
   """The configuration: encoder and data of kNN."""
   config = imagenet.get_config()
+  del config.evaluation.extra_tests
   config.protocol = {
     'labels_per_class': (1, 2, 5, 10, 20),
     'num_draws': 5,  # Subsets of labels to average over.

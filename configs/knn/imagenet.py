@@ -29,5 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
     'allow_overlap': False,  # Whether to test on images that are trained on.
   }
   config.protocol = {'k': (200, 20), 'temperature': (0.07,)}
-  config.evaluation = {'batch_size': 4096}  # Over all devices.
+  config.evaluation = {
+    'batch_size': 4096,  # Over all devices.
+    'extra_tests': {},  # Further test sets, {NAME: {'source': …, 'split': …}, …}.
+  }
   return config

@@ -48,7 +48,10 @@ def get_config() -> ml_collections.ConfigDict:
     'epochs': 90,
     'warmup_steps': 100,
   }
-  config.evaluation = {'batch_size': 4096}
+  config.evaluation = {
+    'batch_size': 4096,
+    'extra_tests': {},  # Further test sets, {NAME: {'source': …, 'split': …}, …}.
+  }
   config.runner = {
     'log_every': 100,
     'evaluate_every': 3128,  # 10 epochs.

@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
       'zero_init_last_scale': True,
       'output_stride': 8,
     },
+    'head': 'fcn',
     'channels': 64,
     'dilation': 2,
   }

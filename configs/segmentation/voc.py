@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     'encoder': 'resnet50',
     # All 3×3 convolutions of the last group have dilation 2 and stride 1.
     'encoder_options': {'output_stride': 16, 'dilate_first_block': True},
+    'head': 'fcn',  # Or 'linear', which has neither channels nor dilation.
     'channels': 256,  # Of the head.
     'dilation': 6,
   }

@@ -134,7 +134,11 @@ def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
   count, their_count = (x.source.num_classes for x in (labelled, other))
   # [C + 1]: the label -1 reads the last entry, which is set to -1 below.
   numbers = np.arange(their_count + 1)
-  if count and their_count and names and theirs:
+  by = 'by their names'
+  if names and _are_numbers_of(names, theirs):
+    by = 'whose classes in order of their names the names are numbers of'
+    numbers = np.array([*map(int, theirs), 0])
+  elif count and their_count and names and theirs:
     numbers = _numbers(first.title, names, other.title, theirs)
   elif count and their_count and count != their_count:
     raise ValueError(
@@ -156,7 +160,7 @@ def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
   is_same = names == theirs or not (names and theirs)
   if is_same and here.object_classes == there.object_classes:
     return other
-  print(f'classes of {other.title} are numbered as in {first.title}, by their names')
+  print(f'classes of {other.title} are numbered as in {first.title}, {by}')
   return other._replace(
     source=sources.RelabelledSource(
       other.source,
@@ -166,6 +170,11 @@ def _with_classes_of(first: _Named, other: _Named, need_labels: bool) -> _Named:
       there._replace(object_classes=here.object_classes),
     )
   )
+
+
+def _are_numbers_of(names: Sequence[str], theirs: Sequence[str]) -> bool:
+  """Whether the others are all numbers of these, as the folders of ImageNet-V2."""
+  return {*theirs} == {*map(str, range(len(names)))} != {*names}
 
 
 def _numbers(

@@ -15,6 +15,12 @@ from sslhsic import networks
 ENCODER = 'encoder'
 
 
+def is_of_encoder(module: str) -> bool:
+  """Whether a module is the encoder or inside it, by its full name."""
+  # The encoder may have parameters of its own, such as a class token.
+  return module.partition('/')[0] == ENCODER
+
+
 def encoder(
   *, encoder: str, encoder_options: Mapping, axis_name: str | None = None
 ) -> hk.TransformedWithState:

@@ -33,12 +33,15 @@ class Encoder(hk.Module):
       their averages as Haiku state; layer norm does not.
     stage_strides: pixels of the image per pixel of each stage, in both directions.
     output_stride: pixels of the image per pixel of the last stage.
+    output_offset: pixel of the image that the first pixel of the last stage is centred
+      on: 0 if all layers pad alike on both sides, (p − 1)/2 for patches of p pixels.
   """
 
   norm_name: ClassVar[str]
   has_batch_statistics: ClassVar[bool]
   stage_strides: tuple[int, ...]
   output_stride: int
+  output_offset: float = 0.0
 
   @classmethod
   def is_normalisation(cls, module: str) -> bool:

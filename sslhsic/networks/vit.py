@@ -42,6 +42,8 @@ class ViT(encoder.Encoder):
       position; or 'mean', the mean of the patch tokens, and no class token.
     num_registers: further tokens that nothing is read from (Darcet et al. 2024,
       https://arxiv.org/abs/2309.16588).
+    freeze_patch_embedding: whether the embedding of the patches gets no gradient, which
+      stabilises training in MoCo v3; exclude it from the weight decay as well.
     axis_name: ignored, there are no batch statistics.
     name: of the module.
 
@@ -64,6 +66,7 @@ class ViT(encoder.Encoder):
     image_size: int = 224,
     pooling: str = 'class',
     num_registers: int = 0,
+    freeze_patch_embedding: bool = False,
     axis_name: str | None = None,
     name: str = 'vit',
   ):
@@ -90,8 +93,10 @@ class ViT(encoder.Encoder):
     self.grid_size = image_size // patch_size
     self.pooling = pooling
     self.num_registers = num_registers
+    self.freeze_patch_embedding = freeze_patch_embedding
     self.stage_strides = (patch_size,)
     self.output_stride = patch_size
+    self.output_offset = (patch_size - 1) / 2
 
   def __call__(self, images: jax.Array, *, is_training: bool) -> encoder.Features:
     """Computes the features of [n, h, w, c] images, in a floating-point type."""
@@ -135,7 +140,9 @@ class ViT(encoder.Encoder):
       w_init=_INIT,
       name='patch_embedding',
     )
-    return layer(images)
+    embedded = layer(images)
+    # Nothing before this layer is trained, so that no other gradient is lost.
+    return jax.lax.stop_gradient(embedded) if self.freeze_patch_embedding else embedded
 
   @hk.transparent
   def _positions(self, rows: int, columns: int) -> jax.Array:
@@ -218,17 +225,21 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   return np.concatenate(waves, axis=-1).astype(np.float32)
 
 
-def _preset(width: int, num_heads: int, patch_size: int, **options: int) -> dict:
+def _preset(width: int, num_heads: int, patch_size: int, **options: int | str) -> dict:
   sizes = {'width': width, 'depth': 12, 'num_heads': num_heads}
   return {**sizes, 'patch_size': patch_size, **options}
 
 
-# Arguments of ViT by name. The last one is for 8×8 images on a processor.
+# Arguments of ViT by name: the sizes of timm, MoCo v3's networks, and a small one for
+# 8×8 images on a processor.
 PRESETS = {
   f'vit_{size}{patch_size}': _preset(width, num_heads, patch_size)
   for size, width, num_heads in (('ti', 192, 3), ('s', 384, 6), ('b', 768, 12))
   for patch_size in (16, 14, 8, 4)
 } | {
+  # ViT-S has 12 heads in MoCo v3, not 6.
+  'vit_s16_moco': _preset(384, 12, 16, positions='sincos'),
+  'vit_b16_moco': _preset(768, 12, 16, positions='sincos'),
   'vit_digits': {
     'patch_size': 2,
     'width': 64,
@@ -237,5 +248,5 @@ PRESETS = {
     'image_size': 8,
     'positions': 'sincos',
     'pooling': 'mean',
-  }
+  },
 }

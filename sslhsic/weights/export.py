@@ -95,9 +95,12 @@ def _write_weights(
   network: Network,
   settings: settings_lib.Settings,
 ) -> None:
-  of = lambda root, tree: {m: x for m, x in tree.items() if m.startswith(f'{root}/')}
+  of = lambda root, tree: {m: x for m, x in tree.items() if m.split('/')[0] == root}
   trees = network.params, network.network_state
-  tensors = layouts.to_tensors(layout, *(of('encoder', tree) for tree in trees))
+  of_encoder = [of('encoder', tree) for tree in trees]
+  # Our layout has parameters alone.
+  computed = {} if layout.is_haiku else families.of(settings.encoder).computed(settings)
+  tensors = layouts.to_tensors(layout, *of_encoder, computed)
   files.write(directory / files.WEIGHTS_NAME, tensors, settings)
   if network.with_projector:
     tensors = layouts.to_tensors(layout, *(of('projector', tree) for tree in trees))

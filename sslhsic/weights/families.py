@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable
 
 from sslhsic import networks
-from sslhsic.weights import layouts, resnet
+from sslhsic.weights import layouts, resnet, vit
 
 FAMILIES: dict[type[networks.Encoder], layouts.Family] = {
   networks.ResNet: resnet.FAMILY,
+  networks.ViT: vit.FAMILY,
 }
 
 # Networks that follow the trained one, or are followed, of methods that keep two.

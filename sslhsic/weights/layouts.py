@@ -48,6 +48,11 @@ class Layout(NamedTuple):
     infer: finds the network by the tensors; raises a ValueError where it is none of
       ours. None: only the settings of the file say which it is.
     is_haiku: whether values are laid out as ours, else as PyTorch's.
+    pack: turns tensors named by `tensor` into those of a file, where they do not
+      correspond one to one, such as query, key and value in one tensor or three.
+    unpack: undoes `pack`.
+    computed: of the tensors of a file, names of those that our network may compute and
+      so have no parameter for, such as fixed positions.
   """
 
   name: str
@@ -56,6 +61,9 @@ class Layout(NamedTuple):
   anchors: tuple[str, ...] = ()
   infer: Callable[[Tensors], Inferred] | None = None
   is_haiku: bool = False
+  pack: Callable[[Tensors], Tensors] = dict
+  unpack: Callable[[Tensors], Tensors] = dict
+  computed: Callable[[Tensors], set[str]] = lambda _: set()
 
 
 class Family(NamedTuple):
@@ -68,12 +76,15 @@ class Family(NamedTuple):
       raises a ValueError if the library has no such network.
     usage: of (format, settings), to lines of Python that embed with the export, which
       is in DIR; none if the library cannot build the network.
+    computed: of settings, values that our network computes and other libraries keep as
+      parameters.
   """
 
   layouts: tuple[Layout, ...] = ()
   formats: Mapping[str, Layout] = {}
   config_files: Callable[[str, Settings], dict[str, Any]] = lambda *_: {}
   usage: Callable[[str, Settings], list[str]] = lambda *_: []
+  computed: Callable[[Settings], Tree] = lambda _: {}
 
 
 HAIKU = Layout(
@@ -123,7 +134,7 @@ _ATTRIBUTES = {
 
 
 def names(layout: Layout, *trees: Tree) -> set[str]:
-  """Of the tensors that a file of this layout has of an encoder; see `to_tensors`."""
+  """Names that the values of an encoder have in a file, before `layout.pack`."""
   values = [x for tree in trees for x in hk.data_structures.traverse(tree)]
   return {layout.tensor(module, name) for module, name, _ in values} - {None}
 
@@ -142,7 +153,7 @@ def to_tensors(layout: Layout, *trees: Tree) -> Tensors:
       if tensor is not None:
         value = np.asarray(value)
         tensors[tensor] = value if layout.is_haiku else _to_torch(name, value)
-  return tensors
+  return layout.pack(tensors)
 
 
 def from_tensors(layout: Layout, tensors: Tensors, like: Tree) -> Tree:
@@ -157,6 +168,7 @@ def from_tensors(layout: Layout, tensors: Tensors, like: Tree) -> Tree:
     As `like`, without what the file has not.
   """
   values: dict[str, dict[str, Any]] = {}
+  tensors = layout.unpack(tensors)
   for module, name, initial in hk.data_structures.traverse(like):
     # Of moving averages, the state that follows from PyTorch's.
     wanted = 'average' if name == 'hidden' and not layout.is_haiku else name

@@ -258,11 +258,12 @@ def _from_file(
     logging.warning('%s: not used are %s', file.path, file.not_used)
   layout, where = file.layout, str(file.path)
   of_encoder = lambda tree: hk.data_structures.filter(
-    lambda module, *_: module.startswith(f'{classifier.ENCODER}/'), tree
+    lambda module, *_: classifier.is_of_encoder(module), tree
   )
   ours = [of_encoder(tree) for tree in (params, network_state)]
   # What the network lacks; `_replace_encoder` reports what the file lacks.
-  unknown = file.tensors.keys() - layouts.names(layout, *ours)
+  known = layouts.names(layout, *ours) | layout.computed(file.tensors)
+  unknown = layout.unpack(file.tensors).keys() - known
   if unknown:
     raise ValueError(
       f'the encoder of {where} does not fit: the network has no '
@@ -325,7 +326,7 @@ def _encoder(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
   return {
     f'{module}/{name}': value
     for module, leaves in tree.items()
-    if module.startswith(f'{classifier.ENCODER}/')
+    if classifier.is_of_encoder(module)
     for name, value in leaves.items()
   }
 

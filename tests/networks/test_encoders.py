@@ -193,7 +193,13 @@ def test_batch_norm_that_is_not_there_cannot_be_frozen():
     segmentation_program.Segmentation('train', jax.random.key(0), config)
 
 
-def test_detector_names_the_encoders_that_run_in_two_parts():
+def test_detector_names_the_encoders_that_run_in_two_parts(monkeypatch):
+  class LeavesPaddingOut(PatchEncoder):
+    def __call__(self, images, *, is_training, content=None):
+      raise NotImplementedError
+
+  preset = networks.Preset(LeavesPaddingOut, {'patch_size': 4, 'channels': 6})
+  monkeypatch.setitem(networks.ENCODERS, 'patches', preset)
   message = (
     r"detector 'c4' .* patches cannot; use config\.network\.architecture = 'fpn', or "
     r'an encoder of resnet18, .*, resnet_digits$'
@@ -211,11 +217,13 @@ def test_detector_names_the_encoders_that_run_in_two_parts():
     )
 
 
-def test_detector_needs_an_encoder_that_leaves_out_padding():
-  with pytest.raises(ValueError, match='patches has no argument content to leave'):
+@pytest.mark.parametrize('architecture', detector.ARCHITECTURES)
+def test_detector_needs_an_encoder_that_leaves_out_padding(architecture):
+  message = 'vit_s16 has no argument content to leave .* another, such as resnet18'
+  with pytest.raises(ValueError, match=message):
     detector.create(
-      architecture='fpn',
-      encoder='patches',
+      architecture=architecture,
+      encoder='vit_s16',
       encoder_options={},
       train_encoder=True,
       freeze_batch_norm=False,
@@ -282,7 +290,7 @@ def test_unknown_names_are_refused_with_the_nearest(name, options, message):
     network.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), True)
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'resnet_digits', 'patches'])
+@pytest.mark.parametrize('name', ['resnet18', 'resnet_digits', 'vit_digits', 'patches'])
 def test_encoders_are_as_they_say(name):
   """Strides are those of the stages; normalisation and state have the names given."""
   strides = []

@@ -92,6 +92,20 @@ def test_mean_pooling_is_the_mean_of_the_stage_and_has_no_class_token():
   np.testing.assert_allclose(embedding, stage.mean(axis=(1, 2)), atol=1e-6)
 
 
+def test_frozen_embedding_of_patches_is_all_that_has_no_gradient():
+  images = _images()
+  network = _network(freeze_patch_embedding=True, num_registers=1)
+  params = _random(network, images)
+  embed = lambda params: network.apply(params, images)[1]
+  np.testing.assert_array_equal(
+    embed(params), _network(num_registers=1).apply(params, images)[1]
+  )
+  gradients = jax.grad(lambda params: jnp.sum(jnp.sin(embed(params))))(params)
+  for module, leaves in gradients.items():
+    for name, value in leaves.items():
+      assert np.any(value) == (module != 'vit/patch_embedding'), (module, name)
+
+
 @pytest.mark.parametrize('positions', vit.POSITIONS)
 def test_other_sizes_run_with_the_same_parameters(positions):
   network = _network(positions=positions)

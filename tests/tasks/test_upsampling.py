@@ -1,5 +1,6 @@
-"""Bilinear interpolation of feature maps against SciPy."""
+"""Bilinear interpolation of feature maps against SciPy and OpenCV."""
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 from scipy import interpolate
@@ -17,6 +18,14 @@ def test_values_of_cells_are_at_multiples_of_the_stride():
     np.minimum(np.arange(15), 12), np.minimum(np.arange(11), 8), indexing='ij'
   )
   np.testing.assert_allclose(pixels, grid((rows, columns)), atol=1e-6)
+
+
+def test_patches_are_stretched_as_an_image():
+  """OpenCV takes the centre of a pixel to be in its middle, as that of a patch is."""
+  cells = np.random.default_rng(0).normal(size=(1, 4, 3, 2)).astype(np.float32)
+  pixels = upsampling.bilinear(jnp.asarray(cells), 4, (16, 12), offset=1.5)
+  expected = cv2.resize(cells[0], (12, 16), interpolation=cv2.INTER_LINEAR)
+  np.testing.assert_allclose(pixels[0], expected, atol=1e-5)
 
 
 def test_cells_beyond_the_image_are_not_seen():

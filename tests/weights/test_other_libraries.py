@@ -4,6 +4,7 @@ Images are random, of 224 pixels and of an odd size, so that a padding on the wr
 or by the wrong amount shows.
 """
 
+import functools
 import re
 
 import jax
@@ -171,3 +172,97 @@ def test_a_model_as_its_library_saves_it_gives_its_embeddings(create, tmp_path):
   tensors = {name: x.contiguous() for name, x in model.state_dict().items()}
   save_file(tensors, tmp_path / 'model.safetensors')
   _assert_equal(expected, tmp_path / 'model.safetensors', images)
+
+
+# Vision Transformers
+
+# In few pixels; dimensions are those of ViT-Ti.
+VIT = {'depth': 2, 'image_size': 64}
+
+
+@pytest.mark.parametrize(
+  ('format_name', 'options', 'crop_size', 'sizes'),
+  [
+    ('timm', {}, 64, (64, 96, 48)),
+    ('timm', {'num_registers': 3}, 64, (64, 96)),
+    ('timm', {'pooling': 'mean', 'num_registers': 2}, 96, (64, 96)),
+    ('timm', {'positions': 'sincos'}, 96, (96,)),
+    ('huggingface', {}, 64, (64,)),
+    ('huggingface', {'positions': 'sincos', 'num_heads': 6}, 96, (96,)),
+  ],
+)
+def test_vision_transformers_give_our_embeddings(
+  random_encoder, format_name, options, crop_size, sizes, tmp_path
+):
+  library = {'huggingface': 'transformers'}.get(format_name, format_name)
+  pytest.importorskip(library)
+  options = VIT | options
+  trees = random_encoder('vit_ti16', **options)
+  network = 'vit_ti16', export.Network(*trees, with_projector=False)
+  out = tmp_path / 'out'
+  _export(network, format_name, out, crop_size=crop_size, options=options)
+  for size in sizes:
+    images = _images(size)
+    picture = np.zeros((size, size, 3), np.uint8)
+    found = _run_card(out, images=_to_torch(images), picture=picture)
+    embeddings = found['embeddings']
+    if format_name == 'huggingface':
+      with torch.no_grad():
+        embeddings = found['model'](_to_torch(images)).last_hidden_state[:, 0]
+    _assert_equal(embeddings, out, images)
+
+
+def _timm_vit(**arguments):
+  timm = pytest.importorskip('timm')
+  arguments = {'depth': 2, 'img_size': 64, 'num_classes': 0, **arguments}
+  model = timm.create_model('vit_tiny_patch16_224', dynamic_img_size=True, **arguments)
+  return model, model
+
+
+def _huggingface_vit():
+  transformers = pytest.importorskip('transformers')
+  config = transformers.ViTConfig(
+    hidden_size=192,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=768,
+    image_size=64,
+    patch_size=16,
+  )
+  model = transformers.ViTForImageClassification(config)
+  return model, lambda images: model.vit(images).last_hidden_state[:, 0]
+
+
+@pytest.mark.parametrize(
+  ('create', 'sizes'),
+  [
+    (_timm_vit, (64, 96)),
+    (functools.partial(_timm_vit, reg_tokens=2), (64,)),
+    (functools.partial(_timm_vit, reg_tokens=2, no_embed_class=True), (64, 96)),
+    (
+      functools.partial(_timm_vit, class_token=False, global_pool='avg', fc_norm=False),
+      (64, 96),
+    ),
+    (_huggingface_vit, (64,)),
+  ],
+  ids=['timm', 'registers', 'no_embed_class', 'mean', 'huggingface'],
+)
+def test_a_vision_transformer_gives_its_embeddings(create, sizes, tmp_path):
+  from safetensors.torch import save_file
+
+  torch.manual_seed(0)
+  model, embed = create()
+  with torch.no_grad():
+    for parameter in model.parameters():  # Many are 0 or 1 at the start.
+      parameter += 0.1 * torch.randn_like(parameter)
+  model.eval()
+  path = tmp_path / 'model.safetensors'
+  if create is _huggingface_vit:  # It saves other names than it has.
+    model.save_pretrained(tmp_path)
+  else:
+    save_file({name: x.contiguous() for name, x in model.state_dict().items()}, path)
+  for size in sizes:
+    images = _images(size)
+    with torch.no_grad():
+      expected = embed(_to_torch(images))
+    _assert_equal(expected, path, images)

@@ -1,7 +1,8 @@
-"""Depth estimation: fast up-projections of the encoder's last feature map.
+"""Depth estimation: up-projections or a linear layer on the last feature map.
 
-Laina et al. (2016), https://arxiv.org/abs/1606.00373: a decoder that doubles the
-resolution again and again, without convolving the zeros that un-pooling puts in.
+Fast up-projections are a decoder that doubles the resolution again and again, without
+convolving the zeros that un-pooling puts in (Laina et al. 2016,
+https://arxiv.org/abs/1606.00373).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,12 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from sslhsic import networks
+from sslhsic import networks, registry
 from sslhsic.networks import classifier, layers, mixed_precision
-from sslhsic.tasks import upsampling
+from sslhsic.tasks import linear_head, upsampling
+
+# By name, with their words for protocols.
+HEADS = {'up_projections': 'up-projections', 'linear': linear_head.DESCRIPTION}
 
 
 def interleaved_conv(x: jax.Array, channels: int, *, name: str) -> jax.Array:
@@ -94,43 +98,55 @@ def create(
   encoder_options: Mapping,
   freeze_batch_norm: bool,
   channels: Sequence[int],
+  head: str = 'up_projections',
   precision: str = 'float32',
   axis_name: str | None = None,
 ) -> hk.TransformedWithState:
-  """The encoder with a decoder of depths, as a pair of Haiku functions.
+  """The encoder with a head for depths, as a pair of Haiku functions.
 
   Args:
     encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset.
     freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
     channels: of each up-projection; 512, 256, 128, 64 in the paper.
+    head: one of `HEADS`; 'linear' does not use the channels.
     precision: in which the network computes, see `mixed_precision`.
     axis_name: the mapped axis over which batch statistics are synchronised.
 
   Returns:
     Functions init and apply of (images [n, H, W, 3], is_training); apply gives depths
-    [n, H, W] in metres, float32, interpolated from the resolution of the decoder.
+    [n, H, W] in metres, float32, interpolated from the resolution of the head.
 
   Raises:
-    ValueError, by the functions: there are more up-projections than the encoder halves.
+    ValueError: there is no such head or precision; or, by the functions, there are more
+      up-projections than the encoder halves.
   """
+  registry.entry('config.network.head', HEADS, head)
+
+  def decode(x: jax.Array, stride: int, is_training: bool) -> tuple[jax.Array, int]:
+    """Depths [n, h, w, 1] of features of this stride, and their own stride."""
+    if head == 'linear':
+      layer = linear_head.LinearHead(1, axis_name=axis_name)
+      return layer(x, is_training=is_training), stride
+    decoder = DepthDecoder(channels, axis_name=axis_name)
+    # Each up-projection halves the stride; the remaining factor is interpolated.
+    remaining, rest = divmod(stride, 2 ** len(channels))
+    if rest:
+      raise ValueError(
+        f'{len(channels)} up-projections after an encoder of stride {stride}: finer '
+        'than the image; give fewer channels'
+      )
+    return decoder(x, is_training=is_training), remaining
 
   def forward(images: chex.Array, is_training: bool) -> chex.Array:
     network = networks.create(
       encoder, **encoder_options, axis_name=axis_name, name=classifier.ENCODER
     )
-    # An encoder with frozen statistics runs in evaluation mode; the decoder trains.
+    # An encoder with frozen statistics runs in evaluation mode; the head trains.
     stages = network(images, is_training=is_training and not freeze_batch_norm).stages
-    decoder = DepthDecoder(channels, axis_name=axis_name)
-    x = decoder(stages[-1], is_training=is_training)
-    # Each up-projection halves the stride; the remaining factor is interpolated.
-    stride, rest = divmod(network.output_stride, 2 ** len(channels))
-    if rest:
-      raise ValueError(
-        f'{len(channels)} up-projections after an encoder of stride '
-        f'{network.output_stride}: finer than the image; give fewer channels'
-      )
-    return upsampling.bilinear(x, stride, images.shape[1:3])[..., 0]
+    x, stride = decode(stages[-1], network.output_stride, is_training)
+    x = upsampling.bilinear(x, stride, images.shape[1:3], offset=network.output_offset)
+    return x[..., 0]
 
-  policy = mixed_precision.policy(precision, DepthDecoder)
+  policy = mixed_precision.policy(precision, DepthDecoder, linear_head.LinearHead)
   return hk.transform_with_state(policy(forward))

@@ -22,6 +22,7 @@ class Depth:
   Attributes:
     network: as `network.create` returns.
     training_example, test_example: make the arrays of an example.
+    head: of the network, in words.
     axis_name: the mapped axis of the devices, if any.
   """
 
@@ -33,6 +34,7 @@ class Depth:
   network: hk.TransformedWithState
   training_example: examples.DepthExample
   test_example: examples.DepthExample
+  head: str
   axis_name: str | None = None
 
   def groups(self, source: sources.Source) -> np.ndarray:
@@ -94,7 +96,7 @@ class Depth:
     resized, crop = self.test_example.resized, self.test_example.crop
     size = f'resized to {"×".join(map(str, resized))}, ' if resized else ''
     protocol = (
-      f'up-projections, reverse Huber loss; {training}, images {size}centre of '
+      f'{self.head}, reverse Huber loss; {training}, images {size}centre of '
       f'{"×".join(map(str, crop))} (height × width); over all pixels of known depth '
       'together'
     )

@@ -138,17 +138,20 @@ def _check(architecture: str, with_masks: bool, extra_batch_norm: bool) -> None:
 
 def _check_encoder(architecture: str, encoder: str) -> None:
   is_split = lambda name: issubclass(networks.class_of(name), networks.SplitEncoder)
-  if architecture == 'c4' and not is_split(encoder):
-    raise ValueError(
-      f"the detector 'c4' applies the last group of the encoder to regions, which "
-      f"{encoder} cannot; use config.network.architecture = 'fpn', or an encoder of "
-      f'{", ".join(filter(is_split, networks.ENCODERS))}'
-    )
+  # Split encoders all leave padding out; others may, for 'fpn'.
+  known = ', '.join(filter(is_split, networks.ENCODERS))
   arguments = inspect.signature(networks.class_of(encoder).__call__).parameters
   if 'content' not in arguments:
     raise ValueError(
       f'detectors pad images, and {encoder} has no argument content to leave the '
-      'padding out (see networks.Encoder); use another config.network.encoder'
+      'padding out (see networks.Encoder); set config.network.encoder to another, such '
+      f'as {known}'
+    )
+  if architecture == 'c4' and not is_split(encoder):
+    raise ValueError(
+      f"the detector 'c4' applies the last group of the encoder to regions, which "
+      f"{encoder} cannot; use config.network.architecture = 'fpn', or an encoder of "
+      f'{known}'
     )
 
 

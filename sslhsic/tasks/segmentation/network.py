@@ -1,7 +1,7 @@
-"""Semantic segmentation: a fully convolutional head on a dilated encoder.
+"""Semantic segmentation: a fully convolutional or a linear head on an encoder.
 
-The network of BYOL's evaluation (Grill et al. 2020, appendix, arXiv:2006.07733), after
-Long et al. (2015), https://arxiv.org/abs/1411.4038.
+On a dilated ResNet the former is the network of BYOL's evaluation (Grill et al. 2020,
+appendix, arXiv:2006.07733), after Long et al. (2015), https://arxiv.org/abs/1411.4038.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,12 @@ import chex
 import haiku as hk
 import jax
 
-from sslhsic import networks
+from sslhsic import networks, registry
 from sslhsic.networks import classifier, layers, mixed_precision
-from sslhsic.tasks import upsampling
+from sslhsic.tasks import linear_head, upsampling
+
+# By name, with their words for protocols.
+HEADS = {'fcn': 'FCN head', 'linear': linear_head.DESCRIPTION}
 
 
 class FCNHead(hk.Module):
@@ -53,25 +56,38 @@ def create(
   num_classes: int,
   channels: int,
   dilation: int,
+  head: str = 'fcn',
   precision: str = 'float32',
   axis_name: str | None = None,
 ) -> hk.TransformedWithState:
-  """The encoder with an FCN head, as a pair of Haiku functions.
+  """The encoder with a head, as a pair of Haiku functions.
 
   Args:
     encoder: its name, see `networks.ENCODERS`.
     encoder_options: what replaces arguments of the preset, such as `output_stride`.
     freeze_batch_norm: whether the encoder uses and keeps the statistics that it has.
     num_classes: C, background included.
-    channels: of the head's convolutions.
-    dilation: of the head's 3×3 convolutions.
+    channels: of the convolutions of 'fcn'.
+    dilation: of the 3×3 convolutions of 'fcn'.
+    head: one of `HEADS`.
     precision: in which the network computes, see `mixed_precision`.
     axis_name: the mapped axis over which batch statistics are synchronised.
 
   Returns:
     Functions init and apply of (images [n, H, W, 3], is_training); apply gives logits
     [n, H, W, C], float32.
+
+  Raises:
+    ValueError: there is no such head or precision.
   """
+  registry.entry('config.network.head', HEADS, head)
+
+  def create_head() -> hk.Module:
+    if head == 'linear':
+      return linear_head.LinearHead(num_classes, axis_name=axis_name)
+    return FCNHead(
+      num_classes=num_classes, channels=channels, dilation=dilation, axis_name=axis_name
+    )
 
   def forward(images: chex.Array, is_training: bool) -> chex.Array:
     network = networks.create(
@@ -79,11 +95,13 @@ def create(
     )
     # An encoder with frozen statistics runs in evaluation mode; the head trains.
     stages = network(images, is_training=is_training and not freeze_batch_norm).stages
-    head = FCNHead(
-      num_classes=num_classes, channels=channels, dilation=dilation, axis_name=axis_name
+    logits = create_head()(stages[-1], is_training=is_training)
+    return upsampling.bilinear(
+      logits,
+      network.output_stride,
+      images.shape[1:3],
+      offset=network.output_offset,
     )
-    logits = head(stages[-1], is_training=is_training)
-    return upsampling.bilinear(logits, network.output_stride, images.shape[1:3])
 
-  policy = mixed_precision.policy(precision, FCNHead)
+  policy = mixed_precision.policy(precision, FCNHead, linear_head.LinearHead)
   return hk.transform_with_state(policy(forward))

@@ -23,6 +23,7 @@ class Segmentation:
     class_names: of the C classes, by their number.
     network: as `network.create` returns.
     training_example, test_example: make the arrays of an example.
+    head: of the network, in words.
     axis_name: the mapped axis of the devices, if any.
   """
 
@@ -35,6 +36,7 @@ class Segmentation:
   network: hk.TransformedWithState
   training_example: examples.TrainingExample
   test_example: examples.TestExample
+  head: str
   axis_name: str | None = None
 
   def groups(self, source: sources.Source) -> np.ndarray:
@@ -104,7 +106,7 @@ class Segmentation:
   def protocol(self, training: str) -> dict[str, str]:
     """How mean IoU was measured."""
     return {
-      'mean_iou': f'FCN head; {training}, the centre of {self.test_example.size} px of '
-      'each image at one scale; intersection over union from one confusion matrix of '
-      'all pixels that are not void'
+      'mean_iou': f'{self.head}; {training}, the centre of {self.test_example.size} px '
+      'of each image at one scale; intersection over union from one confusion matrix '
+      'of all pixels that are not void'
     }
