@@ -55,6 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
     'learning_rate_batch_size': 256,
     'weight_decays': (0.0,),  # Each is divided by the learning rate.
     'short_batch_norm': False,  # Decay of statistics by the steps of an epoch.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation = {'batch_size': 1024}
   config.runner = {

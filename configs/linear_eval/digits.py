@@ -35,7 +35,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.weight_ema_decay = 0.99
   config.optimizer.learning_rates = (0.1, 0.3, 1.0, 3.0, 10.0)
   config.optimizer.sgd.nesterov = True
-  config.training = {'batch_size': 128, 'epochs': 100, 'warmup_steps': 0}
+  config.training = {
+    'batch_size': 128,
+    'epochs': 100,
+    'warmup_steps': 0,
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
+  }
   config.evaluation.batch_size = 360
   config.runner = {
     'log_every': 100,

@@ -47,6 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
     'batch_size': 4096,  # Over all devices.
     'epochs': 90,
     'warmup_steps': 100,
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation = {'batch_size': 4096}
   config.runner = {

@@ -380,7 +380,12 @@ def _descend(
 
 
 def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-  """Mean over the examples of the loss of `objective`, without its penalty.
+  """Mean over the examples of `cross_entropies`."""
+  return jnp.mean(cross_entropies(logits, labels))
+
+
+def cross_entropies(logits: chex.Array, labels: chex.Array) -> chex.Array:
+  """The loss of `objective` of every example, [n], without its penalty.
 
   In these forms neither the value nor the gradient cancels when it is close to zero.
 
@@ -391,12 +396,12 @@ def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
   """
   if labels.ndim == 2:
     losses = jax.nn.softplus(jnp.where(labels == 1, -logits, logits))
-    return jnp.mean(jnp.sum(losses, axis=1, where=labels >= 0))
+    return jnp.sum(losses, axis=1, where=labels >= 0)
   is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
   label_logits = jnp.sum(logits, axis=1, keepdims=True, where=is_label)
   # Σ_{c≠y} exp(z_c − z_y) in the log domain; softplus adds the 1.
   others = jax.nn.logsumexp(logits - label_logits, axis=1, where=~is_label)
-  return jnp.mean(jax.nn.softplus(others))
+  return jax.nn.softplus(others)
 
 
 def _curvature(logits: chex.Array, *, multi_label: bool) -> chex.Array:
