@@ -13,7 +13,9 @@ class Inputs(NamedTuple):
 
   Attributes:
     train, test: of the images of a split: [n, d] under each name in
-      `Evaluator.outputs`, and 'label' [n]. None unless `Evaluator.splits` has it.
+      `Evaluator.outputs`, 'label' [n], and 'row' [n] of the split. None unless
+      `Evaluator.splits` has it. With several hosts, of all images, or, as
+      `Evaluator.takes_share` says, of this host's.
     views: of augmented views, [images, views, d] under each name in
       `Evaluator.outputs`. None unless `Evaluator.augmented` asks for them.
     num_classes: of the labels; 0: there are none.
@@ -34,6 +36,8 @@ class Evaluator:
     test_split: split of it; None: `config.evaluation.test_split`.
     splits: splits that the network embeds for it, 'train' and 'test'.
     needs_labels: whether it is nothing without labels.
+    takes_share: whether it is given the images of its host alone, and adds up over
+      the hosts (see `features.mean`); else all images are gathered on every host.
   """
 
   source: str | None = None
@@ -41,6 +45,7 @@ class Evaluator:
 
   splits: ClassVar[tuple[str, ...]] = ('test',)
   needs_labels: ClassVar[bool] = False
+  takes_share: ClassVar[bool] = False
 
   @property
   def outputs(self) -> tuple[str, ...]:
