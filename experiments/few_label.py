@@ -28,14 +28,18 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   check_labels(train_source, protocol.labels_per_class)
   encoder = shared.frozen_encoder(config, train_source)
   shared.check_encoder(path, encoder.fingerprint, config.init_from)
+  train, test = encoder.embed_share(train_source), encoder.embed_share(test_source)
   top1 = few_label.few_label_top1(
-    *encoder.embed(train_source),
-    *encoder.embed(test_source),
+    train.features,
+    train.labels,
+    test.features,
+    test.labels,
     num_classes=sources.single_label_classes(train_source),
     labels_per_class=protocol.labels_per_class,
     num_draws=protocol.num_draws,
     l2=protocol.l2,
     seed=config.seed,
+    train_rows=train.rows,
   )
   print(f'{encoder.description}\n\n{"labels/class":>12}{"top-1":>9}')
   for count, accuracy in top1.items():

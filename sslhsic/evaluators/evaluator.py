@@ -15,7 +15,9 @@ class Inputs(NamedTuple):
 
   Attributes:
     train, test: of the images of a split: [n, d] under each name in
-      `Evaluator.outputs`, and 'label' [n]. None unless `Evaluator.splits` has it.
+      `Evaluator.outputs`, 'label' [n], and 'row' [n] of the split. None unless
+      `Evaluator.splits` has it. With several hosts, of all images, or, as
+      `Evaluator.takes_share` says, of this host's.
     reference: 'embedding' [n, c] of the images of the test split by the encoder of
       `Evaluator.reference`. None unless it names one.
     views: of augmented views, [images, views, d] under each name in
@@ -41,6 +43,8 @@ class Evaluator:
       `config.init_from` takes; empty: none.
     splits: splits that the network embeds for it, 'train' and 'test'.
     needs_labels: whether it is nothing without labels.
+    takes_share: whether it is given the images of its host alone, and adds up over
+      the hosts (see `features.mean`); else all images are gathered on every host.
   """
 
   source: str | None = None
@@ -49,6 +53,7 @@ class Evaluator:
   reference: ClassVar[str] = ''
   splits: ClassVar[tuple[str, ...]] = ('test',)
   needs_labels: ClassVar[bool] = False
+  takes_share: ClassVar[bool] = False
 
   @property
   def outputs(self) -> tuple[str, ...]:

@@ -8,16 +8,9 @@ import ml_collections
 import optax
 from absl import logging
 
-from sslhsic import evaluators, losses, optim, parallel
+from sslhsic import evaluators, losses, microbatches, optim, parallel
 from sslhsic.data import loader, resampling, sources
-from sslhsic.pretraining import (
-  initial,
-  measurements,
-  microbatches,
-  model,
-  step,
-  views,
-)
+from sslhsic.pretraining import initial, measurements, model, step, views
 from sslhsic.runs import checks
 
 

@@ -8,7 +8,7 @@ import ml_collections
 
 from sslhsic import evaluators
 from sslhsic.data import compared
-from sslhsic.evaluation import embed
+from sslhsic.evaluation import embed, features
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Arrays, Extraction, Network
 from sslhsic.weights import pretrained
@@ -66,9 +66,12 @@ class Evaluation:
       request: self._outputs(network, request, names)
       for request, names in needed.items()
     }
+    # Gathered once for all evaluators that need all hosts' examples, if any do.
+    whole = functools.cache(lambda request: _whole(outputs[request]))
     scalars = {}
     for measured in self._measurements:
-      arrays = {key: outputs[x] for key, x in measured.requests().items()}
+      get = outputs.get if measured.evaluator.takes_share else whole
+      arrays = {key: get(x) for key, x in measured.requests().items()}
       inputs = evaluators.Inputs(**arrays, num_classes=measured.num_classes)
       results = measured.evaluator(inputs)
       scalars |= {measured.prefix + name: value for name, value in results.items()}
@@ -108,3 +111,8 @@ class Evaluation:
       max_bad_fraction=self._config.data.max_bad_fraction,
     )
     return {'embedding': embedded.embeddings}
+
+
+def _whole(outputs: Arrays) -> Arrays:
+  """Those of all hosts; views have no rows, as every host has all of them."""
+  return features.whole(outputs, outputs['row']) if 'row' in outputs else outputs

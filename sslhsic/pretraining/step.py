@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sslhsic import augment, losses, optim, parallel
+from sslhsic import augment, losses, microbatches, optim, parallel
 from sslhsic.evaluation import dependence, diagnostics
-from sslhsic.pretraining import microbatches
 from sslhsic.pretraining.model import Model, OnlineFeatures
 from sslhsic.state import State
 

@@ -80,7 +80,10 @@ def inputs():
       'embedding': centres[labels] + noise,
       'logits': rng.normal(size=(count, 10)),
     }
-    return {k: np.float32(x) for k, x in arrays.items()} | {'label': labels}
+    return {k: np.float32(x) for k, x in arrays.items()} | {
+      'label': labels,
+      'row': np.arange(count),
+    }
 
   return evaluators.Inputs(train=split(200), test=split(80), num_classes=10)
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import faults, tiny_runs
 from sslhsic.data import loader, sources
-from sslhsic.evaluation import representations
+from sslhsic.evaluation import features, few_label, representations
 from sslhsic.runs import checkpoint
 
 # Adam makes a step of every gradient, also of one that is rounding only; and the batch
@@ -95,7 +95,8 @@ def test_both_go_on_with_the_same_bits_and_report(orphaned, pair, tmp_path):
   for program in processes:
     program.finish()
   assert tiny_runs.differences(workdir, pair) == []
-  measured = json.loads((workdir / 'results.json').read_text())['representations']
+  results = json.loads((workdir / 'results.json').read_text())
+  measured = results['representations']
   pixels = [
     representations.pixels(
       loader.one_pass(sources.create('digits', split), batch_size=80)
@@ -103,8 +104,21 @@ def test_both_go_on_with_the_same_bits_and_report(orphaned, pair, tmp_path):
     for split in ('train[:400]', 'test[:90]')
   ]
   protocol = representations.Protocol()
-  expected = representations.knn_top1(*pixels, num_classes=10, protocol=protocol)
+  shares = [features.of_whole(*split) for split in pixels]
+  expected = representations.knn_top1(*shares, num_classes=10, protocol=protocol)
   assert measured['pixels']['knn_top1'] == expected > 0.9
+  few_labels = few_label.few_label_top1(
+    *pixels[0], *pixels[1], num_classes=10, labels_per_class=(10,)
+  )
+  assert results['few_label_top1']['pixels']['10'] == pytest.approx(few_labels[10])
+  # Each process had its share of the images; one process has all.
+  only = '--config.evaluation.compare_representations=False'
+  tiny_runs.start(workdir, '--mode=eval', *TINY, only, devices=1).finish()
+  alone = json.loads((workdir / 'results.json').read_text())
+  for name in ('knn_top1', 'online_top1'):
+    assert results[name] == pytest.approx(alone[name], abs=1.01 / 90)
+  for name in ('embedding_std', 'effective_rank', 'rankme', 'alpha_req'):
+    assert results[name] == pytest.approx(alone[name], rel=1e-3)
 
 
 def test_one_process_with_two_devices_goes_on_with_the_same_images(
