@@ -4,10 +4,20 @@ import pathlib
 
 import setuptools
 
+# Working directories in buckets.
+_BUCKETS = {
+  'gcs': ['gcsfs>=2025.3'],
+  's3': ['s3fs>=2025.3'],
+}
 _TEST = [
+  'aiobotocore[boto3]>=2.20',  # Of the versions of boto3, that which fits s3fs.
   'equinox>=0.13.2',  # This and Flax are for the examples.
+  'flask>=3.1',  # With flask-cors, gcp-storage-emulator and moto: emulated buckets.
+  'flask-cors>=6.0',
   'flax>=0.12.7',
+  'gcp-storage-emulator>=2026.7',
   'hypothesis>=6.100',
+  'moto[s3]>=5.2',
   'pytest>=8',
   'pytest-xdist>=3.5',
   'ruff>=0.15',
@@ -29,6 +39,7 @@ setuptools.setup(
     'chex>=0.1.90',
     'dm-haiku>=0.0.16',
     'etils[epath]>=1.9',
+    'fsspec>=2025.3',
     'grain>=0.2.12',
     # On a CPU, jaxlib 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103).
     'jax>=0.10,!=0.10.2,<0.12',
@@ -52,7 +63,8 @@ setuptools.setup(
   extras_require={
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
-    'test': _TEST,
+    **_BUCKETS,
+    'test': [*_TEST, *_BUCKETS['gcs'], *_BUCKETS['s3']],
     # Those that exports are for; their tests are left out where they are not there.
     'libraries': ['timm>=1.0', 'torch>=2.9', 'torchvision>=0.24', 'transformers>=5.0'],
   },

@@ -26,6 +26,9 @@ Path = pathlib.Path | epath.Path
 # Clients by scheme: fsspec's name, the package, and the extra that installs it.
 _CLIENTS = {'gs': ('gcs', 'gcsfs', 'gcs'), 's3': ('s3', 's3fs', 's3')}
 
+# Errors that stay what they are; others of a client are an `OSError`.
+_KINDS = FileNotFoundError, FileExistsError, PermissionError
+
 _UPLOAD_EVERY_S = 60
 
 # Called before anything is written below a directory in a bucket, by its name.
@@ -64,14 +67,15 @@ def _client(scheme: str) -> fsspec.AbstractFileSystem:
 
 @contextlib.contextmanager
 def _reaching(path: str | os.PathLike) -> Iterator[fsspec.AbstractFileSystem]:
-  """The client, for one exchange; whatever fails in it is an `OSError`."""
+  """The client, for one exchange; what fails in it is an `OSError` with the path."""
   found = client(path)
   try:
     yield found
-  except OSError:
-    raise
   except Exception as error:  # Clients have errors of many types.
     reason = ' '.join(str(error).split())
+    for kind in _KINDS:
+      if isinstance(error, kind):
+        raise kind(f'{path}: {reason}') from error
     raise OSError(f'{path}: {type(error).__name__} {reason}'.strip()) from error
 
 
