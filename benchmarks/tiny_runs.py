@@ -192,8 +192,7 @@ def _free_port() -> int:
 
 def steps(workdir: pathlib.Path) -> list[int]:
   """Of the checkpoints in a working directory, in order."""
-  names = [path.name for path in (workdir / 'checkpoints').glob('*')]
-  return sorted(int(name) for name in names if name.isdigit())
+  return sorted(checkpoint.steps(workdir / 'checkpoints'))
 
 
 def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:

@@ -6,7 +6,7 @@
 # NAME is a TPU VM (`gcloud compute tpus tpu-vm create NAME --zone=ZONE …`). This
 # directory is copied to every host and installed there the first time, with the host's
 # Python 3.11 or 3.12 (SYSTEM_PYTHON says which; python3 by default). DIR is on the first
-# host, which alone writes; give a mounted disk or bucket to keep it after the TPU is
+# host, which alone writes; give gs://… or a mounted disk to keep it after the TPU is
 # gone. The data must be readable on all hosts: TFDS_DATA_DIR may be a bucket.
 set -euo pipefail
 name=$1 zone=$2
@@ -25,6 +25,6 @@ gcloud compute tpus tpu-vm scp "$archive" "$name":/tmp/sslhsic.tar.gz \
   mkdir -p ~/sslhsic && tar --extract --gzip --file=/tmp/sslhsic.tar.gz -C ~/sslhsic
   cd ~/sslhsic
   [ -d .venv ] || ${SYSTEM_PYTHON:-python3} -m venv .venv
-  .venv/bin/pip install --quiet --constraint requirements.txt --editable '.[tpu]'"
+  .venv/bin/pip install --quiet --constraint requirements.txt --editable '.[tpu,gcs]'"
 "${on_all_hosts[@]}" --command="
   cd ~/sslhsic && $variables .venv/bin/python -m experiments.pretrain $(printf '%q ' "$@")"

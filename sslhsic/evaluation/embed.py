@@ -1,11 +1,10 @@
 """Embeddings of a data set with a pre-trained encoder, and the file that holds them."""
 
-import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder
 from sslhsic.weights import settings as settings_lib
@@ -54,7 +53,7 @@ def embed(
   return Embedded(split.features, split.labels, names)
 
 
-def write(path: pathlib.Path, found: Embedded) -> None:
+def write(path: storage.Path, found: Embedded) -> None:
   """Writes a NumPy archive, whole or not at all."""
   with atomic.opened(path) as file:
     np.savez(file, **found._asdict())

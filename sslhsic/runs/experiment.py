@@ -4,12 +4,13 @@ The experiment owns the train step, the target-network update and the evaluation
 The runner owns flags, the loop, checkpoints, logs and signals.
 """
 
-import pathlib
 from typing import Any, Protocol
 
 import chex
 import ml_collections
 import numpy as np
+
+from sslhsic import storage
 
 Scalars = dict[str, chex.Numeric]
 
@@ -74,7 +75,7 @@ class Experiment(Protocol):
     """Measures the current state, without changing it; arguments as for `step`."""
     ...
 
-  def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:
+  def report(self, global_step: int, figures: storage.Path) -> dict[str, Any]:
     """Final results (JSON types, with their protocol); writes images to `figures`.
 
     What failed is among them as 'failed', part -> reason; the others are written.

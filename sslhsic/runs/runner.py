@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
 from sslhsic.data import errors
 from sslhsic.plots import curves
 from sslhsic.runs import (
@@ -90,7 +90,7 @@ class Runner:
     self,
     experiment_class: type[Experiment],
     config: ml_collections.ConfigDict,
-    path: pathlib.Path,
+    path: storage.Path,
     mode: str,
     profile: str | None = None,
   ):
@@ -116,7 +116,7 @@ class Runner:
     path, start = self._path, time.perf_counter()
     _keep_compilations(path)
     if self._mode != 'train':
-      processes.first_does(lambda: (path / 'figures').mkdir(exist_ok=True))
+      processes.first_does(lambda: storage.make_directory(path / 'figures'))
     init_rng, rng = jax.random.split(jax.random.key(config.seed))
     # On the host, as `Experiment.step` asks; steps fold their number in on the device.
     self._rng = np.asarray(jax.random.key_data(rng))
@@ -124,7 +124,12 @@ class Runner:
     self._experiment = experiment_class(experiment_mode, init_rng, config)
     self._wait_for_state()
     self._saver = saving.Saver(
-      self._experiment, path / 'checkpoints', config.runner, start
+      self._experiment,
+      path / 'checkpoints',
+      config.runner,
+      start,
+      # What a run resumes from must not be ahead of its logs.
+      before_commit=lambda: self._writer.upload(),
     )
     self._step = self._saver.restore()
     if self._mode == 'eval' and not self._step:
@@ -348,11 +353,13 @@ class Runner:
     figures = contextlib.nullcontext(self._path / 'figures')
     if not processes.is_first():
       # All processes compute the report; only the figures of the first are kept.
-      figures = tempfile.TemporaryDirectory()
+      figures = _scratch()
     with figures as directory, self._part('report', failed):
-      results |= self._experiment.report(self._step, pathlib.Path(directory))
+      results |= self._experiment.report(self._step, directory)
     if not processes.is_first():
       return results
+    with parts.part('logs', failed):
+      self._writer.upload()
     rows = writers.read(self._path)
     with parts.part('curves', failed):
       curves.plot(rows, self._path / 'figures' / 'curves.png')
@@ -378,7 +385,14 @@ class Runner:
         yield
 
 
-def _keep_compilations(path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _scratch() -> Iterator[pathlib.Path]:
+  """A directory that goes with the context."""
+  with tempfile.TemporaryDirectory() as directory:
+    yield pathlib.Path(directory)
+
+
+def _keep_compilations(path: storage.Path) -> None:
   """Keeps what XLA compiles in the working directory, unless told where to."""
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(path / 'compilation_cache'))

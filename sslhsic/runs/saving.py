@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from sslhsic import parallel
+from sslhsic import parallel, storage
 from sslhsic.runs import checkpoint, health, parts, processes
 from sslhsic.runs.experiment import Experiment, TrainingError
 
@@ -25,6 +24,7 @@ class Saver:
     directory: of the checkpoints.
     config: `config.runner`.
     start: when this process began with the run, by `time.perf_counter`.
+    before_commit: see `checkpoint.Checkpointer`.
 
   Raises:
     ValueError: the directory or a setting cannot be used.
@@ -38,9 +38,10 @@ class Saver:
   def __init__(
     self,
     experiment: Experiment,
-    directory: pathlib.Path,
+    directory: storage.Path,
     config: ml_collections.ConfigDict,
     start: float,
+    before_commit: Callable[[], None],
   ):
     self._experiment = experiment
     self._directory = directory
@@ -52,7 +53,9 @@ class Saver:
         'continue'
       )
     self._checkpointer = processes.first_does(
-      lambda: checkpoint.Checkpointer(directory, keep=config.keep_checkpoints)
+      lambda: checkpoint.Checkpointer(
+        directory, keep=config.keep_checkpoints, before_commit=before_commit
+      )
     )
     self._trouble = ''
     self.must_stop = False
