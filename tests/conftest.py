@@ -12,6 +12,10 @@ os.environ['XLA_FLAGS'] = (
   # Compiling takes most of the time of a suite of tiny shapes.
   + ' --xla_backend_optimization_level=0'
   + ' --xla_cpu_parallel_codegen_split_count=1'
+  # XLA aborts when devices wait for each other for 40 s, as on a busy machine.
+  + ' --xla_cpu_collective_call_warn_stuck_timeout_seconds=120'
+  + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
+  + ' --xla_cpu_collective_timeout_seconds=600'
   # XLA aborts on a flag that it does not know, and jaxlib 0.11 has dropped the first.
   + (
     ' --xla_cpu_use_fusion_emitters=false'

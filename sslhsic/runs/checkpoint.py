@@ -46,7 +46,7 @@ class SaveError(Exception):
   """A checkpoint could not be written; says which, and why."""
 
 
-class DamagedError(Exception):
+class DamagedError(ValueError):
   """A checkpoint is not what was saved."""
 
 
@@ -101,7 +101,7 @@ class Checkpointer:
       SaveError: the save before has failed.
     """
     self.wait()
-    if checkpoint.step in _steps(self._directory):
+    if checkpoint.step in steps(self._directory):
       return
     # A copy, since the caller may change its arrays while they are written.
     arrays = jax.tree.map(np.array, checkpoint.arrays)
@@ -141,7 +141,7 @@ class Checkpointer:
     """Which checkpoint is the last one, in words; waits until it is on disk."""
     with contextlib.suppress(SaveError):
       self.wait()
-    step = max(_steps(self._directory), default=None)
+    step = max(steps(self._directory), default=None)
     if step is None:
       return 'there is no good checkpoint'
     return f'the last good checkpoint is that of step {step}'
@@ -188,7 +188,7 @@ class Checkpointer:
       ValueError: the saved arrays are not like that, or all checkpoints are damaged.
     """
     damaged = {}
-    for step in sorted(_steps(self._directory), reverse=True):
+    for step in reversed(steps(self._directory)):
       try:
         found = _read(self._manager, step)
       except DamagedError as error:
@@ -265,7 +265,8 @@ def read(
       they come as nested dicts and lists.
 
   Raises:
-    ValueError: there is no such checkpoint, it is damaged, or not like that.
+    DamagedError: it is not what was saved.
+    ValueError: there is no such checkpoint, or it is not like that.
   """
   step = resolve(directory, step)
   # Every process reads for itself, without a barrier between them.
@@ -279,7 +280,7 @@ def read(
     try:
       found = _read(manager, step)
     except DamagedError as error:
-      raise ValueError(
+      raise DamagedError(
         f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
       ) from error
   return found if like is None else found._replace(arrays=_fit(found, like))
@@ -293,19 +294,20 @@ def resolve(directory: pathlib.Path, step: int | None) -> int:
   """
   if not directory.is_dir():
     raise ValueError(f'no checkpoints in {directory}; train there first')
-  steps = _steps(directory)
-  if not steps or step not in (None, *steps):
-    there = ', '.join(map(str, sorted(steps))) or 'none'
+  found = steps(directory)
+  if not found or step not in (None, *found):
+    there = ', '.join(map(str, found)) or 'none'
     raise ValueError(
       f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
       f'there are: {there}'
     )
-  return max(steps) if step is None else step
+  return found[-1] if step is None else step
 
 
-def _steps(directory: pathlib.Path) -> list[int]:
-  """Of the checkpoints that are there whole: a rename gives them their names."""
-  return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+def steps(directory: pathlib.Path) -> list[int]:
+  """The checkpoints that are there whole, in order; none without the directory."""
+  # A rename gives them their names.
+  return sorted(int(path.name) for path in directory.glob('*') if path.name.isdigit())
 
 
 def _read(manager: ocp.CheckpointManager, step: int) -> Checkpoint:

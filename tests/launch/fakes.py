@@ -40,7 +40,7 @@ if command:
 shutil.copy(arguments[4], here / 'copied.tar.gz')
 """
 
-# Notes its arguments, and ends with EXIT_CODE; waits for SIGTERM first, if WAITS is set.
+# Notes its arguments, and ends with EXIT_CODE; if WAITS is set, not before SIGTERM.
 PYTHON = """
 import os, signal
 if 'WAITS' in os.environ:
