@@ -55,7 +55,7 @@ class SaveError(Exception):
   """A checkpoint could not be written; says which, and why."""
 
 
-class DamagedError(Exception):
+class DamagedError(ValueError):
   """A checkpoint is not what was saved."""
 
 
@@ -230,7 +230,7 @@ class Checkpointer:
       ValueError: the saved arrays are not like that, or all checkpoints are damaged.
     """
     damaged = {}
-    for step in sorted(steps(self._directory), reverse=True):
+    for step in reversed(steps(self._directory)):
       try:
         found = self._read(step)
       except DamagedError as error:
@@ -310,7 +310,8 @@ def read(
       they come as nested dicts and lists.
 
   Raises:
-    ValueError: there is no such checkpoint, it is damaged, or not like that.
+    DamagedError: it is not what was saved.
+    ValueError: there is no such checkpoint, or it is not like that.
   """
   step = resolve(directory, step)
   # Every process reads for itself, without a barrier between them.
@@ -327,7 +328,7 @@ def read(
     ):
       found = _read(manager, step)
   except DamagedError as error:
-    raise ValueError(
+    raise DamagedError(
       f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
     ) from error
   return found if like is None else found._replace(arrays=_fit(found, like))
@@ -362,23 +363,23 @@ def resolve(directory: storage.Path, step: int | None) -> int:
     raise ValueError(f'no checkpoints in {directory}; train there first')
   found = steps(directory)
   if not found or step not in (None, *found):
-    there = ', '.join(map(str, sorted(found))) or 'none'
+    there = ', '.join(map(str, found)) or 'none'
     raise ValueError(
       f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
       f'there are: {there}'
     )
-  return max(found) if step is None else step
+  return found[-1] if step is None else step
 
 
 def steps(directory: storage.Path) -> list[int]:
-  """Of the checkpoints in a directory, in any order; none if it is not there.
+  """The checkpoints that are there whole, in order; none without the directory.
 
   On disk, a rename has given them their names when they were whole.
   """
   found = [name for name in storage.names(directory) if name.isdigit()]
   if storage.is_bucket(directory):
     found = [name for name in found if storage.exists(directory / name / _LAST)]
-  return [int(name) for name in found]
+  return sorted(int(name) for name in found)
 
 
 def _remove_half_written(directory: storage.Path) -> None:

@@ -38,7 +38,8 @@ class Experiment(Protocol):
     NON_BROADCAST_CHECKPOINT_ATTRS: likewise, of JSON values that live on the host.
     num_steps: length of the training.
     batch_size: images per step, over all devices.
-    data_wait_s: seconds that steps have waited for data so far.
+    data_wait_s: seconds that steps have waited for data so far, whether the devices
+      had something to do meanwhile or not; a step waits at its start.
     summary: what is trained, in a line.
   """
 

@@ -6,7 +6,7 @@ import time
 
 import tqdm
 
-from sslhsic.runs import processes
+from sslhsic.runs import data_wait, processes
 from sslhsic.runs.experiment import Experiment, Scalars
 
 # Step, loss, speed and time left; tqdm's own estimate would count the compilation.
@@ -21,12 +21,19 @@ class Progress:
   Speed is that of training: `restart` leaves out what happens between steps. Time left
   also leaves out the first step, which compiles.
 
+  Args:
+    experiment: what is trained.
+    start_step: number of updates made before.
+    waited: what waiting for data has cost.
+
   Attributes:
     warning: shown with it.
   """
 
-  def __init__(self, experiment: Experiment, start_step: int):
-    self._experiment = experiment
+  def __init__(
+    self, experiment: Experiment, start_step: int, waited: data_wait.DataWait
+  ):
+    self._experiment, self._waited = experiment, waited
     self.warning = ''
     self._step = start_step
     self._is_terminal = sys.stderr.isatty()
@@ -53,7 +60,7 @@ class Progress:
     """Begins a new interval for measuring speed."""
     self._interval_steps = 0
     self._interval_start = time.perf_counter()
-    self._interval_wait_s = self._experiment.data_wait_s
+    self._interval_wait_s = self._waited.seconds
 
   def advance(self) -> None:
     """Counts one step."""
@@ -65,7 +72,7 @@ class Progress:
     """Shows the scalars of a finished step; returns the speed since the last call."""
     seconds = time.perf_counter() - self._interval_start
     images = self._interval_steps * self._experiment.batch_size
-    wait_s = self._experiment.data_wait_s - self._interval_wait_s
+    wait_s = self._waited.seconds - self._interval_wait_s
     speed = {
       'images_per_second': images / seconds,
       'data_wait_share': min(wait_s / seconds, 1.0),
