@@ -1,7 +1,6 @@
 """Programs as a user runs them: real processes, killed and started again."""
 
 import json
-import signal
 
 import pytest
 
@@ -66,10 +65,10 @@ def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
   assert sum(result['tried'].values()) == 3
 
 
-def test_reason_of_an_abort_is_printed(tmp_path):
+def test_what_xla_says_when_it_ends_the_process_is_printed(tmp_path):
   program = tiny_runs.start(tmp_path, XLA_FLAGS='--xla_no_such_flag=1')
-  assert program.end() == -signal.SIGABRT
-  assert '--xla_no_such_flag' in program.err
+  assert program.end() != 0
+  assert 'Unknown flag in XLA_FLAGS: --xla_no_such_flag' in program.err
 
 
 MISTAKES = [
