@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
@@ -147,7 +148,9 @@ def gradients(
   return by_params, after, loss(found)[1]
 
 
-def _part_and_pullback(forward: Forward, params, state, part):
+def _part_and_pullback(
+  forward: Forward, params: hk.Params, state: hk.State, part: chex.ArrayTree
+) -> tuple[chex.ArrayTree, hk.State, Callable[[chex.ArrayTree], hk.Params]]:
   """Features and state of one microbatch, and what carries a gradient to `params`."""
   found, pullback, after = jax.vjp(
     lambda params: forward(params, state, part), params, has_aux=True
@@ -155,7 +158,13 @@ def _part_and_pullback(forward: Forward, params, state, part):
   return found, after, lambda gradient: pullback(gradient)[0]
 
 
-def _accumulate(forward: Forward, params, state, parts, gradient):
+def _accumulate(
+  forward: Forward,
+  params: hk.Params,
+  state: hk.State,
+  parts: chex.ArrayTree,
+  gradient: chex.ArrayTree,
+) -> tuple[hk.Params, hk.State, chex.ArrayTree]:
   """The sum of the parts' gradients, the last state, and the features [b, ...]."""
 
   def step(carry, part_and_gradient):

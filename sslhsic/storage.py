@@ -16,12 +16,13 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import fsspec
 from absl import logging
 from etils import epath
 
-Path = pathlib.Path | epath.Path
+Path: TypeAlias = pathlib.Path | epath.Path
 
 # Clients by scheme: fsspec's name, the package, and the extra that installs it.
 _CLIENTS = {'gs': ('gcs', 'gcsfs', 'gcs'), 's3': ('s3', 's3fs', 's3')}

@@ -66,7 +66,11 @@ def extract(
   return found.features, found.labels
 
 
-def _collect(forward, batches: Iterable[Batch], fetch) -> Share:
+def _collect(
+  forward: Callable[[Batch], chex.ArrayTree],
+  batches: Iterable[Batch],
+  fetch: Callable[[chex.ArrayTree], chex.ArrayTree],
+) -> Share:
   # Labels and rows are masked like the outputs, and stay aligned.
   complete = lambda batch: Share(forward(batch), batch['label'], batch['row'])
   return _concatenated(outputs(complete, batches, fetch))

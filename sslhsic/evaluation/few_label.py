@@ -91,7 +91,9 @@ def few_label_top1(
   return accuracies
 
 
-def _is_right(fitted: probe.LinearProbe, features, labels) -> chex.Array:
+def _is_right(
+  fitted: probe.LinearProbe, features: chex.Array, labels: chex.Array
+) -> chex.Array:
   """Whether a probe names the label of each test example, [m] bool."""
   return metrics.in_top_k(probe.predict(fitted, features), labels)
 

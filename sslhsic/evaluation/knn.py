@@ -231,7 +231,7 @@ def _programs(k: int, devices: tuple[jax.Device, ...]) -> tuple[Callable, ...]:
     own = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size)
     return Neighbours(own(nearest.similarities), own(nearest.labels))
 
-  return tuple(map(parallel.pmap, (spread, start, update, merge)))
+  return tuple(parallel.pmap(f) for f in (spread, start, update, merge))
 
 
 def _best(one: _Candidates, other: _Candidates | None, k: int) -> _Candidates:

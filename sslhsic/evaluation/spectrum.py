@@ -17,12 +17,12 @@ class Moments(NamedTuple):
   """Sums over the features x of all hosts, float64.
 
   Attributes:
-    count: n.
+    num_features: n.
     total: Σ x, [d].
     products: Σ x xᵀ, [d, d].
   """
 
-  count: int
+  num_features: int
   total: np.ndarray
   products: np.ndarray
 
@@ -52,14 +52,14 @@ def singular_values(of: Moments, *, centred: bool) -> np.ndarray:
   """
   products = of.products
   if centred:
-    products = products - np.outer(of.total, of.total) / of.count
+    products = products - np.outer(of.total, of.total) / of.num_features
   # Rounding can make zeros negative.
   squares = np.maximum(np.linalg.eigvalsh(products)[::-1], 0)
-  return np.sqrt(squares[: min(of.count, len(squares))])
+  return np.sqrt(squares[: min(of.num_features, len(squares))])
 
 
 def rounding_error(of: Moments) -> float:
   """Singular values below this are rounding errors of float32 features."""
   # Relative to the norm before centring, where the rounding errors arise.
   norm = np.sqrt(np.trace(of.products))
-  return float(np.finfo(np.float32).eps * max(of.count, len(of.total)) * norm)
+  return float(np.finfo(np.float32).eps * max(of.num_features, len(of.total)) * norm)

@@ -76,7 +76,7 @@ def decay_exponent(features: chex.Array, ranks: tuple[int, int]) -> float:
   # λ is proportional to the squares of these, and a factor does not change the slope.
   singular_values = spectrum.singular_values(sums, centred=True)
   rank = np.count_nonzero(singular_values > spectrum.rounding_error(sums))
-  first, last = ranks[0], min(ranks[1], rank)
+  first, last = ranks[0], min(ranks[1], int(rank))
   if last <= first:
     return float('nan')
   log_eigenvalues = 2 * np.log(singular_values[first - 1 : last])

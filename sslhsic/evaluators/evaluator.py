@@ -19,7 +19,7 @@ class Inputs(NamedTuple):
       `Evaluator.splits` has it. With several hosts, of all images, or, as
       `Evaluator.takes_share` says, of this host's.
     reference: 'embedding' [n, c] of the images of the test split by the encoder of
-      `Evaluator.reference`. None unless it names one.
+      `Evaluator.other_encoder`. None unless it names one.
     views: of augmented views, [images, views, d] under each name in
       `Evaluator.outputs`. None unless `Evaluator.augmented` asks for them.
     num_classes: of the labels; 0: there are none.
@@ -39,8 +39,6 @@ class Evaluator:
   Attributes:
     source: data set to measure on; None: `config.data.source`.
     test_split: split of it; None: `config.evaluation.test_split`.
-    reference: another encoder that embeds the test split for it: `INITIAL`, or what
-      `config.init_from` takes; empty: none.
     splits: splits that the network embeds for it, 'train' and 'test'.
     needs_labels: whether it is nothing without labels.
     takes_share: whether it is given the images of its host alone, and adds up over
@@ -50,7 +48,6 @@ class Evaluator:
   source: str | None = None
   test_split: str | None = None
 
-  reference: ClassVar[str] = ''
   splits: ClassVar[tuple[str, ...]] = ('test',)
   needs_labels: ClassVar[bool] = False
   takes_share: ClassVar[bool] = False
@@ -59,6 +56,14 @@ class Evaluator:
   def outputs(self) -> tuple[str, ...]:
     """Outputs of the network that it needs: 'embedding', 'projection', 'logits'."""
     return ('embedding',)
+
+  @property
+  def other_encoder(self) -> str:
+    """Another encoder that embeds the test split for it, if any.
+
+    It is `INITIAL`, or what `config.init_from` takes.
+    """
+    return ''
 
   @property
   def augmented(self) -> tuple[int, int] | None:

@@ -92,4 +92,4 @@ class LabelDependence(evaluator.Evaluator):
       unbiased=True,
     )
     alignment = dependence.cka(features, labels, kernel, unbiased=True)
-    return [test.statistic, alignment, test.p_value]
+    return test.statistic, alignment, test.p_value

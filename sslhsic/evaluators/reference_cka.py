@@ -37,6 +37,11 @@ class ReferenceCKA(evaluator.Evaluator):
     dependence.check_kernel(self.kernel, self.scale)
     evaluator.check_num_images(self.num_images)
 
+  @property
+  def other_encoder(self) -> str:
+    """The reference."""
+    return self.reference
+
   def check_sizes(self, num_train: int, num_test: int) -> None:
     """Checks that there are four images, see `Evaluator`."""
     evaluator.check_four_images(num_test)

@@ -44,9 +44,9 @@ class Measurement(NamedTuple):
   def requests(self) -> dict[str, Request]:
     """What it needs, by field of `evaluators.Inputs`."""
     found = {key: Request(self.parts[key]) for key in self.evaluator.splits}
-    if self.evaluator.reference:
+    if self.evaluator.other_encoder:
       found['reference'] = Request(
-        self.parts['test'], reference=self.evaluator.reference
+        self.parts['test'], reference=self.evaluator.other_encoder
       )
     if self.evaluator.augmented:
       found['views'] = Request(self.parts['test'], self.evaluator.augmented)
@@ -136,8 +136,8 @@ def _measurement(
       return None
     num_train, num_test = (len(examples.get(key, ())) for key in ('train', 'test'))
     evaluator.check_sizes(num_train, num_test)
-    if evaluator.reference not in ('', evaluators.INITIAL):
-      settings = pretrained.settings(evaluator.reference)
+    if evaluator.other_encoder not in ('', evaluators.INITIAL):
+      settings = pretrained.settings(evaluator.other_encoder)
       _check_channels(examples['test'], len(settings.mean), 'the reference')
     if evaluator.source:
       if 'train' in parts:

@@ -81,7 +81,9 @@ class Lease:
         storage.remove_file(self._directory / _DIRECTORY / name)
     return number
 
-  def _put(self, number: int, *, is_new: bool = False, is_released: bool = False):
+  def _put(
+    self, number: int, *, is_new: bool = False, is_released: bool = False
+  ) -> None:
     content = _Found(number, self._holder, self._token, time.time(), is_released)
     path = self._directory / _DIRECTORY / _name(number)
     storage.put(path, json.dumps(content._asdict()).encode(), is_new=is_new)
