@@ -52,7 +52,7 @@ CHANGES = {
   },
   'knn': {'protocol.k': (5,)},
   'few_label': {'protocol.labels_per_class': (1,), 'protocol.num_draws': 1},
-  'transfer': {},
+  'transfer': {'only': ('digits',)},
 }
 METRICS = {
   'linear_eval': 'linear_top1',
