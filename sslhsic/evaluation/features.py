@@ -109,8 +109,8 @@ def _check_finite(found: Share, of_all: Callable[[np.ndarray], np.ndarray]) -> N
 def is_finite(x: np.ndarray) -> np.ndarray:
   """Whether all numbers of an example are finite, [n, ...] -> [n] bool."""
   # Part by part: of all at once, this would be as large again.
-  parts = [np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in chunks(x)]
-  return np.concatenate(parts)
+  axes = tuple(range(1, x.ndim))
+  return np.concatenate([np.isfinite(part).all(axis=axes) for part in chunks(x)])
 
 
 def chunks(x: np.ndarray, size: int = 8192) -> Iterator[np.ndarray]:
@@ -141,10 +141,10 @@ def of_whole(features: np.ndarray, labels: np.ndarray) -> Share:
 
 
 def mean(values: np.ndarray) -> float:
-  """Mean of numbers [n] over the examples of all hosts."""
+  """Mean of numbers [n] over the examples of all hosts; 0 if there is none."""
   values = np.asarray(values, np.float64)
   total, count = parallel.sum_of_hosts(np.array([values.sum(), len(values)]))
-  return float(total / count)
+  return float(total / max(count, 1))
 
 
 def outputs(

@@ -13,7 +13,7 @@ def _case():
   config.init_from = 'random'
   config.network.encoder = 'vit_digits'
   config.network.encoder_options = {'width': 64, 'depth': 1, 'num_heads': 1}
-  config.training.batch_size = 256
+  config.training.update(batch_size=256, epochs=(), steps=(100,))
   return memory.Case(config, part=64, num_examples=0)
 
 

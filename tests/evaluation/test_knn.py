@@ -102,6 +102,12 @@ def test_equally_similar_neighbours_count_in_the_order_of_the_training_set():
   np.testing.assert_allclose(votes, [[0, 0.5, 0, 0.5]] * 2, rtol=1e-5)
 
 
+def test_host_without_test_examples_has_no_scores():
+  found = scores(TRAIN, LABELS, TEST[:0])
+  assert found.shape == (0, 4)
+  assert knn.top_k_accuracy(found, LABELS[:0]) == 0
+
+
 @pytest.mark.parametrize('k', [0, 91])
 def test_k_out_of_range_is_an_error(k):
   with pytest.raises(ValueError, match=f'k is {k} for 90 training examples'):
