@@ -24,7 +24,6 @@ _TEST = [
   *_HUGGINGFACE,
   *_BUCKETS['gcs'],
   *_BUCKETS['s3'],
-  'aiobotocore[boto3]>=2.20',  # Of the versions of boto3, that which fits s3fs.
   'equinox>=0.13.2',  # This and Flax are for the examples.
   'flask>=3.1',  # With flask-cors, gcp-storage-emulator and moto: emulated buckets.
   'flask-cors>=6.0',

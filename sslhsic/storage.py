@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import logging as python_logging
 import os
 import pathlib
 import shutil
@@ -60,6 +61,8 @@ def _client(scheme: str) -> fsspec.AbstractFileSystem:
       f'{scheme}:// needs {package}, which is not installed ({error}): '
       f"pip install '.[{extra}]'"
     ) from error
+  # It logs a traceback of what it raises anyway.
+  python_logging.getLogger(package).setLevel('CRITICAL')
   # Listings are not kept: other processes write too. For etils, and so JAX, as well.
   for alias in (scheme, name):
     fsspec.config.conf.setdefault(alias, {})['use_listings_cache'] = False
@@ -314,10 +317,9 @@ def move(source: Path, target: Path, last: str) -> None:
 
 
 def spool(directory: Path) -> pathlib.Path:
-  """A directory on disk to write in: the directory itself, or an empty one for it.
+  """A directory on disk to write in: the directory itself, or a temporary one for it.
 
-  The latter lies below `tempfile.gettempdir()` and has the same path every time: what a
-  killed process has left there is removed.
+  Those that killed processes have left for the same directory are removed.
 
   Raises:
     OSError: it cannot be made.
@@ -325,11 +327,10 @@ def spool(directory: Path) -> pathlib.Path:
   if not is_bucket(directory):
     return directory
   digest = hashlib.sha256(os.fspath(directory).encode()).hexdigest()[:16]
-  path = pathlib.Path(tempfile.gettempdir()) / f'sslhsic-{digest}'
-  if path.exists():
-    shutil.rmtree(path)
-  path.mkdir(mode=0o700)
-  return path
+  prefix = f'sslhsic-{digest}-'
+  for left in pathlib.Path(tempfile.gettempdir()).glob(f'{prefix}*'):
+    shutil.rmtree(left, ignore_errors=True)
+  return pathlib.Path(tempfile.mkdtemp(prefix=prefix))
 
 
 class Mirror:

@@ -56,8 +56,7 @@ def run(
   checks.sizes(config)
   lock = processes.first_does(lambda: workdir.claim(path, config, free))
   try:
-    if not storage.exists(path / 'config.json'):  # Another one is replaced at the end.
-      processes.first_does(lambda: workdir.write_config(path, config))
+    processes.first_does(lambda: _begin(path, config))
     results = measure(config, path)
     processes.first_does(lambda: workdir.write_config(path, config))
     results |= {'wall_time_s': time.perf_counter() - start}
@@ -68,3 +67,8 @@ def run(
   print(f'results.json is in {path}')
   if results.get('failed'):
     raise ValueError(f'{path}: {parts.message(results["failed"])}')
+
+
+def _begin(path: storage.Path, config: ml_collections.ConfigDict) -> None:
+  if not storage.exists(path / 'config.json'):  # Another one is replaced at the end.
+    workdir.write_config(path, config)
