@@ -16,7 +16,7 @@ os.environ['XLA_FLAGS'] = (
   + (
     ' --xla_cpu_use_fusion_emitters=false'
     if importlib.metadata.version('jaxlib').startswith('0.10.')
-    # Its default miscompiles some dot products; see "Training" in the README.
+    # Its default miscompiles some dot products; see docs/distributed.md.
     else ' --xla_cpu_experimental_ynn_fusion_type='
   )
 )

@@ -1,8 +1,8 @@
 """SSL-HSIC on ImageNet-100: a ResNet-50 on a hundred classes of ImageNet.
 
-No result of SSL-HSIC is published for it. The classes are those of the folder, of which
-the README says how it is made; results of others depend on their choice. Base learning
-rate, weight decay and target decay are BYOL's for 300 epochs.
+No result of SSL-HSIC is published for it. docs/data.md says how to make the folder;
+results depend on the choice of its classes. Base learning rate, weight decay and target
+decay are BYOL's for 300 epochs.
 
 python -m experiments.pretrain --config=configs/pretrain/imagenet100.py --workdir=DIR
 """

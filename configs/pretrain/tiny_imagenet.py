@@ -1,8 +1,8 @@
 """SSL-HSIC on Tiny ImageNet: a ResNet-18 with a 3×3 stem, 100,000 images of 64 pixels.
 
-No result of SSL-HSIC is published for it. TFDS does not have this data set: the README
-says how its folder is made. Base learning rate, weight decay and target decay are
-BYOL's for 300 epochs.
+No result of SSL-HSIC is published for it. TFDS does not have this data set;
+docs/data.md says how to make its folder. Base learning rate, weight decay and target
+decay are BYOL's for 300 epochs.
 
 python -m experiments.pretrain --config=configs/pretrain/tiny_imagenet.py --workdir=DIR
 """

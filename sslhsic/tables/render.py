@@ -103,7 +103,7 @@ def _duration(seconds: float) -> str:
 
 
 def markdown(grid: Grid) -> str:
-  """As in the README: a table, and its caption below."""
+  """A table in Markdown, and its caption below."""
   return '\n\n'.join([printed.markdown(grid.header, grid.rows), *grid.caption]) + '\n'
 
 
