@@ -1,6 +1,6 @@
 """SSL-HSIC on Tiny ImageNet: a ResNet-18 with a 3×3 stem, 100,000 images of 64 pixels.
 
-No result of SSL-HSIC is published for it. TFDS does not have this data set:
+No result of SSL-HSIC is published for it. TFDS does not have this data set;
 docs/data.md says how to make its folder. Base learning rate, weight decay and target
 decay are BYOL's for 300 epochs.
 
