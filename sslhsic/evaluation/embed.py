@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sslhsic import atomic, storage
-from sslhsic.data import sources
+from sslhsic.data import images, sources
 from sslhsic.evaluation import encoder
 from sslhsic.weights import settings as settings_lib
 
@@ -25,6 +25,7 @@ def embed(
   init_from: str,
   batch_size: int,
   max_bad_fraction: float,
+  max_pixels: int = images.MAX_PIXELS,
 ) -> Embedded:
   """Embeds every example of a source; corrupt images are left out.
 
@@ -34,6 +35,7 @@ def embed(
     init_from: where the values of the encoder come from, see `pretrained.load`.
     batch_size: over all devices.
     max_bad_fraction: share of the images that may be corrupt.
+    max_pixels: of an image; larger ones count as corrupt.
 
   Raises:
     ValueError: there is no such encoder, or it does not fit the images.
@@ -47,6 +49,7 @@ def embed(
     ),
     batch_size=batch_size,
     max_bad_fraction=max_bad_fraction,
+    max_pixels=max_pixels,
   )
   split, rows = frozen.embed_with_rows(source)
   names = np.array([source.name(row) for row in rows])

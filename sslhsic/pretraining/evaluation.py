@@ -109,6 +109,7 @@ class Evaluation:
       init_from=request.reference,
       batch_size=self._config.evaluation.batch_size,
       max_bad_fraction=self._config.data.max_bad_fraction,
+      max_pixels=self._config.data.max_pixels,
     )
     return {'embedding': embedded.embeddings}
 
