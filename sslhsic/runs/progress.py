@@ -71,14 +71,15 @@ class Progress:
       'data_wait_share': min(wait_s / seconds, 1.0),
     }
     self._measure(seconds)
+    # A narrow terminal cuts the end off.
     shown = [
       f'loss {scalars["loss"]:.4f}',
+      f'{duration(self._left_s)} left' if self._timed_steps else '',
       f'{speed["images_per_second"]:,.0f} images/s',
       f'data wait {speed["data_wait_share"]:.0%}',
+      self.warning,
     ]
-    if self._timed_steps:
-      shown.append(f'{duration(self._left_s)} left')
-    self._show(', '.join([*shown, self.warning] if self.warning else shown))
+    self._show(', '.join(filter(None, shown)))
     self.restart()
     return speed
 
