@@ -58,11 +58,12 @@ def test_log_file_gets_lines(clock, capsys):
 def test_line_fits_the_terminal_and_has_no_colour(clock, monkeypatch, columns):
   shown_at, terminal = pty.openpty()
   termios.tcsetwinsize(terminal, (24, columns))
+  os.set_blocking(shown_at, False)
   with os.fdopen(terminal, 'w') as stream, os.fdopen(shown_at, 'rb') as shown:
     monkeypatch.setattr('sys.stderr', stream)
     _run(clock)
     stream.flush()
-    text = shown.read1().decode()
+    text = shown.read().decode()
   assert max(map(len, text.replace('\n', '\r').split('\r'))) <= columns
   assert '\x1b' not in text
   assert '21/901 steps' in text or columns == 20
