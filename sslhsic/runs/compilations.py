@@ -53,7 +53,7 @@ def _made(directory: pathlib.Path) -> pathlib.Path:
 
 def _fetch(directory: pathlib.Path) -> None:
   """Copies what the first process has, and another one lacks, through the devices."""
-  names = _offered(directory) if processes.is_first() else []
+  names = processes.first_does(lambda: _offered(directory))
   names = json.loads(processes.from_first(json.dumps(names).encode()))
   if not names:
     return

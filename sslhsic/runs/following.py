@@ -56,8 +56,8 @@ class Follower:
     path: where the evaluations are; those that are there are not made again.
 
   Attributes:
-    step: of the last checkpoint that was taken; one before the last one of the training
-      when that was evaluated, since the report is on it.
+    step: of the last checkpoint that was evaluated or taken. It is always before the
+      end of the training, until its last checkpoint is taken for the report.
     elapsed_s: seconds that the training had taken then.
   """
 
@@ -117,7 +117,7 @@ class Follower:
     self._failed.add(step)
 
   def excuse(self, action: Callable[[], None]) -> None:
-    """Does what a full disk may prevent; there is no training that must not end."""
+    """Does what a full disk may prevent; its error ends the evaluations alone."""
     action()
 
   def close(self) -> None:
