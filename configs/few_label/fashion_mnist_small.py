@@ -16,4 +16,5 @@ def get_config() -> ml_collections.ConfigDict:
   """The configuration: encoder and data of kNN, protocol of ImageNet."""
   config = fashion_mnist_small.get_config()
   config.protocol = imagenet.get_config().protocol
+  del config.evaluation.extra_tests
   return config
