@@ -13,7 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -249,7 +249,7 @@ class Checkpointer:
       )
     return None
 
-  def _put_aside(self, damaged: Iterable[int]) -> None:
+  def _put_aside(self, damaged: Collection[int]) -> None:
     for step in damaged:
       target = self._directory.parent / 'damaged' / str(step)
       number = 0

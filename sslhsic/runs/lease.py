@@ -22,7 +22,8 @@ from sslhsic import storage
 # Seconds after which a lease that is not renewed is over, and renewals in them.
 EXPIRY_S = 30
 _RENEWALS = 5
-# In as many times that long, no clocks differ: who comes so late need not wait.
+# Clocks of two machines differ by less than as many times that: who comes so late need
+# not wait.
 _CLOCKS_DIFFER = 10
 
 _DIRECTORY = '.lease'
@@ -57,8 +58,8 @@ class Lease:
     self._holder = f'process {os.getpid()} on {socket.gethostname()}'
     self._lock = threading.Lock()
     self._lost = ''
+    self._renewed = 0.0  # By `time.monotonic`.
     self._number = self._take()
-    self._renewed = time.monotonic()
     storage.guard(directory, self.check)
     self._closed = threading.Event()
     self._thread = threading.Thread(target=self._renew_often, daemon=True)
@@ -69,6 +70,7 @@ class Lease:
     while True:
       found = _latest(self._directory)
       if found.token == self._token:  # An answer was lost, and the request repeated.
+        number = found.number
         break
       if not found.is_released:
         _wait_for_end(self._directory, found)
@@ -84,9 +86,12 @@ class Lease:
   def _put(
     self, number: int, *, is_new: bool = False, is_released: bool = False
   ) -> None:
+    # Before it is seen: another job, which waits from then on, must not be ahead.
+    now = time.monotonic()
     content = _Found(number, self._holder, self._token, time.time(), is_released)
     path = self._directory / _DIRECTORY / _name(number)
     storage.put(path, json.dumps(content._asdict()).encode(), is_new=is_new)
+    self._renewed = now
 
   def _renew_often(self) -> None:
     while not self._closed.wait(EXPIRY_S / _RENEWALS):
@@ -108,7 +113,6 @@ class Lease:
         )
         raise OSError(self._lost)
       self._put(self._number)
-      self._renewed = time.monotonic()
 
   def check(self) -> None:
     """Checks that the directory is still this job's.
@@ -153,10 +157,10 @@ def _wait_for_end(directory: storage.Path, found: _Found) -> None:
   Raises:
     ValueError: it is renewed.
   """
-  # On a clock of this machine, as others may be fast or slow.
-  start, is_told = time.monotonic(), False
-  if abs(time.time() - found.time) > _CLOCKS_DIFFER * EXPIRY_S:
+  if time.time() - found.time > _CLOCKS_DIFFER * EXPIRY_S:
     return
+  # On one clock, as that of the holder may be fast or slow.
+  start, is_told = time.monotonic(), False
   while time.monotonic() - start < EXPIRY_S:
     now = _latest(directory)
     if now.is_released:

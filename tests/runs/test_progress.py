@@ -20,17 +20,16 @@ def clock(monkeypatch):
 
 def _run(clock, num_steps=901):
   """A first step of 40 s, then an interval of 20 steps of 0.1 s, of which 1 s waits."""
-  experiment = types.SimpleNamespace(
-    num_steps=num_steps, batch_size=64, data_wait_s=0.0
-  )
-  with progress.Progress(experiment, 0) as line:
+  experiment = types.SimpleNamespace(num_steps=num_steps, batch_size=64)
+  waited = types.SimpleNamespace(seconds=0.0)
+  with progress.Progress(experiment, 0, waited) as line:
     line.advance()
     clock.now += 40
     line.log({'loss': 2.0})
     for _ in range(20):
       line.advance()
     clock.now += 2
-    experiment.data_wait_s = 1.0
+    waited.seconds = 1.0
     return line.log({'loss': 1.5})
 
 
