@@ -13,6 +13,7 @@ from configs.knn import digits
 def get_config() -> ml_collections.ConfigDict:
   """The configuration: encoder and data of kNN, protocol of ImageNet."""
   config = digits.get_config()
+  del config.evaluation.extra_tests
   config.protocol = imagenet.get_config().protocol
   del config.evaluation.extra_tests
   return config

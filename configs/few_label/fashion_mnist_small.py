@@ -15,6 +15,7 @@ from configs.knn import fashion_mnist_small
 def get_config() -> ml_collections.ConfigDict:
   """The configuration: encoder and data of kNN, protocol of ImageNet."""
   config = fashion_mnist_small.get_config()
+  del config.evaluation.extra_tests
   config.protocol = imagenet.get_config().protocol
   del config.evaluation.extra_tests
   return config
