@@ -6,6 +6,12 @@ import setuptools
 
 _HUGGINGFACE = ['datasets>=4.0']
 
+# Working directories in buckets.
+_BUCKETS = {
+  'gcs': ['gcsfs>=2025.3'],
+  's3': ['s3fs>=2025.3'],
+}
+
 _DOCS = [
   'docstring-parser>=0.16',  # Reads the meanings of settings.
   'furo>=2025.7',
@@ -16,9 +22,15 @@ _DOCS = [
 _TEST = [
   *_DOCS,
   *_HUGGINGFACE,
+  *_BUCKETS['gcs'],
+  *_BUCKETS['s3'],
   'equinox>=0.13.2',  # This and Flax are for the examples.
+  'flask>=3.1',  # With flask-cors, gcp-storage-emulator and moto: emulated buckets.
+  'flask-cors>=6.0',
   'flax>=0.12.7',
+  'gcp-storage-emulator>=2026.7',
   'hypothesis>=6.100',
+  'moto[s3]>=5.2',
   'mypy>=1.18',
   'pytest>=8',
   'pytest-xdist>=3.5',
@@ -43,9 +55,10 @@ setuptools.setup(
     'chex>=0.1.90',
     'dm-haiku>=0.0.16',
     'etils[epath]>=1.9',
+    'fsspec>=2025.3',
     'grain>=0.2.12',
-    # On a CPU, 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103),
-    # and both may end with a segmentation fault (github.com/jax-ml/jax/issues/39257).
+    # On a CPU, 0.10.2 gives wrong results (github.com/jax-ml/jax/issues/39103), and
+    # both end with segmentation faults (github.com/jax-ml/jax/issues/39257).
     'jax>=0.10,!=0.10.2,!=0.11.0,<0.12',
     'jmp>=0.0.4',
     'matplotlib>=3.9',
@@ -68,6 +81,7 @@ setuptools.setup(
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
     'huggingface': _HUGGINGFACE,
+    **_BUCKETS,
     'test': _TEST,
     'docs': _DOCS,
     # Those that exports are for; their tests are left out where they are not there.

@@ -379,24 +379,32 @@ def lose_process(
   victim: int,
   rng: np.random.Generator,
   arguments: Sequence[str] = TINY,
-) -> tuple[float, str]:
-  """Kills one of two processes at a random step after a checkpoint.
+  **settings,
+) -> tuple[float, list[Program]]:
+  """Kills one of several processes at a random step after a checkpoint.
+
+  Args:
+    workdir: of the run.
+    victim: which one is killed.
+    rng: decides when.
+    arguments: of the program.
+    settings: see `tiny_runs.start_several`; two processes by default.
 
   Returns:
-    Seconds until the other one has ended, and what it wrote to stderr.
+    Seconds until the others have ended, and these.
 
   Raises:
-    AssertionError: it ended as if nothing had happened.
+    AssertionError: one ended as if nothing had happened.
   """
-  pair = start_several(workdir, *arguments)
-  pair[victim].wait_until(lambda: bool(steps(workdir)))
-  kill(pair[victim], workdir, signal.SIGKILL, 'step', rng)
+  programs = start_several(workdir, *arguments, **settings)
+  lost = programs.pop(victim)
+  lost.wait_until(lambda: bool(steps(workdir)))
+  kill(lost, workdir, signal.SIGKILL, 'step', rng)
   killed_at = time.monotonic()
-  code = pair[1 - victim].end()
-  seconds = time.monotonic() - killed_at
-  if code == 0:
-    raise AssertionError(f'the other process did not notice: {pair[1 - victim].err}')
-  return seconds, pair[1 - victim].err
+  for program in programs:
+    if program.end() == 0:
+      raise AssertionError(f'another process did not notice: {program.err}')
+  return time.monotonic() - killed_at, programs
 
 
 def lost_processes(directory: pathlib.Path, count: int, seed: int = 0) -> dict:

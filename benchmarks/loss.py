@@ -294,12 +294,14 @@ def noise(batch_size: int, dim: int = 256, draws: int = 60) -> dict:
   }
 
 
+_EXACT = Estimator(
+  lambda online, target, _: hsic.exact([online, target], KERNEL), is_random=True
+)
+
+
 def _noise_of(views: chex.Array, draws: int) -> dict:
   online, target = views[:2], views[2:]
-  exact = Estimator(
-    lambda online, target, _: hsic.exact([online, target], KERNEL), is_random=True
-  )
-  values, gradients = _values_and_gradients(exact)(online, target, jax.random.key(0))
+  values, gradients = _values_and_gradients(_EXACT)(online, target, jax.random.key(0))
   result = {}
   for name, estimator in ESTIMATORS.items():
     measure = _values_and_gradients(estimator)
@@ -327,6 +329,7 @@ def _noise_of(views: chex.Array, draws: int) -> dict:
   return result
 
 
+@functools.cache
 def _values_and_gradients(estimator: Estimator):
   """A compiled function of the features: HSIC(Z,Y), HSIC(Z,Z); and [2, 2, B, d].
 

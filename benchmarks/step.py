@@ -45,6 +45,7 @@ from sslhsic import losses, parallel
 from sslhsic.data import loader
 from sslhsic.evaluation import encoder
 from sslhsic.pretraining import model
+from sslhsic.runs import data_wait
 
 LOSSES = tuple(losses.LOSSES)
 PRECISIONS = ('float32', 'bfloat16')
@@ -218,6 +219,7 @@ class Subject:
 
   def __init__(self, config: ml_collections.ConfigDict):
     self._experiment = Experiment('train', jax.random.key(0), config)
+    self._waited = data_wait.DataWait(self._experiment)
     self._batch_size = config.training.batch_size
     self._rng = np.asarray(jax.random.key_data(jax.random.key(1)))
     self._steps = 0
@@ -250,7 +252,7 @@ class Subject:
     self._experiment.input.on_device = on_device
     for _ in range(1 if on_device else 3):  # Not measured: workers may have to start.
       jax.block_until_ready(self._step())
-    start, waited = time.perf_counter(), self._experiment.data_wait_s
+    start, waited = time.perf_counter(), self._waited.seconds
     steps, before = 0, None
     while not steps or time.perf_counter() - start < seconds:
       scalars = self._step()
@@ -261,17 +263,18 @@ class Subject:
     memory = parallel.devices()[0].memory_stats() or {}
     return {
       'images_per_second': steps * self._batch_size / elapsed,
-      'data_wait_share': min((self._experiment.data_wait_s - waited) / elapsed, 1.0),
+      'data_wait_share': min((self._waited.seconds - waited) / elapsed, 1.0),
       'peak_bytes': memory.get('peak_bytes_in_use'),
     }
 
   def close(self) -> None:
     """Stops the loader."""
+    self._waited.close()
     self._experiment.input.close()
 
   def _step(self) -> dict[str, chex.Array]:
     self._steps += 1
-    return self._experiment.step(self._steps, self._rng)
+    return self._waited.step(self._steps, self._rng)
 
 
 def measure_step(config: ml_collections.ConfigDict, seconds: float) -> dict:

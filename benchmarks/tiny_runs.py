@@ -41,7 +41,7 @@ TINY = (
 # One of 200 steps.
 LONG = (*TINY, '--config.training.epochs=20')
 
-_TIMEOUT_S = 300  # Of a process; none should ever take so long.
+_TIMEOUT_S = 900  # Of a process; none should ever take so long.
 _POLL_S = 0.001
 
 
@@ -167,13 +167,13 @@ def train(workdir: pathlib.Path, *arguments: str, devices: int = 2) -> Program:
 
 
 def start_several(
-  workdir: pathlib.Path, *arguments: str, count: int = 2, devices: int = 2
+  workdir: pathlib.Path, *arguments: str, count: int = 2, **settings
 ) -> list[Program]:
-  """Starts processes that train as one, on this machine."""
-  address = f'--coordinator_address=localhost:{_free_port()}'
+  """Starts processes that train as one, on this machine; settings as for `start`."""
+  address = f'--coordinator_address=localhost:{free_port()}'
   shared = ('--mode=train', address, f'--num_processes={count}', *arguments)
   return [
-    start(workdir, *shared, f'--process_id={index}', devices=devices)
+    start(workdir, *shared, f'--process_id={index}', **settings)
     for index in range(count)
   ]
 
@@ -184,7 +184,8 @@ def train_several(workdir: pathlib.Path, *arguments: str) -> None:
     program.finish()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """A port of this machine that nobody listens at."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     return free.getsockname()[1]
@@ -192,8 +193,7 @@ def _free_port() -> int:
 
 def steps(workdir: pathlib.Path) -> list[int]:
   """Of the checkpoints in a working directory, in order."""
-  names = [path.name for path in (workdir / 'checkpoints').glob('*')]
-  return sorted(int(name) for name in names if name.isdigit())
+  return sorted(checkpoint.steps(workdir / 'checkpoints'))
 
 
 def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:

@@ -34,7 +34,7 @@ def _as_restructured_text(app, what, name, obj, options, lines):
   text, previous, in_block = [], '', False
   for line in lines:
     indent = len(line) - len(line.lstrip())
-    if indent and not in_block and text and not text[-1] and previous[-1:] != ':':
+    if indent and not in_block and text and not text[-1]:
       in_block = not previous.startswith(' ')
       text += ['::', ''] if in_block else []
     elif line and not indent:

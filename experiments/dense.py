@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from experiments import shared, trainings
-from sslhsic import augment, networks, optim, parallel
+from sslhsic import augment, microbatches, networks, optim, parallel
 from sslhsic.data import compared, loader, reading, sources
 from sslhsic.evaluation import encoder, features
 from sslhsic.networks import classifier
@@ -48,8 +48,8 @@ class DenseExperiment(trainings.SeveralTrainings):
   ):
     del init_rng, mode  # The seed is that of the configuration; batches come on demand.
     data, training = config.data, config.training
-    for batch_size in (training.batch_size, config.evaluation.batch_size):
-      parallel.per_device(batch_size)
+    parallel.per_device(config.evaluation.batch_size)
+    shared.check_microbatches(config)
     self._config = config
     self.batch_size = training.batch_size
     self._rates = tuple(training.learning_rates)
@@ -243,19 +243,25 @@ class DenseExperiment(trainings.SeveralTrainings):
   ) -> tuple[trainings.State, dict[str, chex.Array]]:
     """The train step on one device."""
     params, network_state = state.network
-    images = self._policy(self._keys(batch, 0), batch['image'])
-    keys = self._keys(batch, 1)
     frozen, trained = self._split(params)
 
     # Differentiated by the trained part alone; the frozen part is a constant.
-    def loss_fn(trained: hk.Params):
+    def outputs(trained: hk.Params, network_state: hk.State, batch: Batch):
       params = hk.data_structures.merge(frozen, trained)
-      return self.task.loss(params, network_state, images, batch, keys)
+      images = self._policy(self._keys(batch, 0), batch['image'])
+      keys = self._keys(batch, 1)
+      return self.task.outputs(params, network_state, images, batch, keys)
 
-    (loss, (network_state_after, scalars)), gradients = jax.value_and_grad(
-      loss_fn, has_aux=True
-    )(trained)
-    gradients, scalars = parallel.pmean((gradients, scalars | {'loss': loss}))
+    def loss(outputs: chex.ArrayTree):
+      value, scalars = self.task.loss(outputs, batch)
+      return value, scalars | {'loss': value}
+
+    # One microbatch after another; with one, this is plain back-propagation.
+    parts = microbatches.split(batch, self._config.training.num_microbatches)
+    gradients, network_state_after, scalars = microbatches.gradients(
+      outputs, loss, trained, network_state, parts
+    )
+    gradients, scalars = parallel.pmean((gradients, scalars))
     updates, opt_state = self._optimizer.update(gradients, state.opt_state, trained)
     # The rate is an argument of the step: one program serves all settings.
     updates = jax.tree.map(lambda x: rate * x, updates)

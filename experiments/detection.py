@@ -52,6 +52,7 @@ def create_task(
       longer=(data.test_longer, data.test_longer, 1),
       flip=False,
     ),
+    axis_name=parallel.AXIS_NAME,
   )
 
 

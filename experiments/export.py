@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
       init_from=_INIT_FROM.value,
       weights=_WEIGHTS.value,
       with_projector=_PROJECTOR.value,
-      evaluations=[paths.local(path, '--evaluation') for path in _EVALUATIONS.value],
+      evaluations=[paths.parse(path, '--evaluation') for path in _EVALUATIONS.value],
       command=shlex.join(['python', '-m', 'experiments.export', *sys.argv[1:]]),
     )
     print(f'{settings.description}: {_FORMAT.value} in {out}, see {out}/README.md')

@@ -4,7 +4,6 @@ python -m experiments.few_label --config=configs/few_label/digits.py --workdir=D
   --config.init_from=RUN
 """
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +11,14 @@ import ml_collections
 import numpy as np
 
 from experiments import shared
+from sslhsic import storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import few_label
 from sslhsic.plots import curves
 from sslhsic.runs import measurement, parts, processes
 
 
-def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
+def measure(config: ml_collections.ConfigDict, path: storage.Path) -> dict[str, Any]:
   """Top-1 of logistic regressions for every number of labels, and their curve."""
   data, protocol = config.data, config.protocol
   train_source, test_source = compared.create(
@@ -28,14 +28,18 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
   check_labels(train_source, protocol.labels_per_class)
   encoder = shared.frozen_encoder(config, train_source)
   shared.check_encoder(path, encoder.fingerprint, config.init_from)
+  train, test = encoder.embed_share(train_source), encoder.embed_share(test_source)
   top1 = few_label.few_label_top1(
-    *encoder.embed(train_source),
-    *encoder.embed(test_source),
+    train.features,
+    train.labels,
+    test.features,
+    test.labels,
     num_classes=sources.single_label_classes(train_source),
     labels_per_class=protocol.labels_per_class,
     num_draws=protocol.num_draws,
     l2=protocol.l2,
     seed=config.seed,
+    train_rows=train.rows,
   )
   print(f'{encoder.description}\n\n{"labels/class":>12}{"top-1":>9}')
   for count, accuracy in top1.items():
@@ -75,8 +79,8 @@ def check_labels(source: sources.Source, labels_per_class: Sequence[int]) -> Non
     )
 
 
-def _draw(top1: dict[int, float], directory: pathlib.Path) -> None:
-  directory.mkdir(exist_ok=True)
+def _draw(top1: dict[int, float], directory: storage.Path) -> None:
+  storage.make_directory(directory)
   curves.few_label_curve(top1, directory / 'few_label.png')
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from experiments import shared, trainings
-from sslhsic import augment, networks, optim, parallel
+from sslhsic import augment, microbatches, networks, optim, parallel
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
 from sslhsic.networks import classifier
@@ -55,8 +55,8 @@ class FineTune(trainings.SeveralTrainings):
     del init_rng, mode  # The seed is that of the configuration; batches come on demand.
     data = config.data
     self.batch_size = config.training.batch_size
-    for batch_size in (self.batch_size, config.evaluation.batch_size):
-      parallel.per_device(batch_size)
+    parallel.per_device(config.evaluation.batch_size)
+    shared.check_microbatches(config)
     self._config = config
     names = [x for x in ('train', 'validation', 'test') if data[x].source]
     made = compared.create(
@@ -190,18 +190,24 @@ class FineTune(trainings.SeveralTrainings):
   def _step_of(self, network: hk.TransformedWithState, *, may_diverge: bool):
     """The train step on one device."""
 
-    def loss_fn(params, network_state, images, labels):
+    def losses_of_images(params, network_state, batch):
+      keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
+      images = self._policy(keys, batch['image'])
       logits, network_state = network.apply(params, network_state, None, images, True)
-      return probe.cross_entropy(logits, labels), network_state
+      return probe.cross_entropies(logits, batch['label']), network_state
+
+    def mean_loss(losses):
+      loss = jnp.mean(losses)
+      return loss, {'loss': loss}
 
     def step(state, batch, learning_rate, weight_decay):
       params, network_state = state.network
-      keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
-      images = self._policy(keys, batch['image'])
-      (loss, network_state), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-        params, network_state, images, batch['label']
+      # One microbatch after another; with one, this is plain back-propagation.
+      parts = microbatches.split(batch, self._config.training.num_microbatches)
+      gradients, network_state, scalars = microbatches.gradients(
+        losses_of_images, mean_loss, params, network_state, parts
       )
-      loss, gradients = parallel.pmean((loss, gradients))
+      gradients, scalars = parallel.pmean((gradients, scalars))
       # Both settings are arguments of the step: one program serves the whole grid.
       updates, opt_state = self._optimizer(learning_rate, weight_decay).update(
         gradients, state.opt_state, params
@@ -209,7 +215,7 @@ class FineTune(trainings.SeveralTrainings):
       network_after = trainings.Network(
         optax.apply_updates(params, updates), network_state
       )
-      scalars = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
+      scalars |= {'gradient_norm': optax.tree.norm(gradients)}
       after = trainings.State(network_after, opt_state, state.has_diverged)
       return (
         trainings.unless_diverged(state, after, scalars)

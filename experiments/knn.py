@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from experiments import shared
+from sslhsic import parallel
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder as encoder_lib
 from sslhsic.evaluation import knn
@@ -33,17 +34,24 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     )
   encoder = shared.frozen_encoder(config, train_source)
   shared.check_encoder(path, encoder.fingerprint, config.init_from)
-  train, test = encoder.embed(train_source), encoder.embed(test_source)
+  train, test = encoder.embed_share(train_source), encoder.embed_share(test_source)
   num_classes = sources.single_label_classes(train_source)
   top5 = min(5, num_classes)
+  # Fewer neighbours are the first of these.
+  nearest = knn.neighbours(
+    train.features,
+    train.labels,
+    test.features,
+    k=max(config.protocol.k),
+    train_rows=train.rows,
+  )
   rows = []
-  print(f'{encoder.description}: {len(train.labels):,} training images\n')
+  num_images = len(parallel.of_hosts(train.rows))
+  print(f'{encoder.description}: {num_images:,} training images\n')
   print(f'{"k":>6}{"T":>8}{"top-1":>9}{f"top-{top5}":>9}')
   for k in config.protocol.k:
     for temperature in config.protocol.temperature:
-      scores = knn.scores(
-        *train, test.features, num_classes=num_classes, k=k, temperature=temperature
-      )
+      scores = knn.votes(nearest, num_classes=num_classes, k=k, temperature=temperature)
       row = {
         'k': k,
         'temperature': temperature,

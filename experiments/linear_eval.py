@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from experiments import shared
-from sslhsic import augment, optim, parallel
+from sslhsic import augment, microbatches, optim, parallel
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import features, metrics, probe
 from sslhsic.runs import checks, runner
@@ -52,7 +52,7 @@ class LinearEval(shared.OneInput):
     del init_rng  # Classifiers start at zero.
     data, training = config.data, config.training
     self.batch_size = training.batch_size
-    parallel.per_device(self.batch_size)
+    shared.check_microbatches(config)
     self._config = config
     parts = [data.test] + [data.validation] * bool(data.validation.source)
     extra = config.evaluation.extra_tests
@@ -126,11 +126,16 @@ class LinearEval(shared.OneInput):
 
   def _step(self, state: State, params, network_state, batch):
     """The train step on one device."""
-    keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
-    # Outside the loss: the encoder is frozen and needs no gradient.
-    embeddings = self._encoder.apply(
-      params, network_state, self._policy(keys, batch['image'])
-    )
+
+    def embed(batch):
+      keys = augment.keys(jax.random.key(self._config.seed), batch['index'], 0)
+      images = self._policy(keys, batch['image'])
+      return self._encoder.apply(params, network_state, images)
+
+    # Outside the loss: the encoder is frozen and needs no gradient. So the classifiers
+    # see the whole batch, of which one microbatch after another was embedded.
+    parts = microbatches.split(batch, self._config.training.num_microbatches)
+    embeddings = microbatches.join(microbatches.apply(embed, parts))
     gradients, scalars = jax.grad(self._total_loss, has_aux=True)(
       state.classifiers, embeddings, batch['label']
     )

@@ -19,7 +19,7 @@ import numpy as np
 from experiments import shared
 from sslhsic import optim, parallel
 from sslhsic import state as state_lib
-from sslhsic.data import loader, sources
+from sslhsic.data import loader
 from sslhsic.evaluation import encoder
 from sslhsic.pretraining import (
   build,
@@ -59,14 +59,14 @@ class Pretrain(shared.KnownData):
     self.batch_size = config.training.batch_size
     self._config, self._init_rng = config, init_rng
     self._views = views.parse(config.augment.views)
-    self.source = sources.create(config.data.source, config.data.train_split)
+    self.source = build.source(config)
     self.data_sets = {'data.source': self.source}
     build.check(config, len(self.source) if self.fills_a_batch else None)
     self.num_steps = build.num_steps(config, len(self.source))
     self.training = build.training(config, self._views, self.source)
     self._extraction = extraction.Extraction(config, self.training, self._views)
     self._evaluation = evaluation.Evaluation(
-      config, self._extraction, self.source.num_classes
+      config, self._extraction, self.source.num_classes, self._untrained_network
     )
     self._comparison = None
     if config.evaluation.compare_representations:

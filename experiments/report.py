@@ -20,7 +20,7 @@ _ENCODERS = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
   """Writes the page."""
   with command_line.one_line_errors(ValueError, OSError):
-    directories = [paths.local(argument, 'a run') for argument in argv[1:]]
+    directories = [paths.parse(argument, 'a run') for argument in argv[1:]]
     if not directories:
       raise ValueError('no run: give working directories, as in runs/digits')
     output = paths.output_file(_OUTPUT.value, '--output')

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import ml_collections
 import numpy as np
 
+from sslhsic import microbatches, parallel
 from sslhsic.data import fingerprint as fingerprints
 from sslhsic.data import loader, resampling, sources
 from sslhsic.evaluation import encoder
@@ -104,6 +105,17 @@ class OneInput(KnownData):
   def data_wait_s(self) -> float:
     """Seconds that steps have waited for data."""
     return self._input.wait_s
+
+
+def check_microbatches(config: ml_collections.ConfigDict) -> None:
+  """Checks that a device's share of a training batch divides into microbatches.
+
+  Raises:
+    ValueError: it does not, or the batch does not divide over the devices.
+  """
+  training = config.training
+  share = parallel.per_device(training.batch_size)
+  microbatches.check(share, training.num_microbatches)
 
 
 def check_encoder(path: pathlib.Path, fingerprint: str, init_from: str) -> None:

@@ -10,7 +10,6 @@ done again.
 import contextlib
 import gc
 import json
-import pathlib
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from experiments import finetune, shared
-from sslhsic import atomic
+from sslhsic import atomic, storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
 from sslhsic.runs import measurement, parts, processes, runner, workdir
@@ -27,7 +26,7 @@ from sslhsic.tables import printed
 PARTS = ('train', 'validation', 'test')
 
 
-def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
+def measure(config: ml_collections.ConfigDict, path: storage.Path) -> dict[str, Any]:
   """The metric of every task, by the protocol of the configuration."""
   if config.protocol not in PROTOCOLS:
     raise ValueError(
@@ -61,7 +60,7 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
 
 
 def _do_task(
-  config: ml_collections.ConfigDict, name: str, directory: pathlib.Path
+  config: ml_collections.ConfigDict, name: str, directory: storage.Path
 ) -> dict[str, Any]:
   """The results of a task, which is done unless it was before."""
   found, of_task = _read_results(directory), task_config(config, name)
@@ -79,7 +78,7 @@ def _do_task(
   return found
 
 
-def _check_encoder(config: ml_collections.ConfigDict, directory: pathlib.Path) -> None:
+def _check_encoder(config: ml_collections.ConfigDict, directory: storage.Path) -> None:
   """Checks that a task was done with the same encoder, which may have moved.
 
   Raises:
@@ -94,11 +93,11 @@ def _check_encoder(config: ml_collections.ConfigDict, directory: pathlib.Path) -
     shared.check_encoder(directory, encoder.fingerprint, config.init_from)
 
 
-def _read_results(directory: pathlib.Path) -> dict[str, Any]:
+def _read_results(directory: storage.Path) -> dict[str, Any]:
   """Of a task; empty if it is not done. The same in all processes."""
   file = directory / 'results.json'
-  text = file.read_text(encoding='utf-8') if file.exists() else '{}'
-  return json.loads(processes.from_first(text.encode()))
+  found = storage.read(file) if storage.exists(file) else b'{}'
+  return json.loads(processes.from_first(found))
 
 
 def chosen(config: ml_collections.ConfigDict) -> list[str]:
@@ -153,7 +152,7 @@ def task_config(
 # Protocols
 
 
-def fine_tuned(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
+def fine_tuned(config: ml_collections.ConfigDict, path: storage.Path) -> None:
   """The whole network, over the grid; see `finetune`."""
   try:
     runner.Runner(finetune.FineTune, config, path, 'train_and_eval').run()
@@ -162,7 +161,7 @@ def fine_tuned(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
     raise ValueError(str(error)) from error
 
 
-def linear(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
+def linear(config: ml_collections.ConfigDict, path: storage.Path) -> None:
   """Logistic regression on the frozen encoder's embeddings, in `path`."""
   measurement.run(_measure_linear, config, path, free=('init_from',))
 
@@ -170,7 +169,7 @@ def linear(config: ml_collections.ConfigDict, path: pathlib.Path) -> None:
 PROTOCOLS = {'linear': linear, 'finetune': fine_tuned}
 
 
-def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
+def _measure_linear(config: ml_collections.ConfigDict, path: storage.Path):
   data = config.data
   made = compared.create(
     *(data[part] for part in PARTS), allow_overlap=data.allow_overlap
@@ -212,22 +211,22 @@ def _measure_linear(config: ml_collections.ConfigDict, path: pathlib.Path):
 
 
 def _cached(
-  frozen: encoder.FrozenEncoder, part: str, source: sources.Source, path: pathlib.Path
+  frozen: encoder.FrozenEncoder, part: str, source: sources.Source, path: storage.Path
 ) -> representations.Split:
   """Embeddings of a part of the data, extracted once and kept on disk."""
   # The fingerprint keeps embeddings of another encoder from being read.
   file = path / f'embeddings-{frozen.fingerprint}-{part}.npz'
   # The first process decides for all: they embed together, or not at all.
-  is_there = json.loads(processes.from_first(json.dumps(file.exists()).encode()))
+  is_there = json.loads(processes.from_first(json.dumps(storage.exists(file)).encode()))
   if is_there:
-    with np.load(file, allow_pickle=False) as arrays:
+    with storage.local(file) as local, np.load(local, allow_pickle=False) as arrays:
       return representations.Split(arrays['features'], arrays['labels'])
   split = frozen.embed(source)
   processes.first_does(lambda: _write_arrays(file, split._asdict()))
   return split
 
 
-def _write_arrays(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_arrays(file: storage.Path, arrays: dict[str, np.ndarray]) -> None:
   with atomic.opened(file) as opened:
     np.savez(opened, **arrays)
 

@@ -3,10 +3,11 @@
 #
 #   sbatch --nodes=4 launch/slurm.sh --config=configs/pretrain/imagenet.py --workdir=DIR
 #
-# All nodes must see the data, the first one DIR. The number of GPUs must divide the batch
-# size. Two minutes before the time is over, the run saves and ends, and the job is queued
-# again and goes on; so it does after the failure of a node. For nodes with other than
-# eight GPUs, give sbatch --ntasks-per-node and --gpus-per-node too.
+# All nodes must see the checkout, from which this is submitted, and the data; the first
+# one DIR. The number of GPUs must divide the batch size. Two minutes before the time is
+# over, the run saves and ends, and the job is queued again and resumes; so it does after
+# the failure of a node. For nodes with other than eight GPUs, give sbatch
+# --ntasks-per-node and --gpus-per-node too.
 #SBATCH --job-name=sslhsic
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -16,6 +17,15 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -uo pipefail
+
+if [[ $# == 0 || -z ${SLURM_CPUS_PER_TASK:-} ]]; then
+  echo 'usage: sbatch --nodes=N launch/slurm.sh --config=FILE.py --workdir=DIR …' >&2
+  exit 2
+fi
+if [[ ! -x .venv/bin/python ]]; then
+  echo "error: no .venv/bin/python in $PWD: submit from a checkout with a .venv" >&2
+  exit 2
+fi
 
 is_time_over=
 trap 'is_time_over=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1

@@ -1,21 +1,32 @@
-"""Files that are there whole or not at all."""
+"""Files and directories that are there whole or not at all, on disk or in a bucket."""
 
 import contextlib
 import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import IO
 
+from sslhsic import storage
 
-def write(path: pathlib.Path, text: str) -> None:
+
+def write(path: storage.Path, text: str) -> None:
   """Writes a text."""
   with opened(path) as file:
     file.write(text.encode())
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[IO[bytes]]:
+def opened(path: storage.Path) -> Iterator[IO[bytes]]:
   """A file to be written, which is in its place when the context has ended well."""
+  if storage.is_bucket(path):
+    with tempfile.TemporaryDirectory() as directory:
+      copy = pathlib.Path(directory) / path.name
+      with copy.open('wb') as file:
+        yield file
+      storage.put_file(copy, path)
+    return
   # Next to the target: a rename is atomic only within one file system.
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
@@ -27,4 +38,32 @@ def opened(path: pathlib.Path) -> Iterator[IO[bytes]]:
     temporary.replace(path)
   except BaseException:
     temporary.unlink(missing_ok=True)  # What is left would fill a full disk.
+    raise
+
+
+@contextlib.contextmanager
+def directory(path: storage.Path, last: str) -> Iterator[pathlib.Path]:
+  """A directory to put files in, which is in its place when the context has ended well.
+
+  Args:
+    path: what to make; it may be there if it is empty.
+    last: name of the file that must be there, see `storage.upload`.
+  """
+  if storage.is_bucket(path):
+    with tempfile.TemporaryDirectory() as temporary:
+      yield pathlib.Path(temporary)
+      storage.upload(pathlib.Path(temporary), path, last)
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # Next to the target, since a rename is atomic only within one file system.
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.mkdir()
+  try:
+    yield temporary
+    for file in temporary.iterdir():  # On disk before they have their name.
+      with file.open('r+b') as opened_file:  # Windows does not flush what is only read.
+        os.fsync(opened_file.fileno())
+    temporary.replace(path)
+  except BaseException:
+    shutil.rmtree(temporary, ignore_errors=True)
     raise

@@ -1,5 +1,7 @@
 """Sums, means and features over all devices; the identity where there is no axis."""
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,15 +22,25 @@ def mean_over_devices(tree: chex.ArrayTree, axis_name: str | None) -> chex.Array
   return jax.lax.pmean(tree, axis_name) if axis_name else tree
 
 
-def weighted_mean(
-  x: chex.Array, weights: chex.Array, axis_name: str | None
-) -> chex.Array:
-  """Σ w·x / Σ w over the entries of all devices; 0 if no entry has any weight."""
-  chex.assert_equal_shape([x, weights])
-  sums = jnp.sum(x * weights), jnp.sum(weights)
-  # Means in place of sums: the number of devices cancels in the quotient.
-  total, weight = mean_over_devices(sums, axis_name)
-  return total / jnp.where(weight > 0, weight, 1.0)
+class Weighted(NamedTuple):
+  """Numbers, of which the weighted mean is to be taken.
+
+  Attributes:
+    values: x, of any shape.
+    weights: w, of the same shape; constants, through which no gradient flows.
+  """
+
+  values: chex.Array
+  weights: chex.Array
+
+  def mean(self, axis_name: str | None = None) -> chex.Array:
+    """Σ w·x / Σ w over the entries of all devices; 0 if no entry has any weight."""
+    chex.assert_equal_shape([self.values, self.weights])
+    weights = jax.lax.stop_gradient(self.weights)
+    sums = jnp.sum(self.values * weights), jnp.sum(weights)
+    # Means in place of sums: the number of devices cancels in the quotient.
+    total, weight = mean_over_devices(sums, axis_name)
+    return total / jnp.where(weight > 0, weight, 1.0)
 
 
 def global_batch_size(local_batch: int, axis_name: str | None) -> int:

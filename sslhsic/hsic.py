@@ -211,24 +211,46 @@ def map_rows(
   column_index = jnp.arange(num_views * batch_size)
   image = collectives.image_offset(local_batch, axis_name) + jnp.arange(local_batch)
 
-  @jax.checkpoint
   def of_row(args):
     row, index = args
     gram = jnp.concatenate([kernel(row[None], part)[0] for part in columns])
     is_same_image = column_index % batch_size == index % batch_size
     return function(gram, is_same_image, column_index == index)
 
-  rows_at_once = max(1, _BLOCK_ENTRIES[backend()] // len(column_index))
   results, first_view = [], 0
   for part in parts:
     view = first_view + jnp.arange(len(part))
     index = view[:, None] * batch_size + image[None]
     rows = part.reshape(-1, dim), index.reshape(-1)
-    result = jax.lax.map(of_row, rows, batch_size=min(rows_at_once, len(rows[1])))
+    result = map_in_blocks(of_row, rows, len(column_index))
     shape = part.shape[:2]
     results.append(jax.tree.map(lambda x, s=shape: x.reshape(s + x.shape[1:]), result))
     first_view += len(part)
   return jax.tree.map(lambda *x: jnp.concatenate(x), *results)
+
+
+def map_in_blocks(
+  function: Callable[[chex.ArrayTree], chex.ArrayTree],
+  rows: chex.ArrayTree,
+  num_columns: int,
+) -> chex.ArrayTree:
+  """Applies a function to every row of a matrix that is never there as a whole.
+
+  A block of rows is computed at a time, and again in the backward pass.
+
+  Args:
+    function: of one row, of which it computes the entries.
+    rows: what it is given for each row, [n, ...].
+    num_columns: entries of a row, which decide how many rows a block has.
+
+  Returns:
+    What the function returns, [n, ...].
+  """
+  num_rows = len(jax.tree.leaves(rows)[0])
+  rows_at_once = max(1, _BLOCK_ENTRIES[backend()] // num_columns)
+  return jax.lax.map(
+    jax.checkpoint(function), rows, batch_size=min(rows_at_once, num_rows)
+  )
 
 
 def unbiased_hsic(gram_x: chex.Array, gram_y: chex.Array) -> chex.Array:

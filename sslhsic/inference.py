@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
 
+from sslhsic import storage
 from sslhsic.data import images as images_lib
 from sslhsic.evaluation import encoder as encoder_lib
 from sslhsic.networks import classifier
+from sslhsic.runs import paths
 from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
@@ -30,7 +32,8 @@ class Encoder:
 
   def __init__(self, init_from: str | pathlib.Path):
     """Reads the encoder; see `load`."""
-    self._path = os.path.abspath(os.path.expanduser(init_from))
+    path = paths.parse(init_from, 'init_from')
+    self._path = str(path) if storage.is_bucket(path) else os.path.abspath(path)
     self.settings = found = pretrained.settings(str(init_from))
     network = classifier.encoder(
       encoder=found.encoder, encoder_options=found.encoder_options

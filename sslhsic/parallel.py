@@ -127,15 +127,44 @@ def shard(batch: chex.ArrayTree) -> chex.ArrayTree:
   return _put(jax.tree.map(split, batch))
 
 
+def local(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """This host's batch of sharded arrays: [devices, b/devices, ...] -> [b, ...]."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
+
+
 def gather(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Global batch of sharded arrays, on the host: [devices, b/devices, ...] -> [B, ...].
 
   Every host gets the whole, in the order of the hosts.
   """
-  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
   if jax.process_count() == 1:
-    return flat
-  return multihost_utils.process_allgather(flat, tiled=True)
+    return local(tree)
+  return multihost_utils.process_allgather(local(tree), tiled=True)
+
+
+def of_hosts(x: np.ndarray) -> np.ndarray:
+  """The host arrays of all hosts, one after another: [n, ...] -> [Σ n, ...].
+
+  Bit for bit, whatever the type; n may differ between the hosts.
+  """
+  x = np.ascontiguousarray(x)
+  if jax.process_count() == 1:
+    return x
+  sizes = multihost_utils.process_allgather(np.int32(len(x)))
+  if not sizes.any():
+    return x
+  # As bytes: JAX would make float32 of float64. Exchanged arrays are of one shape.
+  padded = np.zeros((sizes.max(), *x.shape[1:]), x.dtype)
+  padded[: len(x)] = x
+  gathered = multihost_utils.process_allgather(padded.reshape(-1).view(np.uint8))
+  arrays = np.asarray(gathered).view(x.dtype).reshape(-1, *padded.shape)
+  parts = zip(arrays, sizes, strict=True)
+  return np.concatenate([part[:size] for part, size in parts])
+
+
+def sum_of_hosts(x: np.ndarray | float) -> np.ndarray:
+  """The sum over the hosts of a host array, in its type and in their order."""
+  return of_hosts(np.asarray(x)[None]).sum(axis=0)
 
 
 def local_devices() -> list[jax.Device]:

@@ -1,5 +1,6 @@
 """Every test runs on eight fake CPU devices, with strict promotion rules."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -12,6 +13,8 @@ os.environ['XLA_FLAGS'] = (
   # Compiling takes most of the time of a suite of tiny shapes.
   + ' --xla_backend_optimization_level=0'
   + ' --xla_cpu_parallel_codegen_split_count=1'
+  + ' --xla_llvm_disable_expensive_passes=true'
+  + ' --xla_cpu_prefer_vector_width=128'
   # On a busy machine, devices and processes wait for each other for longer than the
   # 40 s after which XLA aborts.
   + ' --xla_cpu_collective_call_terminate_timeout_seconds=600'
@@ -20,6 +23,12 @@ os.environ['XLA_FLAGS'] = (
 # XLA aborts on a flag that it does not know, and jaxlib 0.11 has dropped this one.
 if importlib.metadata.version('jaxlib').startswith('0.10.'):
   os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
+# Errors too are silent, but not what XLA says when it aborts.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+# Tracing takes most of the rest: keep no stack for each operation.
+os.environ['JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS'] = 'false'
+os.environ['JAX_TRACEBACK_IN_LOCATIONS_LIMIT'] = '1'
 
 # Eight devices that wait for each other hang now and then in less than sixteen threads.
 os.environ['PJRT_NPROC'] = '32'
@@ -35,6 +44,9 @@ from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Tracing makes many objects, few of them garbage.
+gc.set_threshold(100_000)
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')

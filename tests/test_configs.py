@@ -136,6 +136,17 @@ def _fields(config):
   }
 
 
+@pytest.mark.parametrize(
+  ('folder', 'name'), [('pretrain', name) for name in NAMES] + _evaluations()
+)
+def test_evaluations_smooth_unless_they_are_the_published_ones(folder, name):
+  data = _get(folder, name).data
+  published = name == 'imagenet_published'
+  if 'evaluation_interpolation' in data:
+    assert (data.evaluation_interpolation == 'bicubic') == published
+    assert data.get('interpolation', 'bicubic') == 'bicubic'
+
+
 @pytest.mark.parametrize(('folder', 'name'), _evaluations())
 def test_evaluation_names_only_what_there_is(folder, name):
   config = _get(folder, name)

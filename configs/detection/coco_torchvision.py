@@ -48,6 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     'train_encoder': True,
     'freeze_batch_norm': False,  # Of the encoder.
     'precision': 'float32',  # Of the network; or 'bfloat16'.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.retrain = False  # With the best, on train and validation.
   config.evaluation = {'batch_size': 16}

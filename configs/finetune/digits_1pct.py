@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 0,  # Whole images.
     'interpolation': 'bicubic',  # Of training crops; or 'bicubic_antialias'.
     'evaluation_crop': 'centre',
-    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.3053,),
     'std': (0.3760,),
     'num_workers': 0,  # A thread.

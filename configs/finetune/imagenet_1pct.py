@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 224,  # Pixels.
     'interpolation': 'bicubic',  # Of training crops; or 'bicubic_antialias'.
     'evaluation_crop': 'centre',  # Or 'shorter_side'.
-    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
     'num_workers': 16,  # Processes, on each host.
@@ -55,6 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
     'learning_rate_batch_size': 256,
     'weight_decays': (0.0,),  # Each is divided by the learning rate.
     'short_batch_norm': False,  # Decay of statistics by the steps of an epoch.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation = {'batch_size': 1024}
   config.runner = {

@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 0,  # Whole images.
     'interpolation': 'bicubic',  # Of training crops; or 'bicubic_antialias'.
     'evaluation_crop': 'centre',
-    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.3053,),
     'std': (0.3760,),
     'num_workers': 0,  # A thread.
@@ -35,7 +35,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.weight_ema_decay = 0.99
   config.optimizer.learning_rates = (0.1, 0.3, 1.0, 3.0, 10.0)
   config.optimizer.sgd.nesterov = True
-  config.training = {'batch_size': 128, 'epochs': 100, 'warmup_steps': 0}
+  config.training = {
+    'batch_size': 128,
+    'epochs': 100,
+    'warmup_steps': 0,
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
+  }
   config.evaluation.batch_size = 360
   config.runner = {
     'log_every': 100,

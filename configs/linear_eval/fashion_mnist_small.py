@@ -29,7 +29,12 @@ def get_config() -> ml_collections.ConfigDict:
     mean=pretraining.data.mean,
     std=pretraining.data.std,
   )
-  config.training = {'batch_size': 256, 'epochs': 20, 'warmup_steps': 0}
+  config.training = {
+    'batch_size': 256,
+    'epochs': 20,
+    'warmup_steps': 0,
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
+  }
   config.evaluation.batch_size = 1000
   config.runner.evaluate_every = 1074  # 5 epochs.
   config.runner.checkpoint_every = 1074

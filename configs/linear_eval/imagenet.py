@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 224,  # Pixels.
     'interpolation': 'bicubic',  # Of training crops; or 'bicubic_antialias'.
     'evaluation_crop': 'centre',  # Or 'shorter_side'.
-    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
     'num_workers': 16,  # Processes, on each host.
@@ -47,6 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
     'batch_size': 4096,  # Over all devices.
     'epochs': 90,
     'warmup_steps': 100,
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation = {
     'batch_size': 4096,

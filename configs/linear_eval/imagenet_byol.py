@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     'batch_size': 1024,  # Over all devices.
     'epochs': 80,
     'warmup_steps': 0,
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation.batch_size = 1024
   return config

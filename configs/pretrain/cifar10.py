@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 32,  # Pixels.
     'interpolation': 'bicubic',  # Of crops; or 'bicubic_antialias'.
     'evaluation_crop': 'shorter_side',  # Of whole images; or 'centre'.
-    'evaluation_interpolation': 'bicubic',
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.4914, 0.4822, 0.4465),  # Of the training images, as is usual.
     'std': (0.2470, 0.2435, 0.2616),
     'num_workers': 4,  # Processes, on each host.

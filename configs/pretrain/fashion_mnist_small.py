@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 0,  # Pixels; 0: whole images, the accelerator crops.
     'interpolation': 'bicubic',  # Of crops; or 'bicubic_antialias'.
     'evaluation_crop': 'shorter_side',  # Of whole images; or 'centre'.
-    'evaluation_interpolation': 'bicubic',
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.2860,),  # Of the training images, as is usual.
     'std': (0.3530,),
     'num_workers': 0,  # Processes; 0: a thread.

@@ -1,8 +1,8 @@
 """SSL-HSIC on ImageNet-100: a ResNet-50 on a hundred classes of ImageNet.
 
-No result of SSL-HSIC is published for it. docs/data.md says how to make the folder,
-whose classes are yours to choose; results depend on the choice. Base learning rate,
-weight decay and target decay are BYOL's for 300 epochs.
+No result of SSL-HSIC is published for it. docs/data.md says how to make the folder;
+results depend on the choice of its classes. Base learning rate, weight decay and target
+decay are BYOL's for 300 epochs.
 
 python -m experiments.pretrain --config=configs/pretrain/imagenet100.py --workdir=DIR
 """

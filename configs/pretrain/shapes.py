@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 48,  # Pixels, of pictures of 96.
     'interpolation': 'bicubic',  # Of crops; or 'bicubic_antialias'.
     'evaluation_crop': 'shorter_side',  # Of whole images; or 'centre'.
-    'evaluation_interpolation': 'bicubic',
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.565, 0.563, 0.572),
     'std': (0.168, 0.168, 0.168),
     'num_workers': 0,  # Processes; 0: a thread.

@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     'crop_size': 96,  # Pixels.
     'interpolation': 'bicubic',  # Of crops; or 'bicubic_antialias'.
     'evaluation_crop': 'shorter_side',  # Of whole images; or 'centre'.
-    'evaluation_interpolation': 'bicubic',
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.4467, 0.4398, 0.4066),  # Of the labelled training images, as is usual.
     'std': (0.2603, 0.2566, 0.2713),
     'num_workers': 8,  # Processes, on each host.

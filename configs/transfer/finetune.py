@@ -33,6 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Each is divided by the learning rate.
     'weight_decays': (0.0, *(10 ** (-6 + i / 2) for i in range(7))),
     'short_batch_norm': True,  # Decay of statistics by the steps of an epoch.
+    'num_microbatches': 1,  # Of a device's batch, one after another; saves memory.
   }
   config.evaluation.batch_size = 256
   config.runner.checkpoint_every = 1000

@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data = {
     'crop_size': 224,  # Pixels.
     'evaluation_crop': 'shorter_side',  # Or 'centre'.
-    'evaluation_interpolation': 'bicubic',  # As in the pre-training.
+    'evaluation_interpolation': 'bicubic_antialias',  # Published: 'bicubic'.
     'mean': (0.485, 0.456, 0.406),  # As in the pre-training.
     'std': (0.229, 0.224, 0.225),
     'max_bad_fraction': 0.001,  # Of images that may be bad.

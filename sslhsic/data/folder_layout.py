@@ -19,7 +19,8 @@ from sslhsic.data.errors import printable
 from sslhsic.data.folder_files import Folder
 
 _MOST_NAMES = 10  # In a message.
-_RESERVED = {'split', 'splits', 'class', 'classes', 'images'}  # No names of splits.
+# No names of splits.
+_RESERVED = {'split', 'splits', 'class', 'classes', 'images', 'metadata'}
 _READABLE = 'JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or AVIF'
 # Images that are not read: a folder of these alone is a class that lost its images.
 _UNREADABLE = {'.heic', '.heif', '.jxl', '.jp2', '.psd', '.raw', '.dng', '.nef', '.cr2'}
@@ -34,12 +35,14 @@ class Options(NamedTuple):
     classes: 'none', images have no labels and lie at any depth; 'folders', even a
       single folder in a split is a class; ''.
     is_arrays: `images=npy`, images are NPY files of uint8 [H, W, C], and nothing else.
+    metadata: `metadata=FILE`, a CSV file with metadata of the images, see `metadata`.
   """
 
   is_one_split: bool = False
   folders: tuple[tuple[str, str], ...] = ()
   classes: str = ''
   is_arrays: bool = False
+  metadata: str = ''
 
 
 class Split(NamedTuple):
@@ -83,13 +86,15 @@ def parse(given: Sequence[str]) -> Options:
       options = options._replace(is_arrays=True)
     elif key == 'classes' and value in ('none', 'folders'):
       options = options._replace(classes=value)
+    elif key == 'metadata' and value:
+      options = options._replace(metadata=value)
     elif key not in _RESERVED and value and re.fullmatch(r'[A-Za-z]\w*', key):
       folders[splits.canonical(key)] = value
     else:
       raise ValueError(
         f"unknown option {option!r} of a folder; use 'splits=none', 'classes=none', "
-        "'classes=folders', 'images=npy' or the folders of the splits, such as "
-        "'train=DIR&test=DIR'"
+        "'classes=folders', 'images=npy', 'metadata=FILE.csv' or the folders of the "
+        "splits, such as 'train=DIR&test=DIR'"
       )
   if folders and options.is_one_split:
     raise ValueError(

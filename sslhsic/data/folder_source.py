@@ -24,7 +24,14 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
-from sslhsic.data import arguments, folder_files, folder_layout, images, splits
+from sslhsic.data import (
+  arguments,
+  folder_files,
+  folder_layout,
+  images,
+  metadata,
+  splits,
+)
 from sslhsic.data.errors import printable
 from sslhsic.data.origins import Origin
 
@@ -43,12 +50,18 @@ class FolderSource:
     labels: [n] int32, numbers of the classes; -1 where there are none.
     class_names: by number; empty where there are none.
     description: what the folder holds, in one or two lines.
+    root: the folder.
+    table: name of the CSV file with metadata; empty without one.
+    metadata: [n] or [n, 1], a field of the metadata; None without one.
   """
 
   paths: Sequence[str]
   labels: np.ndarray
   class_names: tuple[str, ...]
   description: str
+  root: str = ''
+  table: str = ''
+  metadata: np.ndarray | None = None
 
   @property
   def num_classes(self) -> int:
@@ -65,7 +78,20 @@ class FolderSource:
 
   def __getitem__(self, index: int) -> dict:
     encoded = epath.Path(self.paths[index]).read_bytes()
-    return {'image': encoded, 'label': self.labels[index]}
+    example = {'image': encoded, 'label': self.labels[index]}
+    if self.metadata is not None:
+      example['metadata'] = self.metadata[index]
+    return example
+
+  def with_metadata(self, field: str) -> 'FolderSource':
+    """The source with a field of its metadata, see `source.with_metadata`."""
+    if not self.table:
+      raise ValueError(
+        f'folder:{self.root} has no metadata; use folder:{self.root}?metadata=FILE.csv'
+      )
+    files = [os.path.relpath(path, self.root) for path in self.paths]
+    table = metadata.read(self.root, self.table)
+    return dataclasses.replace(self, metadata=metadata.column(table, field, files))
 
   def name(self, index: int) -> str:
     """The path of an example."""
@@ -92,7 +118,7 @@ def create(argument: str, split: str) -> FolderSource:
   labels = np.concatenate([layout.splits[name].labels[part] for name, part in parts])
   # Parts without labels make an unlabelled source, whatever the other splits hold.
   names = layout.class_names if labels.max() >= 0 else ()
-  return FolderSource(paths, labels, names, layout.description)
+  return FolderSource(paths, labels, names, layout.description, path, options.metadata)
 
 
 # The folders that were read last, for other splits of them.

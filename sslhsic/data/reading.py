@@ -32,6 +32,7 @@ Bad = dict[int, str]
 # The arrays of an example, and the rows of its source that were skipped for it.
 Loaded = tuple[dict[str, np.ndarray], Bad]
 
+_VALUES = ('label', 'metadata')  # Arrays of an example that no crop changes.
 # Images that are tried in place of one that cannot be decoded.
 _MAX_TRIES = 100
 # Seconds before a read that has failed is tried again; network file systems recover.
@@ -143,7 +144,7 @@ def _decode(source: Source, example: dict, max_pixels: int) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-  """Makes views of an image, and its label.
+  """Makes views of an image, with its label and, if the source has it, its metadata.
 
   Attributes:
     crops: what makes each view, by its name.
@@ -152,9 +153,9 @@ class Crops:
   crops: Mapping[str, Crop]
 
   def __call__(self, rng: np.random.Generator, example: dict) -> dict[str, np.ndarray]:
-    """The views [H, W, C] by their name, and 'label'."""
+    """The views [H, W, C] by their name, 'label', and 'metadata' if there is any."""
     views = {name: crop(rng, example['image']) for name, crop in self.crops.items()}
-    return views | {'label': example['label']}
+    return views | {name: example[name] for name in _VALUES if name in example}
 
 
 @dataclasses.dataclass(frozen=True)

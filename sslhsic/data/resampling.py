@@ -10,7 +10,7 @@ exist: their weights are dropped, and the others scaled to sum to one.
 - 'bicubic_antialias' widens the kernel by the reduction, as Pillow, torchvision, timm
   and Hugging Face do by default.
 
-An encoder performs best on images that are resized as those it was trained on.
+Smoothing in evaluations was better for encoders that were trained on either.
 """
 
 import functools

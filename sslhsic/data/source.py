@@ -227,6 +227,31 @@ def annotations(source: Source, kind: str) -> Annotations:
   return found
 
 
+def with_metadata(source: Source, field: str) -> Source:
+  """The source, with a field of its metadata in each example, as 'metadata'.
+
+  It is an int32 number of a category, or float32 [k] of a quantity.
+
+  Args:
+    source: the examples.
+    field: a column of the table of a folder, or a feature of TFDS.
+
+  Raises:
+    ValueError: the source has no such field.
+  """
+  if isinstance(source, ConcatenatedSource):
+    first, second = (with_metadata(x, field) for x in (source.first, source.second))
+    return dataclasses.replace(source, first=first, second=second)
+  if isinstance(source, SubsetSource | RelabelledSource):
+    return dataclasses.replace(source, source=with_metadata(source.source, field))
+  if not hasattr(source, 'with_metadata'):
+    raise ValueError(
+      f'{source.name(0)} has no metadata; use folder:PATH?metadata=FILE.csv, or a '
+      'feature of a data set of TFDS'
+    )
+  return source.with_metadata(field)
+
+
 def origins(source: Source) -> list[Origin]:
   """Where the examples come from, as far as it is known."""
   if isinstance(source, ConcatenatedSource):

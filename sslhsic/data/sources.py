@@ -5,7 +5,8 @@ WebP) or uint8 [H, W, C], and its class, int32; -1 if it has none. If it may be 
 several classes, the label is [C] of 1 (it is), 0 (it is not), -1 (not to be judged).
 A source with the attribute `annotations` has more in its examples, such as the boxes of
 objects: see `Annotations`. Other attributes that a source may have: `class_names` by
-their number, `origin` (see `origins`), and `description`, which programs print.
+their number, `origin` (see `origins`), `description`, which programs print, and the
+method `with_metadata` (see the function).
 
 Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source,
 where the argument is what follows the colon of a name such as 'tfds:imagenet2012', and
@@ -33,6 +34,7 @@ from sslhsic.data.source import (
   of_whole,
   origins,
   single_label_classes,
+  with_metadata,
 )
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
   'of_whole',
   'origins',
   'single_label_classes',
+  'with_metadata',
 ]
 
 SOURCES = {

@@ -1,4 +1,4 @@
-"""Objects and depth of data sets of TensorFlow Datasets."""
+"""Objects, depth and metadata of data sets of TensorFlow Datasets."""
 
 from collections.abc import Mapping
 
@@ -11,6 +11,7 @@ from sslhsic.data.annotations import Annotations
 from sslhsic.data.errors import DecodeError
 
 _BOX, _CLASS, _AREA = 'objects/bbox', 'objects/label', 'objects/area'
+_NUMBERS = tfds.features.ClassLabel, tfds.features.Scalar, tfds.features.Tensor
 # Objects that are marked so are to be ignored.
 _DIFFICULT, _CROWD = 'objects/is_difficult', 'objects/is_crowd'
 
@@ -26,6 +27,40 @@ def describe(features: tfds.features.FeaturesDict) -> Annotations:
   if isinstance(depth, tfds.features.Tensor) and len(depth.shape) == 2:
     kinds.add('depth')
   return Annotations(frozenset(kinds), object_classes=classes)
+
+
+def fields(features: tfds.features.FeaturesDict) -> dict[str, str]:
+  """The features that can be metadata, and the kind of list that records hold them in.
+
+  They are whole numbers and classes, which are categories, and floats, also several.
+  """
+  found = {}
+  for name, feature in features.items():
+    # Exactly these: other kinds of tensors are encoded.
+    if type(feature) not in _NUMBERS:
+      continue
+    kind = np.dtype(feature.np_dtype).kind
+    if kind in 'iub' and feature.shape == ():
+      found[name] = 'int64_list'
+    if kind == 'f' and (feature.shape == () or len(feature.shape) == 1):
+      found[name] = 'float_list'
+  return found
+
+
+def field(
+  feature: Mapping[str, tf_feature_pb2.Feature], name: str, kind: str
+) -> np.ndarray:
+  """A field of an example: an int32 number of a category, or float32 [k].
+
+  Raises:
+    DecodeError: the record does not have it.
+  """
+  values = getattr(feature[name], kind).value if name in feature else ()
+  if not len(values):
+    raise DecodeError(f'its record has no {name}')
+  if kind == 'int64_list':
+    return np.int32(values[0])
+  return np.array(values, np.float32)
 
 
 def _has_boxes(objects: tfds.features.FeatureConnector) -> bool:

@@ -46,6 +46,8 @@ class TfdsSource:
     directory: of the data set.
     rows: of the examples, if all splits lie one after the other.
     description: why there are no labels, if this is not obvious.
+    fields: features that can be metadata, see `tfds_annotations.fields`.
+    metadata: one of them that examples hold; empty: none.
   """
 
   title: str
@@ -59,6 +61,8 @@ class TfdsSource:
   directory: str
   rows: tuple[range, ...]
   description: str
+  fields: Mapping[str, str]
+  metadata: str = ''
 
   # To know them, all records are read.
   has_slow_labels: ClassVar[bool] = True
@@ -78,7 +82,19 @@ class TfdsSource:
     more = tfds_annotations.read(feature, self.annotations, image)
     if self.is_gray:
       image = images.decode_gray(image)
+    if self.metadata:
+      kind = self.fields[self.metadata]
+      more['metadata'] = tfds_annotations.field(feature, self.metadata, kind)
     return {'image': image, 'label': self._label(feature)} | more
+
+  def with_metadata(self, field: str) -> 'TfdsSource':
+    """The source with a field of its metadata, see `source.with_metadata`."""
+    if field not in self.fields:
+      raise ValueError(
+        f'{self.title} has no feature {field!r} that is a class or a number; use one '
+        f'of {", ".join(self.fields) or "none"}'
+      )
+    return dataclasses.replace(self, metadata=field)
 
   def is_unlabelled(self) -> bool:
     """Whether the first example has no label, as in STL-10's split 'unlabelled'."""
@@ -166,6 +182,7 @@ def create(name: str, split: str) -> TfdsSource:
     directory=os.fspath(builder.data_path),
     rows=tuple(_rows(sizes, parts)),
     description=labelling.description,
+    fields=tfds_annotations.fields(builder.info.features),
   )
   if labelling.key and not made.multi_label and made.is_unlabelled():
     return dataclasses.replace(made, num_classes=0, class_names=())

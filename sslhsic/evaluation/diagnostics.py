@@ -1,13 +1,16 @@
 """Has the representation collapsed? Two numbers that tell without a label.
 
-Both take features [n, d], can be jitted, and are finite on features that are all alike.
+Both take features [n, d], and are finite on features that are all alike.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sslhsic.evaluation import knn
+from sslhsic import parallel
+from sslhsic.evaluation import features as features_lib
+from sslhsic.evaluation import knn, spectrum
 
 
 def feature_std(features: chex.Array, axis_name: str | None = None) -> chex.Array:
@@ -34,12 +37,25 @@ def feature_std(features: chex.Array, axis_name: str | None = None) -> chex.Arra
   return jnp.sqrt(jnp.float32(features.shape[1])) * jnp.mean(jnp.sqrt(variance))
 
 
+def feature_std_of_hosts(features: chex.Array) -> float:
+  """`feature_std` of features [n, d] of all hosts, from sums in float64."""
+  dim = features.shape[1]
+  total, squares = np.zeros(dim), np.zeros(dim)
+  for part in features_lib.chunks(np.asarray(features)):
+    directions = np.asarray(knn.unit_norm(part), np.float64)
+    total += directions.sum(axis=0)
+    squares += np.square(directions).sum(axis=0)
+  count = parallel.sum_of_hosts(len(features))
+  mean, square = (parallel.sum_of_hosts(x) / count for x in (total, squares))
+  return float(np.sqrt(dim) * np.sqrt(np.maximum(square - mean**2, 0)).mean())
+
+
 def _global_mean(rows: chex.Array, axis_name: str | None) -> chex.Array:
   mean = jnp.mean(rows, axis=0)
   return jax.lax.pmean(mean, axis_name) if axis_name else mean
 
 
-def effective_rank(features: chex.Array) -> chex.Array:
+def effective_rank(features: chex.Array) -> float:
   """How many directions the features vary in: exp of the entropy of their spectrum.
 
     exp(−Σ_k p_k log p_k),  p_k = σ_k / Σ_l σ_l,
@@ -50,20 +66,15 @@ def effective_rank(features: chex.Array) -> chex.Array:
   values within the rounding error of float32 count as zero, else noise would have rank.
 
   Args:
-    features: [n, d].
+    features: [n, d] of this host; the result is of those of all hosts.
 
   Returns:
-    A float32 scalar, between 0 and min(n − 1, d).
+    A number between 0 and min(n − 1, d).
   """
-  chex.assert_rank(features, 2)
-  features = jnp.asarray(features, jnp.float32)
-  centred = features - jnp.mean(features, axis=0, keepdims=True)
-  spectrum = jnp.linalg.svd(centred, compute_uv=False)
-  # Relative to the norm before centring, where the rounding errors arise.
-  rounding = jnp.finfo(jnp.float32).eps * max(features.shape)
-  spectrum = jnp.where(spectrum > rounding * jnp.linalg.norm(features), spectrum, 0)
-  total = jnp.sum(spectrum)
-  shares = spectrum / jnp.where(total > 0, total, 1)
-  # 0·log 0 counts as 0.
-  entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(shares), 0))
-  return jnp.where(total > 0, jnp.exp(entropy), 0)
+  sums = spectrum.moments(features)
+  values = spectrum.singular_values(sums, centred=True)
+  values = values[values > spectrum.rounding_error(sums)]
+  if not len(values):
+    return 0.0
+  shares = values / values.sum()
+  return float(np.exp(-np.sum(shares * np.log(shares))))

@@ -102,6 +102,17 @@ class FrozenEncoder:
     """Embeddings [n, c] of normalised images, inside a mapped function."""
     return self._network.apply(params, network_state, None, images, False)[0]
 
+  def embed_share(self, source: sources.Source) -> features.Share:
+    """Embeddings and labels of this host's part of a source."""
+    start = time.perf_counter()
+    found = features.share(
+      lambda batch: self._embed(self.params, self.network_state, batch['image']),
+      self.one_pass(source),
+    )
+    self.num_images += len(parallel.of_hosts(found.rows))
+    self.seconds += time.perf_counter() - start
+    return found
+
   def embed(self, source: sources.Source) -> representations.Split:
     """Embeddings and labels of every example of a source, on the host."""
     return self.embed_with_rows(source)[0]

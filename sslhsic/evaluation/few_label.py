@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sslhsic import parallel
+from sslhsic.evaluation import features as features_lib
 from sslhsic.evaluation import metrics, probe
 
 
@@ -31,49 +33,86 @@ def few_label_top1(
   num_draws: int = 5,
   l2: float = 1e-2,
   seed: int = 0,
+  train_rows: np.ndarray | None = None,
 ) -> dict[int, float]:
   """Mean top-1 test accuracy of logistic regressions on n labels per class.
 
   Args:
-    train_features: [n, d].
+    train_features: [n, d] of this host.
     train_labels: [n], integers in [0, num_classes).
-    test_features: [m, d].
+    test_features: [m, d] of this host.
     test_labels: [m].
     num_classes: C.
     labels_per_class: the numbers of labels to measure.
     num_draws: subsets to average over.
     l2: λ of `probe.fit`.
     seed: of the draws.
+    train_rows: [n], the places of the training examples among those of all hosts;
+      by default 0 … n − 1, where there is one host.
 
   Returns:
-    Accuracy in [0, 1] by number of labels per class.
+    Accuracy in [0, 1] by number of labels per class, on the test examples of all hosts.
 
   Raises:
     ValueError: if a class has fewer training examples than labels are asked for.
   """
   mean, scale = probe.standardize(train_features)
-  train_features = (jnp.asarray(train_features, jnp.float32) - mean) / scale
-  test_features = (jnp.asarray(test_features, jnp.float32) - mean) / scale
-  test_labels = jnp.asarray(test_labels)
+  standardized = lambda x: (jnp.asarray(x, jnp.float32) - mean) / scale
+  rows = np.arange(len(train_labels)) if train_rows is None else train_rows
+  # Draws are of the examples of all hosts, in their order.
+  labels = features_lib.whole(np.asarray(train_labels), rows)
+  places = np.searchsorted(np.sort(parallel.of_hosts(rows)), rows)
 
   # All draws are fitted by one program: features [draws, C·n, d].
-  @jax.vmap
-  def top1(features, labels):
-    fitted = probe.fit(features, labels, num_classes=num_classes, l2=l2)
-    return metrics.top_k_accuracy(probe.predict(fitted, test_features), test_labels)
+  fit = jax.vmap(lambda x, y: probe.fit(x, y, num_classes=num_classes, l2=l2))
+  in_top_1 = jax.jit(jax.vmap(_is_right, in_axes=(0, None, None)))
 
   accuracies = {}
   for count in labels_per_class:
     subsets = draw_subsets(
-      train_labels,
+      labels,
       num_classes=num_classes,
       labels_per_class=count,
       num_draws=num_draws,
       seed=seed,
     )
-    drawn = top1(train_features[subsets], jnp.asarray(train_labels)[subsets])
-    accuracies[count] = float(jnp.mean(drawn))
+    # Of all features, only those that were drawn go anywhere.
+    drawn = [standardized(_rows(train_features, places, x)) for x in subsets]
+    fitted = fit(jnp.stack(drawn), jnp.asarray(labels[subsets]))
+    hits = [
+      np.asarray(in_top_1(fitted, standardized(x), jnp.asarray(y))).mean(axis=0)
+      for x, y in zip(
+        features_lib.chunks(np.asarray(test_features)),
+        features_lib.chunks(np.asarray(test_labels)),
+        strict=True,
+      )
+    ]
+    accuracies[count] = features_lib.mean(np.concatenate(hits))
   return accuracies
+
+
+def _is_right(
+  fitted: probe.LinearProbe, features: chex.Array, labels: chex.Array
+) -> chex.Array:
+  """Whether a probe names the label of each test example, [m] bool."""
+  return metrics.in_top_k(probe.predict(fitted, features), labels)
+
+
+def _rows(features: chex.Array, places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+  """The features of some places, [w, d], from the hosts that have them.
+
+  Args:
+    features: [n, d] of this host.
+    places: [n], theirs among the examples of all hosts, ascending.
+    wanted: [w] places.
+  """
+  features = np.asarray(features)
+  number = np.minimum(np.searchsorted(places, wanted), max(len(places) - 1, 0))
+  is_here = places[number] == wanted if len(places) else np.zeros(len(wanted), bool)
+  found = np.zeros((len(wanted), features.shape[1]), np.float32)
+  found[is_here] = features[number[is_here]]
+  # Exactly one host has something to add.
+  return parallel.sum_of_hosts(found)
 
 
 def draw_subsets(

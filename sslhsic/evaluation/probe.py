@@ -33,6 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sslhsic import parallel
+from sslhsic.evaluation import features as features_lib
+
 # The grid of λ of the transfer protocol.
 L2_GRID = tuple(np.logspace(-6, 5, 45).tolist())
 
@@ -241,17 +244,25 @@ def standardize(features: chex.Array) -> tuple[np.ndarray, np.ndarray]:
   features of any scale; to the solver it makes no difference.
 
   Args:
-    features: [n, d], of training examples.
+    features: [n, d], of the training examples that this host has. Statistics are of
+      those of all hosts, which may also have the same ones.
 
   Returns:
     mean and scale, both [1, d] and float32; the scale of a constant dimension is one.
   """
   chex.assert_rank(features, 2)
-  features = np.asarray(features, np.float32)
-  scale = features.std(axis=0, keepdims=True)
+  features = np.asarray(features)
+  total = lambda sums: parallel.sum_of_hosts(sum(sums))
+  # Part by part in float64: of all at once, that would be three times as large.
+  parts = lambda: (x.astype(np.float64) for x in features_lib.chunks(features))
+  count = parallel.sum_of_hosts(len(features))
+  mean = total(x.sum(axis=0) for x in parts()) / count
+  scale = np.sqrt(total(np.square(x - mean[None]).sum(axis=0) for x in parts()) / count)
   # Rounding may leave a constant dimension a tiny spread; the extremes are exact.
-  constant = features.min(axis=0, keepdims=True) == features.max(axis=0, keepdims=True)
-  return features.mean(axis=0, keepdims=True), np.where(constant, np.float32(1), scale)
+  first = parallel.of_hosts(features[:1])[0]
+  differs = total((x != first[None]).sum(axis=0) for x in features_lib.chunks(features))
+  scale = np.where(differs > 0, scale, 1)
+  return mean[None].astype(np.float32), scale[None].astype(np.float32)
 
 
 def stratified_split(
@@ -380,7 +391,12 @@ def _descend(
 
 
 def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-  """Mean over the examples of the loss of `objective`, without its penalty.
+  """Mean over the examples of `cross_entropies`."""
+  return jnp.mean(cross_entropies(logits, labels))
+
+
+def cross_entropies(logits: chex.Array, labels: chex.Array) -> chex.Array:
+  """The loss of `objective` of every example, [n], without its penalty.
 
   In these forms neither the value nor the gradient cancels when it is close to zero.
 
@@ -391,12 +407,12 @@ def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
   """
   if labels.ndim == 2:
     losses = jax.nn.softplus(jnp.where(labels == 1, -logits, logits))
-    return jnp.mean(jnp.sum(losses, axis=1, where=labels >= 0))
+    return jnp.sum(losses, axis=1, where=labels >= 0)
   is_label = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
   label_logits = jnp.sum(logits, axis=1, keepdims=True, where=is_label)
   # Σ_{c≠y} exp(z_c − z_y) in the log domain; softplus adds the 1.
   others = jax.nn.logsumexp(logits - label_logits, axis=1, where=~is_label)
-  return jnp.mean(jax.nn.softplus(others))
+  return jax.nn.softplus(others)
 
 
 def _curvature(logits: chex.Array, *, multi_label: bool) -> chex.Array:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import chex
 import numpy as np
 
 from sslhsic.evaluation import features, few_label, knn, metrics, probe
@@ -11,7 +10,7 @@ from sslhsic.tables import printed
 
 
 class Split(NamedTuple):
-  """Features [n, d] and labels [n]."""
+  """Features [n, d] and labels [n], the same on every host."""
 
   features: np.ndarray
   labels: np.ndarray
@@ -46,9 +45,9 @@ class Protocol(NamedTuple):
 
 
 def knn_top1(
-  train: Split, test: Split, *, num_classes: int, protocol: Protocol
-) -> chex.Numeric:
-  """Top-1 accuracy of weighted kNN."""
+  train: features.Share, test: features.Share, *, num_classes: int, protocol: Protocol
+) -> float:
+  """Top-1 accuracy of weighted kNN, of the examples of all hosts."""
   scores = knn.scores(
     train.features,
     train.labels,
@@ -56,8 +55,9 @@ def knn_top1(
     num_classes=num_classes,
     k=protocol.k,
     temperature=protocol.temperature,
+    train_rows=train.rows,
   )
-  return metrics.top_k_accuracy(scores, test.labels)
+  return knn.top_k_accuracy(scores, test.labels)
 
 
 def linear_top1(
@@ -101,20 +101,20 @@ def compare(
   """
   measured, few_labels = {}, {}
   for name, (train, test) in representations.items():
+    shares = features.of_whole(*train), features.of_whole(*test)
     measured[name] = {
-      'knn_top1': float(
-        knn_top1(train, test, num_classes=num_classes, protocol=protocol)
-      ),
+      'knn_top1': knn_top1(*shares, num_classes=num_classes, protocol=protocol),
       'linear_top1': linear_top1(
         train, test, num_classes=num_classes, protocol=protocol
       ),
     }
     few_labels[name] = few_label.few_label_top1(
-      *train,
-      *test,
+      *shares[0][:2],
+      *shares[1][:2],
       num_classes=num_classes,
       labels_per_class=protocol.labels_per_class,
       seed=protocol.seed,
+      train_rows=shares[0].rows,
     )
   last = list(measured)[-1]
   return {

@@ -14,22 +14,27 @@ from typing import Any
 from sslhsic import registry
 from sslhsic.evaluators.alpha_req import AlphaReQ
 from sslhsic.evaluators.collapse import Collapse
-from sslhsic.evaluators.evaluator import Evaluator, Inputs
+from sslhsic.evaluators.evaluator import INITIAL, Evaluator, Inputs
+from sslhsic.evaluators.label_dependence import LabelDependence
 from sslhsic.evaluators.lidar import LiDAR
 from sslhsic.evaluators.nearest_neighbours import NearestNeighbours
 from sslhsic.evaluators.online_classifier import OnlineClassifier
 from sslhsic.evaluators.rankme import RankMe
+from sslhsic.evaluators.reference_cka import ReferenceCKA
 
 __all__ = [
   'EVALUATORS',
+  'INITIAL',
   'AlphaReQ',
   'Collapse',
   'Evaluator',
   'Inputs',
+  'LabelDependence',
   'LiDAR',
   'NearestNeighbours',
   'OnlineClassifier',
   'RankMe',
+  'ReferenceCKA',
   'create',
   'settings',
 ]
@@ -41,6 +46,8 @@ EVALUATORS = {
   'rankme': RankMe,
   'alpha_req': AlphaReQ,
   'lidar': LiDAR,
+  'label_dependence': LabelDependence,
+  'reference_cka': ReferenceCKA,
 }
 
 

@@ -1,11 +1,12 @@
 """α-ReQ (Agrawal et al., 2022): how fast the spectrum of the features decays."""
 
 import dataclasses
+from typing import ClassVar
 
 import chex
-import jax.numpy as jnp
 import numpy as np
 
+from sslhsic.evaluation import spectrum
 from sslhsic.evaluators import evaluator
 
 
@@ -26,6 +27,8 @@ class AlphaReQ(evaluator.Evaluator):
 
   features: str = 'embedding'
   ranks: tuple[int, int] = (11, 50)
+
+  takes_share: ClassVar[bool] = True
 
   def __post_init__(self):
     evaluator.check_features(self.features)
@@ -62,21 +65,17 @@ def decay_exponent(features: chex.Array, ranks: tuple[int, int]) -> float:
   """Minus the slope of log λ_i against log i, by least squares.
 
   Args:
-    features: [n, d].
+    features: [n, d] of this host; the result is of those of all hosts.
     ranks: first and last i, counted from 1.
 
   Returns:
     α, from those of these eigenvalues that are above the rounding error of float32; NaN
     if fewer than two are.
   """
-  chex.assert_rank(features, 2)
-  features = jnp.asarray(features, jnp.float32)
-  centred = features - jnp.mean(features, axis=0, keepdims=True)
+  sums = spectrum.moments(features)
   # λ is proportional to the squares of these, and a factor does not change the slope.
-  singular_values = np.asarray(jnp.linalg.svd(centred, compute_uv=False), np.float64)
-  # Rounding errors of centring scale with the features, so their norm sets the floor.
-  rounding = np.finfo(np.float32).eps * max(features.shape)
-  rank = np.count_nonzero(singular_values > rounding * jnp.linalg.norm(features))
+  singular_values = spectrum.singular_values(sums, centred=True)
+  rank = np.count_nonzero(singular_values > spectrum.rounding_error(sums))
   first, last = ranks[0], min(ranks[1], int(rank))
   if last <= first:
     return float('nan')

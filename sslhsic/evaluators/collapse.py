@@ -1,6 +1,7 @@
 """Spread and effective rank of the embedding, which fall when it collapses."""
 
 import dataclasses
+from typing import ClassVar
 
 from sslhsic.evaluation import diagnostics
 from sslhsic.evaluators import evaluator
@@ -13,6 +14,8 @@ class Collapse(evaluator.Evaluator):
   See `diagnostics.feature_std` (Chen and He, 2021) and `diagnostics.effective_rank`
   (Roy and Vetterli, 2007).
   """
+
+  takes_share: ClassVar[bool] = True
 
   def describe(self) -> dict[str, str]:
     """The protocol, see `Evaluator`."""
@@ -27,6 +30,6 @@ class Collapse(evaluator.Evaluator):
     """Both measures, see `Evaluator`."""
     embedding = inputs.test['embedding']
     return {
-      'embedding_std': float(diagnostics.feature_std(embedding)),
-      'effective_rank': float(diagnostics.effective_rank(embedding)),
+      'embedding_std': diagnostics.feature_std_of_hosts(embedding),
+      'effective_rank': diagnostics.effective_rank(embedding),
     }

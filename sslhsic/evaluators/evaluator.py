@@ -7,13 +7,19 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
+INITIAL = 'initial'  # The reference that has the random initial values of the run.
+
 
 class Inputs(NamedTuple):
   """Outputs of the online network, float32 arrays on the host.
 
   Attributes:
     train, test: of the images of a split: [n, d] under each name in
-      `Evaluator.outputs`, and 'label' [n]. None unless `Evaluator.splits` has it.
+      `Evaluator.outputs`, 'label' [n], and 'row' [n] of the split. None unless
+      `Evaluator.splits` has it. With several hosts, of all images, or, as
+      `Evaluator.takes_share` says, of this host's.
+    reference: 'embedding' [n, c] of the images of the test split by the encoder of
+      `Evaluator.other_encoder`. None unless it names one.
     views: of augmented views, [images, views, d] under each name in
       `Evaluator.outputs`. None unless `Evaluator.augmented` asks for them.
     num_classes: of the labels; 0: there are none.
@@ -21,6 +27,7 @@ class Inputs(NamedTuple):
 
   train: Arrays | None = None
   test: Arrays | None = None
+  reference: Arrays | None = None
   views: Arrays | None = None
   num_classes: int = 0
 
@@ -34,6 +41,8 @@ class Evaluator:
     test_split: split of it; None: `config.evaluation.test_split`.
     splits: splits that the network embeds for it, 'train' and 'test'.
     needs_labels: whether it is nothing without labels.
+    takes_share: whether it is given the images of its host alone, and adds up over
+      the hosts (see `features.mean`); else all images are gathered on every host.
   """
 
   source: str | None = None
@@ -41,11 +50,20 @@ class Evaluator:
 
   splits: ClassVar[tuple[str, ...]] = ('test',)
   needs_labels: ClassVar[bool] = False
+  takes_share: ClassVar[bool] = False
 
   @property
   def outputs(self) -> tuple[str, ...]:
     """Outputs of the network that it needs: 'embedding', 'projection', 'logits'."""
     return ('embedding',)
+
+  @property
+  def other_encoder(self) -> str:
+    """Another encoder that embeds the test split for it, if any.
+
+    It is `INITIAL`, or what `config.init_from` takes.
+    """
+    return ''
 
   @property
   def augmented(self) -> tuple[int, int] | None:
@@ -80,3 +98,28 @@ def check_features(features: str) -> None:
   """
   if features not in ('embedding', 'projection'):
     raise ValueError(f"features is {features!r}; use 'embedding' or 'projection'")
+
+
+def check_num_images(num_images: int) -> None:
+  """Checks a setting `num_images` of an unbiased estimator.
+
+  Raises:
+    ValueError: it needs more.
+  """
+  if num_images < 4:
+    raise ValueError(f'num_images is {num_images}; use 4 or more')
+
+
+def check_four_images(num_test: int) -> None:
+  """Checks the size of the test split for an unbiased estimator.
+
+  Raises:
+    ValueError: there are too few images.
+  """
+  if num_test < 4:
+    raise ValueError(f'the test split has {num_test} images; use 4 or more')
+
+
+def draw_rows(count: int, most: int) -> np.ndarray:
+  """At most so many of `count` rows, drawn at random, always the same."""
+  return np.sort(np.random.default_rng(0).permutation(count)[:most])

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from sslhsic.evaluation import representations
+from sslhsic.evaluation import features, representations
 from sslhsic.evaluators import evaluator
 
 
@@ -23,6 +23,7 @@ class NearestNeighbours(evaluator.Evaluator):
 
   splits: ClassVar[tuple[str, ...]] = ('train', 'test')
   needs_labels: ClassVar[bool] = True
+  takes_share: ClassVar[bool] = True
 
   def __post_init__(self):
     if self.k < 1:
@@ -44,13 +45,13 @@ class NearestNeighbours(evaluator.Evaluator):
   def __call__(self, inputs: evaluator.Inputs) -> dict[str, float]:
     """The accuracy, see `Evaluator`."""
     train, test = (
-      representations.Split(arrays['embedding'], arrays['label'])
+      features.Share(arrays['embedding'], arrays['label'], arrays['row'])
       for arrays in (inputs.train, inputs.test)
     )
     top1 = representations.knn_top1(
       train, test, num_classes=inputs.num_classes, protocol=self._protocol
     )
-    return {'knn_top1': float(top1)}
+    return {'knn_top1': top1}
 
   @property
   def _protocol(self) -> representations.Protocol:

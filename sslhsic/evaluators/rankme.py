@@ -1,11 +1,12 @@
 """RankMe (Garrido et al., 2023): a smooth rank of the features, without labels."""
 
 import dataclasses
+from typing import ClassVar
 
 import chex
-import jax.numpy as jnp
 import numpy as np
 
+from sslhsic.evaluation import spectrum
 from sslhsic.evaluators import evaluator
 
 _EPSILON = 1e-7  # The paper's, for float32.
@@ -24,6 +25,8 @@ class RankMe(evaluator.Evaluator):
 
   features: str = 'embedding'
 
+  takes_share: ClassVar[bool] = True
+
   def __post_init__(self):
     evaluator.check_features(self.features)
 
@@ -41,8 +44,8 @@ class RankMe(evaluator.Evaluator):
 
   def __call__(self, inputs: evaluator.Inputs) -> dict[str, float]:
     """The rank, see `Evaluator`."""
-    features = jnp.asarray(inputs.test[self.features], jnp.float32)
-    return {'rankme': smooth_rank(jnp.linalg.svd(features, compute_uv=False))}
+    sums = spectrum.moments(inputs.test[self.features])
+    return {'rankme': smooth_rank(spectrum.singular_values(sums, centred=False))}
 
 
 def smooth_rank(spectrum: chex.Array) -> float:

@@ -14,20 +14,26 @@ from typing import Any
 from sslhsic import registry
 from sslhsic.losses.barlow_twins import BarlowTwins
 from sslhsic.losses.byol import BYOL
+from sslhsic.losses.dependence_term import DependenceTerm
 from sslhsic.losses.info_nce import InfoNCE
 from sslhsic.losses.loss import Loss
 from sslhsic.losses.projections import Projections, l2_normalize
+from sslhsic.losses.sfrik import SFRIK
+from sslhsic.losses.sigreg import SIGReg
 from sslhsic.losses.ssl_hsic import SSLHSIC
 from sslhsic.losses.vicreg import VICReg
 
 __all__ = [
   'BYOL',
   'LOSSES',
+  'SFRIK',
   'SSLHSIC',
   'BarlowTwins',
+  'DependenceTerm',
   'InfoNCE',
   'Loss',
   'Projections',
+  'SIGReg',
   'VICReg',
   'create',
   'l2_normalize',
@@ -40,6 +46,8 @@ LOSSES = {
   'byol': BYOL,
   'barlow_twins': BarlowTwins,
   'vicreg': VICReg,
+  'sigreg': SIGReg,
+  'sfrik': SFRIK,
 }
 
 
@@ -61,9 +69,11 @@ def settings(name: str, **changes: Any) -> dict[str, Any]:
     **changes: its settings that differ from the defaults of its class.
 
   Returns:
-    {'name': name, LOSS: {SETTING: default, …}, …}.
+    {'name': name, LOSS: {SETTING: default, …}, …}, and under 'dependence' the settings
+    of `DependenceTerm`, which can be added to any loss.
 
   Raises:
     ValueError: there is no such loss, or it has no such setting.
   """
-  return registry.settings('loss', LOSSES, name, changes)
+  term = registry.defaults({'dependence': DependenceTerm})
+  return registry.settings('loss', LOSSES, name, changes) | term

@@ -18,9 +18,9 @@ class VICReg(loss_lib.Loss):
 
   Of features Z, Z' [B, d] of the two views (https://arxiv.org/abs/2105.04906):
 
-  s = Σᵢ‖zᵢ − z'ᵢ‖² / (B·d)                     invariance; 1/d as in its Algorithm 1
-  v = Σⱼ max(0, 1 − √(Var zⱼ + 1e-4)) / d       variance, of the dimensions j
-  c = Σ_{j≠k} Cov(zⱼ, zₖ)² / d                  covariance
+    s = Σᵢ‖zᵢ − z'ᵢ‖² / (B·d)                     invariance; 1/d as in its Algorithm 1
+    v = Σⱼ max(0, 1 − √(Var zⱼ + 1e-4)) / d       variance, of the dimensions j
+    c = Σ_{j≠k} Cov(zⱼ, zₖ)² / d                  covariance
 
   Var and Cov divide by B − 1, so that one image alone raises an error. The features are
   not normalised before. With more views, s is the mean over all pairs of views, and

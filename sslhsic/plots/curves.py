@@ -1,14 +1,14 @@
 """Figures of the logged scalars over training, and of accuracy by labels."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sslhsic import storage
 from sslhsic.plots import charts, panels
 
 
 @panels.look()
-def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
+def plot(rows: Sequence[dict[str, Any]], path: storage.Path) -> None:
   """Draws a panel for each scalar of `metrics.jsonl` into a PNG."""
   names = sorted({name for row in rows for name in row} - {'step'})
   figure, axes = panels.open_figure(len(names))
@@ -21,7 +21,7 @@ def plot(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
 
 @panels.look()
 def plot_approximations(
-  rows: Sequence[dict[str, Any]], directory: pathlib.Path
+  rows: Sequence[dict[str, Any]], directory: storage.Path
 ) -> None:
   """Draws each scalar that is logged with its `…_approximation` against it.
 
@@ -49,7 +49,7 @@ def plot_approximations(
     panels.save(figure, directory / f'{name}.png')
 
 
-def few_label_curve(top1: Mapping[int, float], path: pathlib.Path) -> None:
+def few_label_curve(top1: Mapping[int, float], path: storage.Path) -> None:
   """Draws top-1 accuracy by labels per class into a PNG."""
   figure, (axis,) = panels.open_figure(size=(4.6, 3.4))
   charts.lines(axis, {'top-1': list(top1.items())}, log_x=True)

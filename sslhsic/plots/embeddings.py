@@ -1,10 +1,9 @@
 """Maps of features to the plane."""
 
-import pathlib
-
 import numpy as np
 from matplotlib import axes as axes_lib
 
+from sslhsic import storage
 from sslhsic.plots import charts, geometry, panels
 
 # More points would hide each other, and t-SNE is slow.
@@ -14,7 +13,7 @@ MAX_LEGEND = 20  # Classes.
 
 @panels.look()
 def embedding_maps(
-  features: dict[str, np.ndarray], labels: np.ndarray, path: pathlib.Path
+  features: dict[str, np.ndarray], labels: np.ndarray, path: storage.Path
 ) -> None:
   """Maps features to the plane by t-SNE, coloured by class, into a PNG.
 

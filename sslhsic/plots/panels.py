@@ -3,7 +3,6 @@
 import colorsys
 import contextlib
 import io
-import pathlib
 import re
 from typing import Any
 from xml.etree import ElementTree
@@ -11,7 +10,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib import axes, colors, figure
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
 
 # Ten colours that colour-blind readers tell apart: Petroff 2021, "Accessible Color
 # Sequences for Data Visualization", arXiv:2107.02270.
@@ -118,7 +117,7 @@ def open_figure(
   return opened, panels[:count]
 
 
-def save(drawn: figure.Figure, path: pathlib.Path) -> None:
+def save(drawn: figure.Figure, path: storage.Path) -> None:
   """Writes a figure as PNG, whole or not at all."""
   with look(), atomic.opened(path) as file:
     drawn.savefig(file, format='png', dpi=_DPI)

@@ -1,13 +1,13 @@
 """Sheets of images: into a file with titles, or inside a page with frames."""
 
 import base64
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import cv2
 import matplotlib
 import numpy as np
 
+from sslhsic import storage
 from sslhsic.data.annotations import VOID
 from sslhsic.plots import panels
 
@@ -18,7 +18,7 @@ _LEAST_SIDE = 56  # Pixels of an image inside a page; small ones are enlarged.
 _MARK = (214, 55, 55, 255)
 
 
-def sheet(columns: Mapping[str, Sequence[np.ndarray]], path: pathlib.Path) -> None:
+def sheet(columns: Mapping[str, Sequence[np.ndarray]], path: storage.Path) -> None:
   """Puts images side by side into a PNG, a row for each example.
 
   Args:

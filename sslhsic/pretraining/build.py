@@ -8,9 +8,9 @@ import ml_collections
 import optax
 from absl import logging
 
-from sslhsic import evaluators, losses, optim, parallel
+from sslhsic import evaluators, losses, microbatches, optim, parallel
 from sslhsic.data import loader, resampling, sources
-from sslhsic.pretraining import initial, microbatches, model, step, views
+from sslhsic.pretraining import initial, measurements, model, step, views
 from sslhsic.runs import checks
 
 
@@ -33,6 +33,7 @@ def training(
   network, settings = config.network, config.training
   num_global_views = sum(view.is_global for view in of_views)
   schedule = _schedule(config, len(source))
+  dependence = _dependence(config)
   return step.Training(
     model=model.create(
       encoder=network.encoder,
@@ -42,6 +43,7 @@ def training(
       num_classes=source.num_classes,
       axis_name=parallel.AXIS_NAME,
       precision=settings.precision,
+      gives_embeddings=bool(dependence) and dependence.features == 'embedding',
     ),
     policies=views.policies(
       of_views, mean=config.data.mean, std=config.data.std, **config.augment.options
@@ -59,7 +61,36 @@ def training(
     average=optim.weight_ema(config.weight_ema_decay),
     num_microbatches=settings.num_microbatches,
     with_instruments=config.instruments,
+    dependence=dependence,
   )
+
+
+def source(config: ml_collections.ConfigDict) -> sources.Source:
+  """The training images, with metadata if the loss has a term of it.
+
+  Raises:
+    ValueError: there is no such data set, split or metadata.
+  """
+  found = sources.create(config.data.source, config.data.train_split)
+  dependence = _dependence(config)
+  if dependence is None:
+    return found
+  with measurements.errors_of('config.loss.dependence.metadata'):
+    return sources.with_metadata(found, dependence.metadata)
+
+
+def _dependence(config: ml_collections.ConfigDict) -> losses.DependenceTerm | None:
+  """The term of the metadata, if the configuration names any."""
+  with measurements.errors_of('config.loss.dependence'):
+    term = losses.DependenceTerm(**config.loss.dependence)
+  if not term.metadata:
+    return None
+  if config.training.batch_size < 4:
+    raise ValueError(
+      f'config.training.batch_size is {config.training.batch_size}, and '
+      'config.loss.dependence needs 4 or more images'
+    )
+  return term
 
 
 def _loss(config: ml_collections.ConfigDict, num_global_views: int) -> losses.Loss:

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from sslhsic.evaluation import few_label, representations
+from sslhsic.evaluation import features, few_label, representations
 from sslhsic.plots import embeddings
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Extraction, Network, Part
@@ -103,4 +103,5 @@ class Comparison:
 
   def _embedded(self, network: Network, part: Part) -> representations.Split:
     outputs = self._extraction.of_split(network, part, ['embedding'])
+    outputs = features.whole(outputs, outputs['row'])
     return representations.Split(outputs['embedding'], outputs['label'])

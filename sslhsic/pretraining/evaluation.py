@@ -1,13 +1,17 @@
 """Measurements during a pre-training, by the evaluators of its configuration."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
 from sslhsic import evaluators
 from sslhsic.data import compared
+from sslhsic.evaluation import embed, features
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Arrays, Extraction, Network
+from sslhsic.weights import pretrained
 
 
 class Evaluation:
@@ -17,6 +21,8 @@ class Evaluation:
     config: the configuration of the pre-training.
     extraction: outputs of the online network.
     num_classes: of the training images; 0: there are no labels.
+    initial_network: makes the network with its random initial values, for evaluators
+      that compare with it.
 
   Raises:
     ValueError: see `measurements.create` and `compared.for_pretraining`.
@@ -26,10 +32,17 @@ class Evaluation:
   """
 
   def __init__(
-    self, config: ml_collections.ConfigDict, extraction: Extraction, num_classes: int
+    self,
+    config: ml_collections.ConfigDict,
+    extraction: Extraction,
+    num_classes: int,
+    initial_network: Callable[[], Network],
   ):
     self._config = config
     self._extraction = extraction
+    self._initial_network = initial_network
+    # A reference does not change during the training: it embeds a split once.
+    self._by_reference = functools.cache(self._reference)
     found = measurements.create(config, extraction.source, num_classes)
     self._measurements = [measured for measured in found.values() if measured]
     self.skipped = [name for name, measured in found.items() if not measured]
@@ -53,9 +66,12 @@ class Evaluation:
       request: self._outputs(network, request, names)
       for request, names in needed.items()
     }
+    # Gathered once for all evaluators that need all hosts' examples, if any do.
+    whole = functools.cache(lambda request: _whole(outputs[request]))
     scalars = {}
     for measured in self._measurements:
-      arrays = {key: outputs[x] for key, x in measured.requests().items()}
+      get = outputs.get if measured.evaluator.takes_share else whole
+      arrays = {key: get(x) for key, x in measured.requests().items()}
       inputs = evaluators.Inputs(**arrays, num_classes=measured.num_classes)
       results = measured.evaluator(inputs)
       scalars |= {measured.prefix + name: value for name, value in results.items()}
@@ -76,6 +92,28 @@ class Evaluation:
   def _outputs(
     self, network: Network, request: measurements.Request, names: set[str]
   ) -> Arrays:
+    if request.reference:
+      return self._by_reference(request)
     if request.augmented:
       return self._extraction.of_views(network, request.part, names, *request.augmented)
     return self._extraction.of_split(network, request.part, names)
+
+  def _reference(self, request: measurements.Request) -> Arrays:
+    if request.reference == evaluators.INITIAL:
+      return self._extraction.of_split(
+        self._initial_network(), request.part, ['embedding']
+      )
+    embedded = embed.embed(
+      pretrained.settings(request.reference),
+      self._extraction.source(request.part),
+      init_from=request.reference,
+      batch_size=self._config.evaluation.batch_size,
+      max_bad_fraction=self._config.data.max_bad_fraction,
+      max_pixels=self._config.data.max_pixels,
+    )
+    return {'embedding': embedded.embeddings}
+
+
+def _whole(outputs: Arrays) -> Arrays:
+  """Those of all hosts; views have no rows, as every host has all of them."""
+  return features.whole(outputs, outputs['row']) if 'row' in outputs else outputs

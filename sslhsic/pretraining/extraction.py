@@ -68,7 +68,7 @@ class Extraction:
     self._calibrate = encoder.calibration(self._network, self._prepare)
 
   def of_split(self, network: Network, part: Part, names: Collection[str]) -> Arrays:
-    """Outputs for every image of a split.
+    """Outputs for this host's part of a split; `features.whole` gathers all.
 
     Args:
       network: the network.
@@ -76,15 +76,15 @@ class Extraction:
       names: fields of `model.Outputs`.
 
     Returns:
-      [n, d] under each name, and 'label' [n].
+      [n, d] under each name, 'label' [n], and 'row' [n] of the split.
     """
 
     def forward(batch):
       outputs = self._embed(*network, batch['image'])
       return {name: getattr(outputs, name) for name in names}
 
-    outputs, labels = features.extract(forward, self.one_pass(self.source(part)))
-    return outputs | {'label': labels}
+    found = features.share(forward, self.one_pass(self.source(part)))
+    return found.features | {'label': found.labels, 'row': found.rows}
 
   def of_views(
     self,

@@ -9,6 +9,7 @@ import ml_collections
 from sslhsic import evaluators
 from sslhsic.data import compared, loader, sources
 from sslhsic.pretraining.extraction import Part
+from sslhsic.weights import pretrained
 
 
 class Request(NamedTuple):
@@ -17,10 +18,12 @@ class Request(NamedTuple):
   Attributes:
     part: where they are from.
     augmented: number of images, and of augmented views of each; None: all, as they are.
+    reference: another encoder in place of the network; see `Evaluator`.
   """
 
   part: Part
   augmented: tuple[int, int] | None = None
+  reference: str = ''
 
 
 class Measurement(NamedTuple):
@@ -41,6 +44,10 @@ class Measurement(NamedTuple):
   def requests(self) -> dict[str, Request]:
     """What it needs, by field of `evaluators.Inputs`."""
     found = {key: Request(self.parts[key]) for key in self.evaluator.splits}
+    if self.evaluator.other_encoder:
+      found['reference'] = Request(
+        self.parts['test'], reference=self.evaluator.other_encoder
+      )
     if self.evaluator.augmented:
       found['views'] = Request(self.parts['test'], self.evaluator.augmented)
     return found
@@ -129,10 +136,13 @@ def _measurement(
       return None
     num_train, num_test = (len(examples.get(key, ())) for key in ('train', 'test'))
     evaluator.check_sizes(num_train, num_test)
+    if evaluator.other_encoder not in ('', evaluators.INITIAL):
+      settings = pretrained.settings(evaluator.other_encoder)
+      _check_channels(examples['test'], len(settings.mean), 'the reference')
     if evaluator.source:
       if 'train' in parts:
         compared.create(*parts.values(), allow_overlap=config.data.allow_overlap)
-      _check_channels(examples['test'], len(config.data.mean))
+      _check_channels(examples['test'], len(config.data.mean), 'the training')
   prefix = '' if name == kind else f'{name}_'
   return Measurement(evaluator, parts, prefix, num_classes)
 
@@ -178,10 +188,10 @@ def common_classes(
   return found['test']
 
 
-def _check_channels(source: sources.Source, num_channels: int) -> None:
+def _check_channels(source: sources.Source, num_channels: int, of: str) -> None:
   found = loader.image_shape(source, loader.whole_image)[-1]
   if found != num_channels:
     raise ValueError(
-      f'images have {found} channels, those of the training {num_channels}; use images '
-      'like those of the training'
+      f'images have {found} channels, those of {of} {num_channels}; use images like '
+      f'those of {of}'
     )

@@ -35,11 +35,13 @@ class OnlineFeatures(NamedTuple):
     views: [n, d] of each view; predictions with a target network, else projections.
     projection: [n, d] of view 1.
     logits: [n, num_classes] of view 1, or None.
+    embeddings: [n, c] of each view, if the loss has a term of them; or None.
   """
 
   views: list[chex.Array]
   projection: chex.Array
   logits: chex.Array | None
+  embeddings: list[chex.Array] | None = None
 
 
 class Model(NamedTuple):
@@ -49,10 +51,12 @@ class Model(NamedTuple):
     online: encoder, projector, with a target network a predictor, and the monitoring
       classifier; apply gives `Outputs`.
     target: encoder and projector, with the names of the online network; or None.
+    gives_embeddings: whether the losses see embeddings, too.
   """
 
   online: hk.TransformedWithState
   target: hk.TransformedWithState | None
+  gives_embeddings: bool = False
 
   def online_features(
     self, params: hk.Params, network_state: hk.State, views: Sequence[chex.Array]
@@ -63,7 +67,11 @@ class Model(NamedTuple):
       out.projection if out.prediction is None else out.prediction for out in outputs
     ]
     first = outputs[0]
-    return OnlineFeatures(compared, first.projection, first.logits), network_state
+    embeddings = None
+    if self.gives_embeddings:
+      embeddings = [out.embedding for out in outputs]
+    features = OnlineFeatures(compared, first.projection, first.logits, embeddings)
+    return features, network_state
 
   def target_features(
     self, params: hk.Params, network_state: hk.State, views: Sequence[chex.Array]
@@ -82,6 +90,7 @@ def create(
   num_classes: int,
   axis_name: str | None = None,
   precision: str = 'float32',
+  gives_embeddings: bool = False,
 ) -> Model:
   """Both networks.
 
@@ -94,6 +103,7 @@ def create(
     axis_name: the mapped axis over which batch statistics are synchronised.
     precision: in which the networks compute, see `mixed_precision`. The classifier
       computes in float32.
+    gives_embeddings: see `Model`.
 
   Raises:
     ValueError: there is no such precision; or, by the functions, as `networks.create`.
@@ -121,7 +131,9 @@ def create(
 
   policy = mixed_precision.policy(precision)
   transform = lambda network: hk.transform_with_state(policy(network))
-  return Model(transform(online), transform(target) if with_target else None)
+  return Model(
+    transform(online), transform(target) if with_target else None, gives_embeddings
+  )
 
 
 def _forward(network, params, network_state, views):

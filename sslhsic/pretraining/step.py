@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sslhsic import augment, losses, optim, parallel
+from sslhsic import augment, losses, microbatches, optim, parallel
 from sslhsic.evaluation import dependence, diagnostics
-from sslhsic.pretraining import microbatches
 from sslhsic.pretraining.model import Model, OnlineFeatures
 from sslhsic.state import State
 
@@ -32,6 +31,7 @@ class Training(NamedTuple):
     average: moving average of the parameters, for evaluation.
     num_microbatches: parts of a device's batch, one after another.
     with_instruments: whether HSIC, InfoNCE and more are measured exactly.
+    dependence: a term of the metadata of the images, added to the loss; or None.
   """
 
   model: Model
@@ -45,6 +45,7 @@ class Training(NamedTuple):
   average: optax.GradientTransformation
   num_microbatches: int = 1
   with_instruments: bool = False
+  dependence: losses.DependenceTerm | None = None
 
 
 class Gradients(NamedTuple):
@@ -111,8 +112,9 @@ def train_step(
   Args:
     training: what the step is made of.
     state: the same on every device.
-    batch: 'view1', …, 'viewV' [b, H, W, C] uint8, 'label' [b], -1 for none, and 'index'
-      [b], place in the global stream; this device's share of the batch.
+    batch: 'view1', …, 'viewV' [b, H, W, C] uint8, 'label' [b], -1 for none, 'index'
+      [b], place in the global stream, and 'metadata' [b] or [b, k] if the loss has a
+      term of it; this device's share of the batch.
     rng: a JAX key for the loss, the same on every device.
     seed_key: the key that, with their index, decides how images look.
     global_step: updates so far.
@@ -240,7 +242,7 @@ def total_loss(
   batch: dict[str, chex.Array],
   rng: chex.PRNGKey,
 ) -> tuple[chex.Array, tuple[Scalars, chex.ArrayTree]]:
-  """The loss and, on stopped gradients, the loss of the monitoring classifier.
+  """The loss with its terms and, on stopped gradients, that of the classifier.
 
   Args:
     training: what the step is made of.
@@ -248,7 +250,7 @@ def total_loss(
     loss_params: of the loss.
     loss_state: of the loss.
     target: [b, d] of the global views by the target network, or None.
-    batch: for its labels.
+    batch: for its labels and metadata.
     rng: a JAX key, the same on every device.
 
   Returns:
@@ -262,6 +264,12 @@ def total_loss(
   unit_norm = jax.tree.map(losses.l2_normalize, raw)
   projections = unit_norm if loss.unit_norm else raw
   value, scalars = loss(loss_params, rng, projections, axis_name, loss_state)
+  if training.dependence:
+    is_embedding = training.dependence.features == 'embedding'
+    features = online.embeddings if is_embedding else online.views
+    hsic_za = training.dependence(features, batch['metadata'], axis_name)
+    scalars |= {'hsic_za': hsic_za}
+    value += training.dependence.weight * hsic_za
   if training.with_instruments:
     # Of unit norm even where the loss takes raw features: losses stay comparable.
     scalars |= dependence.measure(
@@ -312,11 +320,13 @@ def scalar_names(
 
   def of_loss(features, rng):
     logits = jnp.zeros((batch_size, num_classes)) if num_classes else None
-    online = OnlineFeatures([features] * len(training.policies), features, logits)
+    of_views = [features] * len(training.policies)
+    online = OnlineFeatures(of_views, features, logits, of_views)
     target = [features] * training.num_global_views if training.model.target else None
     loss_params = training.loss.init(rng, feature_size)
     loss_state = training.loss.init_state(rng, feature_size)
-    batch = {'label': jnp.zeros(batch_size, jnp.int32)}
+    zeros = jnp.zeros(batch_size, jnp.int32)
+    batch = {'label': zeros, 'metadata': zeros}
     return total_loss(training, online, loss_params, loss_state, target, batch, rng)
 
   shape = len(parallel.local_devices()), batch_size, feature_size

@@ -1,12 +1,12 @@
 """The report on some runs, from their working directories to one page."""
 
-import pathlib
 from collections.abc import Sequence
 
+from sslhsic import storage
 from sslhsic.report import collect, encoders, page, sections
 
 
-def build(directories: Sequence[pathlib.Path], num_encoders: int) -> str:
+def build(directories: Sequence[storage.Path], num_encoders: int) -> str:
   """The page of all runs in these directories and below.
 
   Args:

@@ -1,10 +1,11 @@
 """The runs below some directories, as far as they have come."""
 
+import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sslhsic import storage
 from sslhsic.runs import workdir, writers
 from sslhsic.tables import render
 
@@ -23,7 +24,7 @@ class Run(NamedTuple):
   """
 
   name: str
-  path: pathlib.Path
+  path: storage.Path
   config: dict[str, Any]
   results: dict[str, Any]
   rows: list[dict[str, Any]]
@@ -34,7 +35,7 @@ class Run(NamedTuple):
     return 'target_network' in self.config
 
 
-def find(directories: Sequence[pathlib.Path]) -> list[Run]:
+def find(directories: Sequence[storage.Path]) -> list[Run]:
   """Every run in the directories and below, in order of their paths.
 
   Raises:
@@ -43,9 +44,9 @@ def find(directories: Sequence[pathlib.Path]) -> list[Run]:
   # Resolved, so that a run below two of the directories appears once.
   paths = sorted(
     {
-      file.parent.resolve()
+      storage.resolved(file.parent)
       for directory in directories
-      for file in directory.rglob('config.json')
+      for file in storage.find(directory, 'config.json')
     }
   )
   if not paths:
@@ -54,10 +55,12 @@ def find(directories: Sequence[pathlib.Path]) -> list[Run]:
       'directory above them'
     )
   # Names start below the deepest directory that holds all runs.
-  above = pathlib.Path(os.path.commonpath([path.parent for path in paths]))
+  parents = [path.parent.parts for path in paths]
+  differ = (len(set(parts)) > 1 for parts in zip(*parents, strict=False))
+  above = next(itertools.compress(itertools.count(), differ), min(map(len, parents)))
   return [
     Run(
-      str(path.relative_to(above)),
+      os.sep.join(path.parts[above:]),
       path,
       workdir.read_json(path / 'config.json'),
       workdir.read_json(path / 'results.json'),
@@ -67,12 +70,12 @@ def find(directories: Sequence[pathlib.Path]) -> list[Run]:
   ]
 
 
-def find_tables(directories: Sequence[pathlib.Path]) -> list[render.Grid]:
+def find_tables(directories: Sequence[storage.Path]) -> list[render.Grid]:
   """The tables that `experiments.reproduce` has written there."""
   files = {
-    file.resolve()
+    storage.resolved(file)
     for directory in directories
-    for file in directory.rglob('tables/*.json')
+    for file in storage.find(directory, 'tables/*.json')
   }
   grids = [workdir.read_json(file) for file in sorted(files)]
   return [render.Grid(**grid) for grid in grids if grid]  # Not of damaged files.

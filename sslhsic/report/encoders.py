@@ -14,6 +14,7 @@ from sslhsic.plots import embeddings, geometry, sheets
 from sslhsic.pretraining import views as views_lib
 from sslhsic.report import collect, page
 from sslhsic.report import sections as sections_lib
+from sslhsic.runs import checkpoint
 from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
@@ -43,7 +44,7 @@ def sections(
   found: Sequence[collect.Run], num_encoders: int
 ) -> tuple[page.Section, ...]:
   """Views, maps, spectra and neighbours of the first runs that have a checkpoint."""
-  with_encoder = [run for run in found if any(run.path.glob('checkpoints/[0-9]*'))]
+  with_encoder = [run for run in found if checkpoint.steps(run.path / 'checkpoints')]
   looked_at = with_encoder[:num_encoders]
   views, maps, nearest, spectra, notes = [], [], [], {}, []
   if len(looked_at) < len(with_encoder):

@@ -1,10 +1,10 @@
 """Sections on what was logged and measured: tables, results, curves."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 
 from matplotlib import axes
 
+from sslhsic import storage
 from sslhsic.plots import charts
 from sslhsic.report import collect, page
 
@@ -12,7 +12,7 @@ _NOT_DRAWN = {'step', 'images_per_second', 'data_wait_share'}
 _MAX_POINTS = 300  # Of a line: more cannot be seen.
 
 
-def tables(directories: Sequence[pathlib.Path]) -> page.Section:
+def tables(directories: Sequence[storage.Path]) -> page.Section:
   """What `experiments.reproduce` has written."""
   parts = [page.table(*grid) for grid in collect.find_tables(directories)]
   return page.Section('Tables', ''.join(parts))

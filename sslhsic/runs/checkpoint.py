@@ -1,4 +1,8 @@
-"""Checkpoints on disk, by Orbax: written whole or not at all, verified when read."""
+"""Checkpoints by Orbax: written whole or not at all, verified when read.
+
+Those in a bucket are written to a disk and copied, and copied back to be read: Orbax
+itself does not know s3://.
+"""
 
 import atexit
 import contextlib
@@ -9,7 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -19,8 +23,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from sslhsic import storage
+
 # What Orbax keeps a checkpoint's parts under.
 _ARRAYS, _HOST, _MANIFEST = 'arrays', 'host', 'manifest'
+
+# The file without which a directory in a bucket is no checkpoint; Orbax writes it.
+_LAST = '_CHECKPOINT_METADATA'
 
 # What makes a path a pattern for `glob`, with which Orbax looks for its own files.
 _PATTERN = '*?['
@@ -46,7 +55,7 @@ class SaveError(Exception):
   """A checkpoint could not be written; says which, and why."""
 
 
-class DamagedError(Exception):
+class DamagedError(ValueError):
   """A checkpoint is not what was saved."""
 
 
@@ -61,18 +70,30 @@ class Checkpointer:
   Args:
     directory: of the checkpoints, a subdirectory for each, named by its step.
     keep: how many, at least one; older ones are removed.
+    before_commit: called in the background before a checkpoint appears in a bucket.
 
   Raises:
     ValueError: none is to be kept.
     OSError: the directory cannot be made.
   """
 
-  def __init__(self, directory: pathlib.Path, keep: int = 1):
+  def __init__(
+    self,
+    directory: storage.Path,
+    keep: int = 1,
+    before_commit: Callable[[], None] = lambda: None,
+  ):
     if keep < 1:
       raise ValueError(f'{keep} checkpoints are to be kept; keep one or more')
-    directory.mkdir(parents=True, exist_ok=True)
+    storage.make_directory(directory)
     self._directory = directory
+    self._in_bucket = storage.is_bucket(directory)
     self._keep = keep
+    self._before_commit = before_commit
+    # Where Orbax writes; on disk the directory itself.
+    self._local = storage.spool(directory)
+    if self._in_bucket:
+      _remove_half_written(directory)
     self._is_verified = False
     self._manager = self._open()
     self._worker = futures.ThreadPoolExecutor(1, 'checkpoint')
@@ -81,7 +102,7 @@ class Checkpointer:
   def _open(self) -> ocp.CheckpointManager:
     # A thread of our own does what takes time: hashing too, not only writing.
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=self._keep,
+      max_to_keep=1 if self._in_bucket else self._keep,
       create=False,
       cleanup_tmp_directories=True,
       enable_async_checkpointing=False,
@@ -90,7 +111,7 @@ class Checkpointer:
         primary_host=0, active_processes={0}, barrier_sync_key_prefix='checkpoint'
       ),
     )
-    return ocp.CheckpointManager(_plain(self._directory), options=options)
+    return ocp.CheckpointManager(_plain(self._local), options=options)
 
   def save(self, checkpoint: Checkpoint) -> None:
     """Saves in the background, unless this step is there already.
@@ -101,7 +122,7 @@ class Checkpointer:
       SaveError: the save before has failed.
     """
     self.wait()
-    if checkpoint.step in _steps(self._directory):
+    if checkpoint.step in steps(self._directory):
       return
     # A copy, since the caller may change its arrays while they are written.
     arrays = jax.tree.map(np.array, checkpoint.arrays)
@@ -141,7 +162,7 @@ class Checkpointer:
     """Which checkpoint is the last one, in words; waits until it is on disk."""
     with contextlib.suppress(SaveError):
       self.wait()
-    step = max(_steps(self._directory), default=None)
+    step = max(steps(self._directory), default=None)
     if step is None:
       return 'there is no good checkpoint'
     return f'the last good checkpoint is that of step {step}'
@@ -158,9 +179,30 @@ class Checkpointer:
         }
       ),
     )
+    if self._in_bucket:
+      self._commit(checkpoint.step)
     if not self._is_verified:
       self._verify(checkpoint.step, manifest)
       self._is_verified = True
+
+  def _commit(self, step: int) -> None:
+    """Copies a checkpoint from the disk to the bucket, and removes older ones there."""
+    try:
+      self._before_commit()
+      storage.upload(self._local / str(step), self._directory / str(step), _LAST)
+    except BaseException:
+      shutil.rmtree(self._local / str(step))  # Else Orbax would not write it again.
+      raise
+    for old in sorted(steps(self._directory))[: -self._keep]:
+      storage.remove(self._directory / str(old), _LAST)
+
+  def _read(self, step: int) -> Checkpoint:
+    """Reads and verifies; see `_read`."""
+    if self._in_bucket:
+      shutil.rmtree(self._local / str(step), ignore_errors=True)
+      storage.download(self._directory / str(step), self._local / str(step))
+      self._manager.reload()
+    return _read(self._manager, step)
 
   def _verify(self, step: int, manifest: dict[str, str]) -> None:
     """Reads a checkpoint back; one that is not what was saved is put aside.
@@ -169,7 +211,7 @@ class Checkpointer:
       DamagedError: this one.
     """
     try:
-      if _manifest(_read(self._manager, step)) != manifest:
+      if _manifest(self._read(step)) != manifest:
         raise DamagedError('it is not what was saved')
     except DamagedError as error:
       self._put_aside([step])
@@ -188,9 +230,9 @@ class Checkpointer:
       ValueError: the saved arrays are not like that, or all checkpoints are damaged.
     """
     damaged = {}
-    for step in sorted(_steps(self._directory), reverse=True):
+    for step in reversed(steps(self._directory)):
       try:
-        found = _read(self._manager, step)
+        found = self._read(step)
       except DamagedError as error:
         damaged[step] = str(error)
         logging.warning('the checkpoint of step %d is damaged: %s', step, error)
@@ -207,17 +249,18 @@ class Checkpointer:
       )
     return None
 
-  def _put_aside(self, steps: Iterable[int]) -> None:
-    for step in steps:
+  def _put_aside(self, damaged: Collection[int]) -> None:
+    for step in damaged:
       target = self._directory.parent / 'damaged' / str(step)
-      target.parent.mkdir(exist_ok=True)
       number = 0
-      while target.exists():
+      while storage.exists(target):
         number += 1
         target = target.with_name(f'{step}.{number}')
-      (self._directory / str(step)).rename(target)
+      storage.move(self._directory / str(step), target, _LAST)
+      if self._in_bucket:
+        shutil.rmtree(self._local / str(step))
       logging.warning('it is kept as %s', target)
-    if steps:
+    if damaged:
       self._manager.reload()
 
   def close(self) -> None:
@@ -228,6 +271,8 @@ class Checkpointer:
       logging.warning('%s', error)
     self._worker.shutdown()
     self._manager.close()
+    if self._in_bucket:
+      shutil.rmtree(self._local, ignore_errors=True)
 
 
 def _plain(directory: pathlib.Path) -> pathlib.Path:
@@ -252,7 +297,7 @@ def _links() -> pathlib.Path:
 
 
 def read(
-  directory: pathlib.Path,
+  directory: storage.Path,
   step: int | None = None,
   like: chex.ArrayTree | None = None,
 ) -> Checkpoint:
@@ -265,7 +310,8 @@ def read(
       they come as nested dicts and lists.
 
   Raises:
-    ValueError: there is no such checkpoint, it is damaged, or not like that.
+    DamagedError: it is not what was saved.
+    ValueError: there is no such checkpoint, or it is not like that.
   """
   step = resolve(directory, step)
   # Every process reads for itself, without a barrier between them.
@@ -275,37 +321,72 @@ def read(
       primary_host=jax.process_index(), active_processes={jax.process_index()}
     ),
   )
-  with ocp.CheckpointManager(_plain(directory), options=options) as manager:
-    try:
+  try:
+    with (
+      _on_disk(directory, step) as local,
+      ocp.CheckpointManager(_plain(local), options=options) as manager,
+    ):
       found = _read(manager, step)
-    except DamagedError as error:
-      raise ValueError(
-        f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
-      ) from error
+  except DamagedError as error:
+    raise DamagedError(
+      f'the checkpoint {directory / str(step)} is damaged: {error}; use another one'
+    ) from error
   return found if like is None else found._replace(arrays=_fit(found, like))
 
 
-def resolve(directory: pathlib.Path, step: int | None) -> int:
+@contextlib.contextmanager
+def _on_disk(directory: storage.Path, step: int) -> Iterator[pathlib.Path]:
+  """A directory on disk that has a checkpoint, for as long as the context is open.
+
+  Raises:
+    DamagedError: it was removed from the bucket meanwhile.
+  """
+  if not storage.is_bucket(directory):
+    yield directory
+    return
+  with tempfile.TemporaryDirectory() as made:
+    local = pathlib.Path(made)
+    try:
+      storage.download(directory / str(step), local / str(step))
+    except FileNotFoundError as error:
+      raise DamagedError('it was removed while it was read') from error
+    yield local
+
+
+def resolve(directory: storage.Path, step: int | None) -> int:
   """The step of the checkpoint that is meant; see `read`.
 
   Raises:
     ValueError: there is no such checkpoint.
   """
-  if not directory.is_dir():
+  if not storage.is_directory(directory):
     raise ValueError(f'no checkpoints in {directory}; train there first')
-  steps = _steps(directory)
-  if not steps or step not in (None, *steps):
-    there = ', '.join(map(str, sorted(steps))) or 'none'
+  found = steps(directory)
+  if not found or step not in (None, *found):
+    there = ', '.join(map(str, found)) or 'none'
     raise ValueError(
       f'no checkpoint{"" if step is None else f" of step {step}"} in {directory}; '
       f'there are: {there}'
     )
-  return max(steps) if step is None else step
+  return found[-1] if step is None else step
 
 
-def _steps(directory: pathlib.Path) -> list[int]:
-  """Of the checkpoints that are there whole: a rename gives them their names."""
-  return [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+def steps(directory: storage.Path) -> list[int]:
+  """The checkpoints that are there whole, in order; none without the directory.
+
+  On disk, a rename has given them their names when they were whole.
+  """
+  found = [name for name in storage.names(directory) if name.isdigit()]
+  if storage.is_bucket(directory):
+    found = [name for name in found if storage.exists(directory / name / _LAST)]
+  return sorted(int(name) for name in found)
+
+
+def _remove_half_written(directory: storage.Path) -> None:
+  """Removes what a killed process has left in a bucket."""
+  whole = map(str, steps(directory))
+  for name in set(storage.names(directory)) - set(whole):
+    storage.remove(directory / name, _LAST)
 
 
 def _read(manager: ocp.CheckpointManager, step: int) -> Checkpoint:

@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from sslhsic import storage
 from sslhsic.runs import output, paths, processes
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
@@ -26,7 +26,7 @@ _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
 
 
-def main(program: Callable[[ml_collections.ConfigDict, pathlib.Path], None]) -> None:
+def main(program: Callable[[ml_collections.ConfigDict, storage.Path], None]) -> None:
   """Runs a program with its configuration and working directory.
 
   A mistake in the command ends it with one line that says so, and exit code 1;
@@ -76,12 +76,12 @@ def no_arguments(argv: list[str]) -> None:
     _fail(f'unexpected arguments {argv[1:]}; every argument starts with --')
 
 
-def workdir() -> pathlib.Path:
+def workdir() -> storage.Path:
   """The directory of --workdir; without one, the program ends."""
   if not _WORKDIR.value:
     _fail('no working directory: give --workdir=DIR')
   with one_line_errors(ValueError):
-    return paths.local(_WORKDIR.value, '--workdir')
+    return paths.parse(_WORKDIR.value, '--workdir')
 
 
 @contextmanager

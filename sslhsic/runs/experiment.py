@@ -4,12 +4,13 @@ The experiment owns the train step, the target-network update and the evaluation
 The runner owns flags, the loop, checkpoints, logs and signals.
 """
 
-import pathlib
 from typing import Any, Protocol
 
 import chex
 import ml_collections
 import numpy as np
+
+from sslhsic import storage
 
 Scalars = dict[str, chex.Numeric]
 
@@ -37,7 +38,8 @@ class Experiment(Protocol):
     NON_BROADCAST_CHECKPOINT_ATTRS: likewise, of JSON values that live on the host.
     num_steps: length of the training.
     batch_size: images per step, over all devices.
-    data_wait_s: seconds that steps have waited for data so far.
+    data_wait_s: seconds that steps have waited for data so far, whether the devices
+      had something to do meanwhile or not; a step waits at its start.
     summary: what is trained, in a line.
   """
 
@@ -74,7 +76,7 @@ class Experiment(Protocol):
     """Measures the current state, without changing it; arguments as for `step`."""
     ...
 
-  def report(self, global_step: int, figures: pathlib.Path) -> dict[str, Any]:
+  def report(self, global_step: int, figures: storage.Path) -> dict[str, Any]:
     """Final results (JSON types, with their protocol); writes images to `figures`.
 
     What failed is among them as 'failed', part -> reason; the others are written.

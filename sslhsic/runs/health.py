@@ -29,6 +29,13 @@ class NotFiniteError(Exception):
     super().__init__(f'step {step} is not finite: {named}')
 
 
+def prefetch(scalars: Scalars) -> None:
+  """Lets what `check_scalars` reads come to the host as soon as it is there."""
+  for name in _WATCHED:
+    if isinstance(scalars.get(name), jax.Array):
+      scalars[name].copy_to_host_async()
+
+
 def check_scalars(step: int, scalars: Scalars) -> None:
   """Checks loss and gradient norm of a step that is finished.
 

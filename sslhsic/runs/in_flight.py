@@ -27,6 +27,7 @@ class InFlight:
     Raises:
       NotFiniteError: one that is done, a few steps before, is not finite.
     """
+    health.prefetch(scalars)
     self._steps.append((step, scalars))
     if len(self._steps) > _MOST:
       self._finish_one()

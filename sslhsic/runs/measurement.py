@@ -1,15 +1,15 @@
 """Runs a program that measures without training: configuration in, results out."""
 
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
+from sslhsic import storage
 from sslhsic.runs import checks, command_line, parts, processes, workdir
 
-Measure = Callable[[ml_collections.ConfigDict, pathlib.Path], dict[str, Any]]
+Measure = Callable[[ml_collections.ConfigDict, storage.Path], dict[str, Any]]
 
 
 def main(measure: Measure, free: tuple[str, ...] = ()) -> None:
@@ -32,7 +32,7 @@ def main(measure: Measure, free: tuple[str, ...] = ()) -> None:
 def run(
   measure: Measure,
   config: ml_collections.ConfigDict,
-  path: pathlib.Path,
+  path: storage.Path,
   free: tuple[str, ...] = (),
 ) -> None:
   """Measures, and writes `config.json` and `results.json` into a working directory.
@@ -56,8 +56,7 @@ def run(
   checks.sizes(config)
   lock = processes.first_does(lambda: workdir.claim(path, config, free))
   try:
-    if not (path / 'config.json').exists():  # Another one is replaced at the end.
-      processes.first_does(lambda: workdir.write_config(path, config))
+    processes.first_does(lambda: _begin(path, config))
     results = measure(config, path)
     processes.first_does(lambda: workdir.write_config(path, config))
     results |= {'wall_time_s': time.perf_counter() - start}
@@ -68,3 +67,8 @@ def run(
   print(f'results.json is in {path}')
   if results.get('failed'):
     raise ValueError(f'{path}: {parts.message(results["failed"])}')
+
+
+def _begin(path: storage.Path, config: ml_collections.ConfigDict) -> None:
+  if not storage.exists(path / 'config.json'):  # Another one is replaced at the end.
+    workdir.write_config(path, config)

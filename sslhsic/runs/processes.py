@@ -178,6 +178,13 @@ def from_first(data: bytes | None) -> bytes:
   return _broadcast(buffer).tobytes()
 
 
+def anywhere(flags: np.ndarray) -> np.ndarray:
+  """Which of these flags are true in some process: [n] bool -> [n] bool."""
+  if jax.process_count() == 1:
+    return flags
+  return multihost_utils.process_allgather(flags).any(axis=0)
+
+
 def arrays_from_first(
   tree: chex.ArrayTree | None, like: chex.ArrayTree
 ) -> chex.ArrayTree:

@@ -1,10 +1,10 @@
 """A TensorBoard profile of some steps, with JAX's profiler."""
 
-import pathlib
 import re
 
 import jax
 
+from sslhsic import storage
 from sslhsic.runs import processes
 
 
@@ -19,7 +19,7 @@ class Profile:
     ValueError: these are no such steps.
   """
 
-  def __init__(self, directory: pathlib.Path, steps: str | None):
+  def __init__(self, directory: storage.Path, steps: str | None):
     self._directory = directory
     # Steps count from 0, so that -1 never comes.
     self._start, self._stop = _parse(steps) if steps else (-1, -1)
@@ -28,7 +28,8 @@ class Profile:
   def before_step(self, step: int) -> None:
     """Starts before the first step."""
     if step == self._start and processes.is_first():
-      jax.profiler.start_trace(str(self._directory))
+      self._mirror = storage.Mirror(self._directory)
+      jax.profiler.start_trace(str(self._mirror.path))
       self._is_running = True
 
   def is_due(self, step: int) -> bool:
@@ -39,6 +40,7 @@ class Profile:
     """Writes it, if it is running."""
     if self._is_running:
       jax.profiler.stop_trace()
+      self._mirror.close()
       self._is_running = False
 
 

@@ -6,7 +6,7 @@ import time
 
 import tqdm
 
-from sslhsic.runs import processes
+from sslhsic.runs import data_wait, processes
 from sslhsic.runs.experiment import Experiment, Scalars
 
 # Step, loss, speed and time left; tqdm's own estimate would count the compilation.
@@ -21,12 +21,19 @@ class Progress:
   Speed is that of training: `restart` leaves out what happens between steps. Time left
   also leaves out the first step, which compiles.
 
+  Args:
+    experiment: what is trained.
+    start_step: number of updates made before.
+    waited: what waiting for data has cost.
+
   Attributes:
     warning: shown with it.
   """
 
-  def __init__(self, experiment: Experiment, start_step: int):
-    self._experiment = experiment
+  def __init__(
+    self, experiment: Experiment, start_step: int, waited: data_wait.DataWait
+  ):
+    self._experiment, self._waited = experiment, waited
     self.warning = ''
     self._step = start_step
     self._is_terminal = sys.stderr.isatty()
@@ -53,7 +60,7 @@ class Progress:
     """Begins a new interval for measuring speed."""
     self._interval_steps = 0
     self._interval_start = time.perf_counter()
-    self._interval_wait_s = self._experiment.data_wait_s
+    self._interval_wait_s = self._waited.seconds
 
   def advance(self) -> None:
     """Counts one step."""
@@ -65,20 +72,21 @@ class Progress:
     """Shows the scalars of a finished step; returns the speed since the last call."""
     seconds = time.perf_counter() - self._interval_start
     images = self._interval_steps * self._experiment.batch_size
-    wait_s = self._experiment.data_wait_s - self._interval_wait_s
+    wait_s = self._waited.seconds - self._interval_wait_s
     speed = {
       'images_per_second': images / seconds,
       'data_wait_share': min(wait_s / seconds, 1.0),
     }
     self._measure(seconds)
+    # A narrow terminal cuts the end off.
     shown = [
       f'loss {scalars["loss"]:.4f}',
+      f'{duration(self._left_s)} left' if self._timed_steps else '',
       f'{speed["images_per_second"]:,.0f} images/s',
       f'data wait {speed["data_wait_share"]:.0%}',
+      self.warning,
     ]
-    if self._timed_steps:
-      shown.append(f'{duration(self._left_s)} left')
-    self._show(', '.join([*shown, self.warning] if self.warning else shown))
+    self._show(', '.join(filter(None, shown)))
     self.restart()
     return speed
 

@@ -1,6 +1,7 @@
 """The loop around an experiment: progress, logs, checkpoints, results, and faults."""
 
 import contextlib
+import itertools
 import json
 import pathlib
 import statistics
@@ -15,16 +16,20 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
 from sslhsic.data import errors
 from sslhsic.plots import curves
 from sslhsic.runs import (
   checks,
   command_line,
+  compilations,
+  data_wait,
+  following,
   health,
   in_flight,
   output,
   parts,
+  paths,
   processes,
   profiling,
   progress,
@@ -45,6 +50,12 @@ _MODE = flags.DEFINE_enum(
 _PROFILE = flags.DEFINE_string(
   'profile', None, 'START:STOP, the steps that WORKDIR/profile shows to TensorBoard.'
 )
+_FOLLOW = flags.DEFINE_string(
+  'follow',
+  None,
+  'With --mode=eval: the working directory of a training, each of whose checkpoints is '
+  'evaluated as it comes; the results go to --workdir.',
+)
 
 
 def main(experiment_class: type[Experiment]) -> None:
@@ -57,7 +68,10 @@ def main(experiment_class: type[Experiment]) -> None:
   def run(config, path):
     others = processes.OtherProcessError
     with command_line.one_line_errors(ValueError, OSError, others):
-      runner = Runner(experiment_class, config, path, _MODE.value, _PROFILE.value)
+      follow = paths.parse(_FOLLOW.value, '--follow') if _FOLLOW.value else None
+      runner = Runner(
+        experiment_class, config, path, _MODE.value, _PROFILE.value, follow
+      )
     with (
       command_line.one_line_errors(errors.InputError, TrainingError, OSError, others),
       processes.lost_others(),
@@ -78,6 +92,8 @@ class Runner:
     path: the working directory.
     mode: 'train', 'eval' or 'train_and_eval'.
     profile: the steps to profile, 'START:STOP', if any.
+    follow: the working directory of a training whose checkpoints are evaluated, if not
+      of the one in `path`. It is only read.
 
   Raises, when constructed:
     ValueError: the configuration is wrong, the directory holds a run of another or is
@@ -90,19 +106,25 @@ class Runner:
     self,
     experiment_class: type[Experiment],
     config: ml_collections.ConfigDict,
-    path: pathlib.Path,
+    path: storage.Path,
     mode: str,
     profile: str | None = None,
+    follow: storage.Path | None = None,
   ):
     self._config = config.runner
     self._path = path
     self._mode = mode
+    self._followed = follow
     checks.sizes(config)
     self._profile = profiling.Profile(path / 'profile', profile)
+    if follow:
+      if mode != 'eval':
+        raise ValueError(f'--follow needs --mode=eval, and --mode is {mode}')
+      processes.first_does(lambda: following.check(path, follow))
     free = getattr(experiment_class, 'FREE_FIELDS', ())
     self._lock = processes.first_does(lambda: workdir.claim(path, config, free))
     # `_release` also runs where the build fails half-way.
-    self._saver = self._writer = None
+    self._saver = self._writer = self._data_wait = None
     try:
       self._build(experiment_class, config)
     except BaseException:
@@ -114,23 +136,38 @@ class Runner:
   ) -> None:
     """Makes the experiment, and takes it to where the run has come so far."""
     path, start = self._path, time.perf_counter()
-    _keep_compilations(path)
+    compilations.keep(path)
     if self._mode != 'train':
-      processes.first_does(lambda: (path / 'figures').mkdir(exist_ok=True))
+      processes.first_does(lambda: storage.make_directory(path / 'figures'))
     init_rng, rng = jax.random.split(jax.random.key(config.seed))
     # On the host, as `Experiment.step` asks; steps fold their number in on the device.
     self._rng = np.asarray(jax.random.key_data(rng))
     experiment_mode = 'eval' if self._mode == 'eval' else 'train'
     self._experiment = experiment_class(experiment_mode, init_rng, config)
     self._wait_for_state()
-    self._saver = saving.Saver(
-      self._experiment, path / 'checkpoints', config.runner, start
-    )
-    self._step = self._saver.restore()
-    if self._mode == 'eval' and not self._step:
-      raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
-    if not self._step and hasattr(self._experiment, 'begin'):
-      self._experiment.begin()
+    if self._followed:
+      free = (*getattr(experiment_class, 'FREE_FIELDS', ()), 'evaluators')
+      self._saver = following.Follower(
+        self._experiment,
+        self._followed,
+        lambda: workdir.check(self._followed, config, free),
+        path,
+      )
+      self._step = self._saver.step
+    else:
+      self._saver = saving.Saver(
+        self._experiment,
+        path / 'checkpoints',
+        config.runner,
+        start,
+        # What a run resumes from must not be ahead of its logs.
+        before_commit=lambda: self._writer.upload(),
+      )
+      self._step = self._saver.restore()
+      if self._mode == 'eval' and not self._step:
+        raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
+      if not self._step and hasattr(self._experiment, 'begin'):
+        self._experiment.begin()
     # Only now: a configuration that cannot resume must not replace the earlier one.
     processes.first_does(lambda: workdir.write_config(path, config))
     self._writer = processes.first_does(lambda: writers.MetricWriter(path, self._step))
@@ -138,6 +175,7 @@ class Runner:
       self._saver.note(self._step)
     self._stop = stopping.StopRequest()
     self._in_flight = in_flight.InFlight()
+    self._data_wait = data_wait.DataWait(self._experiment)
     collapse = self._config.get('collapse', {'minima': {}, 'patience': 1})
     self._collapse = health.CollapseWatch(collapse['minima'], collapse['patience'])
     self._is_stopped = False
@@ -159,7 +197,9 @@ class Runner:
     """
     try:
       with self._stop:
-        if self._mode != 'eval':
+        if self._followed:
+          self._follow()
+        elif self._mode != 'eval':
           self._train()
         if self._mode != 'train' and not self._is_stopped:
           self._report()
@@ -172,7 +212,7 @@ class Runner:
 
   def _release(self) -> None:
     """Waits for what is being written, and lets go of the directory."""
-    for held in (self._writer, self._saver, self._lock):
+    for held in (self._data_wait, self._writer, self._saver, self._lock):
       if held:
         held.close()
 
@@ -180,7 +220,7 @@ class Runner:
 
   def _train(self) -> None:
     print(self._experiment.summary)
-    with progress.Progress(self._experiment, self._step) as line:
+    with progress.Progress(self._experiment, self._step, self._data_wait) as line:
       try:
         self._take_steps(line)
       except health.NotFiniteError:
@@ -208,7 +248,7 @@ class Runner:
   def _take_steps(self, line: progress.Progress) -> None:
     while self._step < self._experiment.num_steps and not self._is_stopped:
       self._profile.before_step(self._step)
-      scalars = self._experiment.step(self._step, self._rng)
+      scalars = self._data_wait.step(self._step, self._rng)
       self._step += 1
       self._saver.note(self._step)
       line.advance()
@@ -241,16 +281,19 @@ class Runner:
         self._evaluate_on_the_way(line)
       line.restart()
 
-  def _evaluate_on_the_way(self, line: progress.Progress) -> None:
+  def _evaluate_on_the_way(self, line: progress.Progress | None = None) -> None:
     try:
       self._evaluate(line)
     except Exception as error:
       if isinstance(error, BrokenPipeError) or jax.process_count() > 1:
         raise
       logging.debug('traceback', exc_info=True)
+      remedy = 'or resume with config.runner.evaluate_every = 0'
+      if self._followed:
+        remedy = 'and the same command resumes'
       raise TrainingError(
         f'the evaluation after step {self._step} failed: {parts.describe(error)}; '
-        'correct it, or resume with config.runner.evaluate_every = 0'
+        f'correct it, {remedy}'
       ) from error
 
   def _end_training(self) -> None:
@@ -295,6 +338,33 @@ class Runner:
     """Whether something that happens `every` steps, and at the end, happens now."""
     at_end = self._step == self._experiment.num_steps
     return at_end or (every > 0 and self._step % every == 0)
+
+  # Evaluation of a training that another job runs
+
+  def _follow(self) -> None:
+    """Evaluates checkpoints as they come, up to the last one, which has the report."""
+    print(f'evaluating each checkpoint of {self._followed} as it comes', flush=True)
+    rounds = itertools.count()
+    while self._step < self._experiment.num_steps and not self._is_stopped:
+      with contextlib.suppress(stopping.Stopped):
+        self._evaluate_next()
+      self._is_stopped = self._stop.is_reached(next(rounds))
+    if self._is_stopped:
+      self._say_stopped(f'while following {self._followed}')
+
+  def _evaluate_next(self) -> None:
+    """Evaluates the next checkpoint if there is one, else waits for a while."""
+    with self._stop.at_once():
+      try:
+        step = self._saver.advance()
+      except ValueError as error:
+        raise TrainingError(str(error)) from error
+      if step is None:
+        following.wait()
+        return
+      self._step = step
+      if step < self._experiment.num_steps:
+        self._evaluate_on_the_way()
 
   # Logs and results
 
@@ -348,11 +418,13 @@ class Runner:
     figures = contextlib.nullcontext(self._path / 'figures')
     if not processes.is_first():
       # All processes compute the report; only the figures of the first are kept.
-      figures = tempfile.TemporaryDirectory()
+      figures = _scratch()
     with figures as directory, self._part('report', failed):
-      results |= self._experiment.report(self._step, pathlib.Path(directory))
+      results |= self._experiment.report(self._step, directory)
     if not processes.is_first():
       return results
+    with parts.part('logs', failed):
+      self._writer.upload()
     rows = writers.read(self._path)
     with parts.part('curves', failed):
       curves.plot(rows, self._path / 'figures' / 'curves.png')
@@ -378,11 +450,13 @@ class Runner:
         yield
 
 
-def _keep_compilations(path: pathlib.Path) -> None:
-  """Keeps what XLA compiles in the working directory, unless told where to."""
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', str(path / 'compilation_cache'))
+@contextlib.contextmanager
+def _scratch() -> Iterator[pathlib.Path]:
+  """A directory that goes with the context."""
+  with tempfile.TemporaryDirectory() as directory:
+    yield pathlib.Path(directory)
 
 
 def _to_floats(scalars: Scalars) -> dict[str, float]:
-  return {name: float(value) for name, value in scalars.items()}
+  # All at once: one after another they would each wait for the transfer.
+  return {name: float(value) for name, value in jax.device_get(scalars).items()}

@@ -2,15 +2,17 @@
 
 import copy
 import json
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
+import chex
+import jax
 import ml_collections
+import numpy as np
 from absl import logging
 
-from sslhsic import parallel
+from sslhsic import parallel, storage
 from sslhsic.runs import checkpoint, health, parts, processes
 from sslhsic.runs.experiment import Experiment, TrainingError
 
@@ -25,6 +27,7 @@ class Saver:
     directory: of the checkpoints.
     config: `config.runner`.
     start: when this process began with the run, by `time.perf_counter`.
+    before_commit: see `checkpoint.Checkpointer`.
 
   Raises:
     ValueError: the directory or a setting cannot be used.
@@ -38,9 +41,10 @@ class Saver:
   def __init__(
     self,
     experiment: Experiment,
-    directory: pathlib.Path,
+    directory: storage.Path,
     config: ml_collections.ConfigDict,
     start: float,
+    before_commit: Callable[[], None],
   ):
     self._experiment = experiment
     self._directory = directory
@@ -52,7 +56,9 @@ class Saver:
         'continue'
       )
     self._checkpointer = processes.first_does(
-      lambda: checkpoint.Checkpointer(directory, keep=config.keep_checkpoints)
+      lambda: checkpoint.Checkpointer(
+        directory, keep=config.keep_checkpoints, before_commit=before_commit
+      )
     )
     self._trouble = ''
     self.must_stop = False
@@ -186,31 +192,72 @@ class Saver:
       ValueError: no checkpoint is good, or the latest is of something else.
       OtherProcessError: that happened to the first process; in the others.
     """
-    experiment, like = self._experiment, self._arrays()
-    latest = processes.first_does(lambda: self._checkpointer.restore_latest(like))
-    # Step and host values travel as JSON, arrays as bytes; None without a checkpoint.
-    rest = latest and {'step': latest.step, 'host': latest.host}
-    rest = json.loads(processes.from_first(json.dumps(rest).encode()))
-    if rest is None:
+    latest = lambda like: self._checkpointer.restore_latest(like)
+    found = restore(self._experiment, latest, self._directory)
+    if found is None:
       return 0
-    step, host = rest['step'], rest['host']
-    self._check_host(step, host)
-    arrays = processes.arrays_from_first(latest and latest.arrays, like)
-    for attribute, name in experiment.CHECKPOINT_ATTRS.items():
-      setattr(experiment, attribute, parallel.replicate(arrays[name]))
-    for attribute, name in experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items():
-      setattr(experiment, attribute, host[name])
+    step, host = found
     # Moves the start back by the time of earlier processes, for `elapsed_s`.
     self._start -= host['elapsed_s']
     print(f'resuming from the checkpoint of step {step}')
     return step
 
-  def _check_host(self, step: int, host: dict[str, Any]) -> None:
-    wanted = set(self._experiment.NON_BROADCAST_CHECKPOINT_ATTRS.values())
-    missing = sorted(wanted - host.keys())
-    if missing:
-      raise ValueError(
-        f'the checkpoint of step {step} in {self._directory} has no '
-        f'{", ".join(missing)}: another version of the program has written it; resume '
-        'with that one, or begin anew in another --workdir'
-      )
+
+def restore(
+  experiment: Experiment,
+  read: Callable[[chex.ArrayTree], checkpoint.Checkpoint | None],
+  directory: storage.Path,
+) -> tuple[int, dict[str, Any]] | None:
+  """Takes an experiment to a checkpoint that the first process reads.
+
+  Args:
+    experiment: what is restored, in every process.
+    read: gives the checkpoint, if there is one; called in the first process with a tree
+      of the shapes and types of its arrays.
+    directory: where it is from, for messages.
+
+  Returns:
+    The step and the host's values; None without a checkpoint.
+
+  Raises:
+    ValueError: it is one of something else; or what `read` raises.
+    OtherProcessError: that happened to the first process; in the others.
+  """
+  like = _blank_arrays(experiment)
+  found = processes.first_does(lambda: read(like))
+  # Step and host values travel as JSON, arrays as bytes; None without a checkpoint.
+  rest = found and {'step': found.step, 'host': found.host}
+  rest = json.loads(processes.from_first(json.dumps(rest).encode()))
+  if rest is None:
+    return None
+  step, host = rest['step'], rest['host']
+  _check_host(experiment, step, host, directory)
+  arrays = processes.arrays_from_first(found and found.arrays, like)
+  for attribute, name in experiment.CHECKPOINT_ATTRS.items():
+    setattr(experiment, attribute, parallel.replicate(arrays[name]))
+  for attribute, name in experiment.NON_BROADCAST_CHECKPOINT_ATTRS.items():
+    setattr(experiment, attribute, host[name])
+  return step, host
+
+
+def _blank_arrays(experiment: Experiment) -> dict[str, Any]:
+  """Zeros of the shapes and types of what is saved, which take no memory."""
+  # The leading axis is that of the devices.
+  blank = lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape[1:])
+  return {
+    name: jax.tree.map(blank, getattr(experiment, attribute))
+    for attribute, name in experiment.CHECKPOINT_ATTRS.items()
+  }
+
+
+def _check_host(
+  experiment: Experiment, step: int, host: dict[str, Any], directory: storage.Path
+) -> None:
+  wanted = set(experiment.NON_BROADCAST_CHECKPOINT_ATTRS.values())
+  missing = sorted(wanted - host.keys())
+  if missing:
+    raise ValueError(
+      f'the checkpoint of step {step} in {directory} has no {", ".join(missing)}: '
+      'another version of the program has written it; resume with that one, or begin '
+      'anew in another --workdir'
+    )

@@ -15,7 +15,8 @@ import jax
 import ml_collections
 from absl import logging
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
+from sslhsic.runs import lease
 
 try:
   import fcntl
@@ -41,7 +42,7 @@ _GIT_TIMEOUT_S = 10  # On a file system that hangs.
 
 
 def check(
-  workdir: pathlib.Path,
+  workdir: storage.Path,
   config: ml_collections.ConfigDict,
   free: tuple[str, ...] = (),
 ) -> None:
@@ -62,7 +63,7 @@ def check(
   _compare(workdir, config, (*_FREE_TO_RESUME, *free))
 
 
-def check_results(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def check_results(workdir: storage.Path, config: ml_collections.ConfigDict) -> None:
   """Checks that results in the directory are those of this configuration.
 
   As `check`, but evaluations must have been measured in the same way too.
@@ -74,7 +75,7 @@ def check_results(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 def _compare(
-  workdir: pathlib.Path, config: ml_collections.ConfigDict, free: tuple[str, ...]
+  workdir: storage.Path, config: ml_collections.ConfigDict, free: tuple[str, ...]
 ) -> list[str]:
   """The fields that are new since the directory was begun.
 
@@ -105,10 +106,10 @@ def _compare(
 
 
 def claim(
-  workdir: pathlib.Path,
+  workdir: storage.Path,
   config: ml_collections.ConfigDict,
   free: tuple[str, ...] = (),
-) -> IO[str]:
+) -> IO[str] | lease.Lease:
   """Makes the directory and claims it for this job; no other one can have it then.
 
   Args:
@@ -117,24 +118,25 @@ def claim(
     free: fields that may differ, see `check`. New ones are logged.
 
   Returns:
-    What to close to let go of it; the end of the process does so too, whatever it was.
+    What to close to let go of it. The end of the process does so too, whatever it was;
+    in a bucket, after `lease.EXPIRY_S` seconds.
 
   Raises:
     ValueError: another job has it, or it holds a run of another configuration.
     OSError: the directory cannot be made or written.
   """
   check(workdir, config, free)  # Before anything is touched.
-  workdir.mkdir(parents=True, exist_ok=True)
-  file = _lock(workdir)
+  storage.make_directory(workdir)
+  held = lease.Lease(workdir) if storage.is_bucket(workdir) else _lock(workdir)
   try:
     # A job that has just ended may have written one.
     new = _compare(workdir, config, (*_FREE_TO_RESUME, *free))
   except ValueError:
-    file.close()
+    held.close()
     raise
   if new:
     logging.warning('new since the run in %s was begun: %s', workdir, ', '.join(new))
-  return file
+  return held
 
 
 def _lock(workdir: pathlib.Path) -> IO[str]:
@@ -163,25 +165,25 @@ def _lock(workdir: pathlib.Path) -> IO[str]:
   return file
 
 
-def write_config(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def write_config(workdir: storage.Path, config: ml_collections.ConfigDict) -> None:
   """Makes the directory and writes `config.json`.
 
   Raises:
     OSError: the directory cannot be made or written.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
+  storage.make_directory(workdir)
   atomic.write(workdir / 'config.json', config.to_json(indent=2) + '\n')
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: storage.Path) -> dict[str, Any]:
   """A JSON file of a working directory; empty if it is not there.
 
   So is a damaged one, which the log names.
   """
-  if not path.exists():
+  if not storage.exists(path):
     return {}
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(storage.read(path).decode())
   except ValueError as error:
     value = error
   if isinstance(value, dict):
@@ -191,7 +193,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   return {}
 
 
-def write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
+def write_results(workdir: storage.Path, results: dict[str, Any]) -> None:
   """Writes `results.json`: what was measured, and on what."""
   text = json.dumps({**results, **_environment()}, indent=2, default=_plain)
   atomic.write(workdir / 'results.json', text + '\n')

@@ -10,24 +10,26 @@ from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
 
 
 class MetricWriter:
   """Appends to `metrics.jsonl` and `tensorboard/` in a working directory.
 
   A run that goes on from an earlier step replaces what was logged after it. When the
-  disk is full, lines wait in memory until there is room.
+  disk is full, lines wait in memory until there is room. In a bucket, logs appear once
+  a minute, and by `upload`.
   """
 
-  def __init__(self, workdir: pathlib.Path, start_step: int):
-    path = workdir / 'metrics.jsonl'
+  def __init__(self, workdir: storage.Path, start_step: int):
+    self._mirror = storage.Mirror(workdir)
+    path = self._mirror.path / 'metrics.jsonl'
     kept = [row for row in read(workdir) if row['step'] <= start_step]
     atomic.write(path, ''.join(json.dumps(row) + '\n' for row in kept))
     # Without a buffer: what was written and what was not is known at any moment.
     self._lines = path.open('ab', buffering=0)
     self._waiting = b''
-    self._events = _Events(workdir / 'tensorboard', start_step + 1)
+    self._events = _Events(self._mirror.path / 'tensorboard', start_step + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Logs the scalars of one step.
@@ -41,10 +43,19 @@ class MetricWriter:
       self._waiting = self._waiting[self._lines.write(self._waiting) :]
     self._events.write(step, scalars)
 
+  def upload(self) -> None:
+    """Copies what was logged to the bucket of the working directory, if it is in one.
+
+    Raises:
+      OSError: not all is there; the next call tries again.
+    """
+    self._mirror.upload()
+
   def close(self) -> None:
     """Closes both logs."""
     self._lines.close()
     self._events.close()
+    self._mirror.close()
 
 
 class _Events:
@@ -85,17 +96,17 @@ class _Events:
       self._writer.close()
 
 
-def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def read(workdir: storage.Path) -> list[dict[str, Any]]:
   """The rows of `metrics.jsonl`; none if there is no such file.
 
   A last line that was cut short when the job was killed is left out. So are damaged
   lines, which the log names.
   """
   path = workdir / 'metrics.jsonl'
-  if not path.exists():
+  if not storage.exists(path):
     return []
   # Lines end in '\n': what follows the last one is empty, or cut short.
-  lines = path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1]
+  lines = storage.read(path).decode(errors='replace').split('\n')[:-1]
   rows = [_row(line) for line in lines]
   damaged = [number for number, row in enumerate(rows, 1) if row is None]
   if damaged:

@@ -1,7 +1,6 @@
 """The jobs behind a table: programs with configurations, overrides and directories."""
 
 import json
-import pathlib
 import re
 import shlex
 import sys
@@ -10,11 +9,16 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from sslhsic import storage
 from sslhsic.runs import workdir
 from sslhsic.tables import table as table_lib
 
 LoadConfig = Callable[[str], ml_collections.ConfigDict]
 
+# A program for what `test -e` does, in a bucket.
+_EXISTS = (
+  'import sys; from sslhsic import storage; sys.exit(not storage.exists(sys.argv[1]))'
+)
 _MAX_NAME = 200  # Characters; file systems take 255 bytes.
 
 
@@ -30,10 +34,10 @@ class Job(NamedTuple):
   """
 
   config_name: str
-  workdir: pathlib.Path
+  workdir: storage.Path
   overrides: dict[str, Any]
   config: ml_collections.ConfigDict
-  needs: pathlib.Path | None
+  needs: storage.Path | None
 
   @property
   def command(self) -> list[str]:
@@ -55,11 +59,11 @@ class Job(NamedTuple):
       ValueError: they are of another configuration.
     """
     path = self.workdir / 'results.json'
-    if not path.exists():
+    if not storage.exists(path):
       return None
     config = ml_collections.ConfigDict(self.config)
     if self.needs:  # A directory that was moved, or named otherwise, is the same run.
-      found = json.loads((self.workdir / 'config.json').read_text(encoding='utf-8'))
+      found = json.loads(storage.read(self.workdir / 'config.json'))
       config.init_from = found['init_from']
     workdir.check_results(self.workdir, config)
     found = workdir.read_json(path)
@@ -73,7 +77,7 @@ Plans = Mapping[str, list[dict[str, Job]]]
 def plan(
   table: table_lib.Table,
   num_seeds: int,
-  root: pathlib.Path,
+  root: storage.Path,
   load_config: LoadConfig,
 ) -> Plans:
   """The jobs of every row that has runs, for every seed; see `of_row`."""
@@ -88,7 +92,7 @@ def of_row(
   table: table_lib.Table,
   row: str,
   seed: int,
-  root: pathlib.Path,
+  root: storage.Path,
   load_config: LoadConfig,
 ) -> dict[str, Job]:
   """The jobs of a row and a seed, by step; the pre-training, if there is one, first.
@@ -135,7 +139,7 @@ def of_row(
 def _evaluation(
   name: str,
   pretrain: Job,
-  directory: pathlib.Path,
+  directory: storage.Path,
   config: ml_collections.ConfigDict,
   is_random: bool,
 ) -> Job:
@@ -158,9 +162,9 @@ def _evaluation(
 def _job(
   name: str,
   overrides: Mapping[str, Any],
-  directory: pathlib.Path,
+  directory: storage.Path,
   config: ml_collections.ConfigDict,
-  needs: pathlib.Path | None,
+  needs: storage.Path | None,
 ) -> Job:
   differing = {}
   for field, value in overrides.items():
@@ -209,5 +213,9 @@ def chain(jobs: list[Job]) -> str:
   for job in jobs:
     lines.append(shlex.join(job.command))
     # A program that a signal stops ends well too: only results show that it is done.
-    lines.append(shlex.join(['test', '-e', str(job.workdir / 'results.json')]))
+    results = str(job.workdir / 'results.json')
+    test = ['test', '-e', results]
+    if storage.is_bucket(results):
+      test = [sys.executable, '-c', _EXISTS, results]
+    lines.append(shlex.join(test))
   return ' && '.join(lines[:-1])

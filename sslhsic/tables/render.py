@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import pathlib
 from typing import NamedTuple
 
-from sslhsic import atomic
+from sslhsic import atomic, storage
 from sslhsic.tables import printed
 from sslhsic.tables import results as results_lib
 from sslhsic.tables import table as table_lib
@@ -181,7 +180,7 @@ def json_text(grid: Grid) -> str:
 
 
 def write(
-  directory: pathlib.Path,
+  directory: storage.Path,
   table: table_lib.Table,
   results: results_lib.Results,
   command: str,
@@ -201,7 +200,7 @@ def write(
     'tex': latex(shown),
     'json': json_text(shown),
   }
-  directory.mkdir(parents=True, exist_ok=True)
+  storage.make_directory(directory)
   for suffix, text in texts.items():
     atomic.write(directory / f'{table.name}-{table.base}.{suffix}', text)
   return texts['md']

@@ -14,8 +14,8 @@ import numpy as np
 from sslhsic.data import reading, sources
 
 Batch = dict[str, chex.Array]
-# The loss, and next to it the new network state and scalars to log.
-Loss = tuple[chex.Array, tuple[hk.State, dict[str, chex.Array]]]
+# The loss, and scalars to log.
+Loss = tuple[chex.Array, dict[str, chex.Array]]
 
 
 class Scores(NamedTuple):
@@ -58,21 +58,36 @@ class Task(Protocol):
     between the groups, and all examples of a batch are of one group."""
     ...
 
-  def loss(
+  def outputs(
     self,
     params: hk.Params,
     network_state: hk.State,
     images: chex.Array,
     batch: Batch,
     keys: chex.PRNGKey,
-  ) -> Loss:
-    """The training loss, a mean over the images of all devices.
+  ) -> tuple[chex.ArrayTree, hk.State]:
+    """All that the training loss needs of the network, of a part of the batch.
+
+    The best are losses with their weights, `collectives.Weighted`: then a batch in
+    microbatches needs no second pass (see `microbatches.gradients`).
 
     Args:
       params, network_state: of the network.
       images: [b, H, W, C], normalised, float32.
       batch: arrays of `training_example`.
       keys: [b], one for each image.
+
+    Returns:
+      A tree of arrays [b, ...], float32, and the new network state.
+    """
+    ...
+
+  def loss(self, outputs: chex.ArrayTree, batch: Batch) -> Loss:
+    """The training loss, of the images of all devices together.
+
+    Args:
+      outputs: of all images of this device.
+      batch: arrays of `training_example`, likewise.
     """
     ...
 

@@ -1,11 +1,10 @@
 """Exports: directories that other libraries load an encoder from, offline."""
 
 import json
-import os
 import pathlib
-import shutil
 from typing import Any, NamedTuple
 
+from sslhsic import atomic, storage
 from sslhsic.weights import card, families, files, layouts
 from sslhsic.weights import settings as settings_lib
 
@@ -30,7 +29,7 @@ class Network(NamedTuple):
 
 
 def write(
-  directory: pathlib.Path,
+  directory: storage.Path,
   format_name: str,
   network: Network,
   settings: settings_lib.Settings,
@@ -51,27 +50,16 @@ def write(
   """
   if format_name not in FORMATS:
     raise ValueError(f'unknown format {format_name!r}; use one of {", ".join(FORMATS)}')
-  if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+  if storage.is_file(directory) or storage.names(directory):
     raise ValueError(f'{directory} is there already, and not empty; use another --out')
   # Both may raise an error, and so come before anything is written.
   layout, texts = _layout(format_name, settings), _texts(format_name, settings)
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  # Next to the target, since a rename is atomic only within one file system.
-  temporary = directory.with_name(f'.{directory.name}.{os.getpid()}')
-  temporary.mkdir()
-  try:
+  with atomic.directory(directory, last=files.WEIGHTS_NAME) as temporary:
     _write_weights(temporary, layout, network, settings)
     for name, value in texts.items():
       (temporary / name).write_text(json.dumps(value, indent=2) + '\n')
     text = card.render(format_name, settings, facts)
     (temporary / 'README.md').write_text(text, encoding='utf-8')
-    for path in temporary.iterdir():  # On disk before they have their name.
-      with path.open('r+b') as file:  # Windows does not flush what is only read.
-        os.fsync(file.fileno())
-    temporary.replace(directory)
-  except BaseException:
-    shutil.rmtree(temporary, ignore_errors=True)
-    raise
 
 
 def _layout(format_name: str, settings: settings_lib.Settings) -> layouts.Layout:

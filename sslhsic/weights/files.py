@@ -9,6 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sslhsic import storage
 from sslhsic.weights import families, layouts
 from sslhsic.weights import settings as settings_lib
 
@@ -33,7 +34,7 @@ class EncoderFile(NamedTuple):
     settings: of the encoder; None if the file does not say.
   """
 
-  path: pathlib.Path
+  path: storage.Path
   layout: layouts.Layout
   tensors: layouts.Tensors
   others: list[str]
@@ -82,7 +83,7 @@ class EncoderFile(NamedTuple):
     )
 
 
-def locate(init_from: str) -> pathlib.Path | None:
+def locate(path: storage.Path) -> storage.Path | None:
   """The file of weights that a path names: itself, or that of a directory.
 
   Returns:
@@ -91,20 +92,19 @@ def locate(init_from: str) -> pathlib.Path | None:
   Raises:
     ValueError: it is a file that could run code, or is not there.
   """
-  path = pathlib.Path(init_from).expanduser()
-  if path.suffix in _PICKLES and not path.is_dir():
+  if path.suffix in _PICKLES and not storage.is_directory(path):
     raise ValueError(
-      f'{init_from} is of a kind that runs code when it is read; convert it where you '
+      f'{path} is of a kind that runs code when it is read; convert it where you '
       f'trust it, with PyTorch: {conversion(path)}'
     )
   if path.suffix == '.safetensors':
-    if not path.is_file():
-      raise ValueError(f'there is no file {init_from}')
+    if not storage.is_file(path):
+      raise ValueError(f'there is no file {path}')
     return path
-  return path / WEIGHTS_NAME if (path / WEIGHTS_NAME).is_file() else None
+  return path / WEIGHTS_NAME if storage.is_file(path / WEIGHTS_NAME) else None
 
 
-def _check_finite(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+def _check_finite(path: storage.Path, tensors: Mapping[str, np.ndarray]) -> None:
   for name, x in tensors.items():
     is_finite = np.isfinite(np.asarray(x, np.float32))  # NumPy's bfloat16 cannot tell.
     if not is_finite.all():
@@ -114,7 +114,7 @@ def _check_finite(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None
       )
 
 
-def conversion(path: pathlib.Path) -> str:
+def conversion(path: storage.Path) -> str:
   """The command that makes a safetensors file of a PyTorch pickle."""
   # Checkpoints of some libraries are dicts in dicts, with the optimiser among them.
   return (
@@ -130,7 +130,7 @@ def conversion(path: pathlib.Path) -> str:
   )
 
 
-def read(path: pathlib.Path) -> EncoderFile:
+def read(path: storage.Path) -> EncoderFile:
   """Reads the encoder of a file, in whichever layout it is.
 
   Raises:
@@ -138,7 +138,10 @@ def read(path: pathlib.Path) -> EncoderFile:
       finite.
   """
   try:
-    with safetensors.safe_open(path, framework='np') as file:
+    with (
+      storage.local(path) as local,
+      safetensors.safe_open(local, framework='np') as file,
+    ):
       metadata = file.metadata() or {}
       names = list(file.keys())
       layout, prefix = families.detect(names)

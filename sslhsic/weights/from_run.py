@@ -1,9 +1,9 @@
 """The export of a pre-training run: its weights, with what its model card tells."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from sslhsic import storage
 from sslhsic.runs import workdir
 from sslhsic.weights import card, export, pretrained
 from sslhsic.weights import settings as settings_lib
@@ -12,13 +12,13 @@ WEIGHTS = ('ema', 'online')  # Averaged over training, or those of the last step
 
 
 def write(
-  directory: pathlib.Path,
+  directory: storage.Path,
   format_name: str,
   *,
   init_from: str,
   weights: str,
   with_projector: bool,
-  evaluations: Sequence[pathlib.Path],
+  evaluations: Sequence[storage.Path],
   command: str,
 ) -> settings_lib.Settings:
   """Writes the encoder of a run as an export; see `export.write`.
@@ -63,7 +63,7 @@ def _evaluations(
   run: pretrained.Run,
   weights: str,
   network: export.Network,
-  directories: Sequence[pathlib.Path],
+  directories: Sequence[storage.Path],
 ) -> list[dict[str, Any]]:
   """What was measured of these weights: by the run at its end, and by others."""
   found = []

@@ -1,7 +1,6 @@
 """What an evaluation starts from: a pre-trained encoder, or a random one."""
 
 import hashlib
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from sslhsic import state as state_lib
+from sslhsic import storage
 from sslhsic.networks import classifier
 from sslhsic.runs import checkpoint, paths
 from sslhsic.runs import workdir as workdir_lib
@@ -49,7 +49,7 @@ class Run(NamedTuple):
     settings: of its encoder.
   """
 
-  workdir: pathlib.Path
+  workdir: storage.Path
   step: int
   config: dict[str, Any]
   averaged: hk.Params
@@ -162,14 +162,14 @@ def read_state(
   return found.arrays['state'], settings.description
 
 
-def _file(init_from: str) -> pathlib.Path | None:
+def _file(init_from: str) -> storage.Path | None:
   """The file of weights that a path names, see `files.locate`."""
-  return files.locate(str(paths.local(init_from, 'init_from')))
+  return files.locate(paths.parse(init_from, 'init_from'))
 
 
 def _describe(
   init_from: str,
-) -> tuple[pathlib.Path, int, dict[str, Any], settings_lib.Settings]:
+) -> tuple[storage.Path, int, dict[str, Any], settings_lib.Settings]:
   """Working directory, step, configuration and settings of a checkpoint, unread."""
   workdir, step = _find(init_from)
   config = workdir_lib.read_json(workdir / 'config.json')
@@ -216,13 +216,13 @@ def check_fingerprint(found: str, here: str, init_from: str) -> None:
     )
 
 
-def _find(init_from: str) -> tuple[pathlib.Path, int | None]:
+def _find(init_from: str) -> tuple[storage.Path, int | None]:
   """The working directory, and the step if one is asked for."""
-  path = paths.local(init_from, 'init_from')
+  path = paths.parse(init_from, 'init_from')
   step = None
   if path.parent.name == 'checkpoints' and path.name.isdigit():
     path, step = path.parent.parent, int(path.name)
-  if not init_from or not (path / 'config.json').exists():
+  if not init_from or not storage.exists(path / 'config.json'):
     raise ValueError(
       f'init_from {init_from!r} is no pre-training run; give its working directory, '
       'one of its checkpoints (DIR/checkpoints/STEP), a safetensors file, or '

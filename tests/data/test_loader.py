@@ -232,6 +232,39 @@ def test_device_iterator_goes_on_from_its_state():
     np.testing.assert_array_equal(batch['index'].reshape(-1), wanted['index'])
 
 
+class _FailsOnce:
+  """Batches that hold their number, of which one cannot be made at first."""
+
+  def __init__(self, bad):
+    self.number, self.bad, self.threads = 0, bad, set()
+
+  def __next__(self):
+    self.threads.add(threading.current_thread())
+    if self.number == self.bad:
+      self.bad = None
+      raise InputError('too many images are bad')
+    self.number += 1
+    return {'label': np.full(8, self.number - 1)}
+
+  def get_state(self):
+    return {'batches_taken': self.number}
+
+  def set_state(self, state):
+    self.number = state['batches_taken']
+
+
+def test_error_comes_in_the_place_of_its_batch_which_is_tried_again():
+  batches = _FailsOnce(bad=3)
+  iterator = loader.DeviceIterator(batches)
+  numbers = [int(batch['label'][0, 0]) for batch in _take(iterator, 3)]
+  with pytest.raises(InputError, match='too many images are bad'):
+    next(iterator)
+  assert iterator.state == {'batches_taken': 3}
+  numbers += [int(batch['label'][0, 0]) for batch in _take(iterator, 3)]
+  assert numbers == list(range(6))
+  assert threading.main_thread() not in batches.threads
+
+
 def test_device_iterator_spreads_batches_and_counts_waiting():
   iterator = loader.DeviceIterator(loader.views(_source(), batch_size=8, seed=0))
   batch = next(iterator)

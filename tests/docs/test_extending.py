@@ -21,6 +21,11 @@ PART = re.compile(r'^`(\S+)`$|^```(\w+)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 QUICK = (
   ' --config.training.epochs=1 --config.training.warmup_epochs=0'
   ' --config.runner.log_every=1 --config.evaluation.compare_representations=False'
+  ' --config.network.head.hidden_size=16'
+)
+SMALL_NETWORK = (
+  ' --config.network.encoder_options='
+  '\'{"blocks_per_group": (1,), "channels_per_group": (4,)}\''
 )
 
 # What shows in the working directory that the new part was used.
@@ -82,14 +87,16 @@ def test_example_runs(name, tree):
   (command,) = _apply(SECTIONS[name], tree)
   # The others need no evaluation, whose programs take long to compile.
   mode = '' if name == 'An evaluator' else ' --mode=train'
+  network = '' if name == 'An encoder' else SMALL_NETWORK
   environment = os.environ | {
     'PYTHONPATH': str(tree),
     'PATH': f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}',
     'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1'),
   }
   run = subprocess.run(
-    ['bash', '-c', command.rstrip() + QUICK + mode],
+    ['bash', '-c', command.rstrip() + QUICK + mode + network],
     cwd=tree,
     env=environment,
     capture_output=True,

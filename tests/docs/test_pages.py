@@ -32,7 +32,10 @@ def _trained(random_encoder, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures('_trained')
 def test_python_examples_run():
-  pages = [ROOT / 'README.md', ROOT / 'docs' / 'python.md']
+  pages = [
+    ROOT / 'README.md',
+    *(ROOT / 'docs' / f'{name}.md' for name in ('python', 'dependence')),
+  ]
   text = '\n'.join(PAGES[page] for page in pages)
   examples = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
   results = []

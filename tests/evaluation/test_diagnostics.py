@@ -69,13 +69,25 @@ def test_effective_rank_of_fewer_examples_than_dimensions():
 def test_collapsed_features_have_no_spread_and_no_rank(value):
   collapsed = np.full((300, 24), value) * np.linspace(0.3, 1.7, 24)
   assert jax.jit(diagnostics.feature_std)(collapsed) == pytest.approx(0, abs=1e-6)
-  assert jax.jit(diagnostics.effective_rank)(collapsed) == 0
+  assert diagnostics.effective_rank(collapsed) == 0
+  assert diagnostics.feature_std_of_hosts(collapsed) == pytest.approx(0, abs=1e-6)
 
 
-def test_diagnostics_are_float32_scalars_also_of_bfloat16_features():
+def test_diagnostics_of_bfloat16_features():
   features = jnp.asarray(embeddings(), jnp.bfloat16)
-  for diagnostic in (diagnostics.feature_std, diagnostics.effective_rank):
-    value = jax.jit(diagnostic)(features)
-    assert value.shape == ()
-    assert value.dtype == jnp.float32
+  std = jax.jit(diagnostics.feature_std)(features)
+  assert (std.shape, std.dtype) == ((), jnp.float32)
+  for value, diagnostic in (
+    (std, diagnostics.feature_std),
+    (diagnostics.effective_rank(features), diagnostics.effective_rank),
+  ):
     assert value == pytest.approx(float(diagnostic(embeddings())), rel=0.05)
+
+
+def test_feature_std_of_hosts_is_that_of_one_device():
+  features = embeddings()
+  np.testing.assert_allclose(
+    diagnostics.feature_std_of_hosts(features),
+    diagnostics.feature_std(features),
+    rtol=1e-5,
+  )

@@ -26,6 +26,28 @@ def test_every_image_is_seen_once_in_order(count):
   np.testing.assert_array_equal(labels, np.arange(count))
   expected = source.images.sum(axis=(1, 2, 3), dtype=np.float32)
   np.testing.assert_array_equal(outputs['sum'], expected)
+  # The share of the only host is everything.
+  share = features.share(forward, loader.one_pass(source, batch_size=16))
+  np.testing.assert_array_equal(share.features['sum'], expected)
+  np.testing.assert_array_equal(share.labels, labels)
+  np.testing.assert_array_equal(share.rows, np.arange(count))
+
+
+def test_next_batch_is_computed_while_one_is_fetched():
+  events = []
+
+  def forward(batch):
+    events.append('launched')
+    return batch['label']
+
+  def fetch(tree):
+    events.append('fetched')
+    return parallel.gather(tree)
+
+  batches = loader.one_pass(_source(40), batch_size=16)
+  found = list(features.outputs(forward, batches, fetch))
+  assert events == ['launched', 'launched', 'fetched', 'launched', *['fetched'] * 2]
+  np.testing.assert_array_equal(np.concatenate(found), np.arange(40))
 
 
 def test_outputs_that_are_not_finite_are_named():
@@ -33,8 +55,9 @@ def test_outputs_that_are_not_finite_are_named():
   forward = parallel.pmap(
     lambda batch: 1 / (batch['label'] - 3).astype(jnp.float32)[:, None]
   )
-  with pytest.raises(ValueError, match=r'1 of 7 outputs .* the first for row 3'):
-    features.extract(forward, loader.one_pass(source, batch_size=8))
+  for function in (features.extract, features.share):
+    with pytest.raises(ValueError, match=r'1 of 7 outputs .* the first for row 3'):
+      function(forward, loader.one_pass(source, batch_size=8))
 
 
 @pytest.fixture(scope='module')

@@ -1,10 +1,12 @@
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import neighbors
 
+from sslhsic import parallel
 from sslhsic.evaluation import knn
 
 RNG = np.random.default_rng(0)
@@ -35,11 +37,37 @@ def test_scores_are_those_of_scikit_learn(k, temperature):
   )
 
 
-@pytest.mark.parametrize('chunk', [1, 10, 37, 64])
-def test_chunks_do_not_change_the_scores(chunk):
-  np.testing.assert_allclose(
-    scores(TRAIN, LABELS, TEST, chunk=chunk), scikit_learn(20, 0.07), atol=2e-5
+@pytest.mark.parametrize(
+  ('devices', 'num_queries', 'block'), [(1, 10, 7), (3, 12, 5), (8, 1, 64)]
+)
+def test_parts_and_devices_do_not_change_the_neighbours(
+  devices, num_queries, block, monkeypatch
+):
+  """Every training example is there twice: the first copy is nearer."""
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:devices])
+  monkeypatch.setattr(knn, '_NUM_QUERIES', num_queries)
+  monkeypatch.setattr(knn, '_BLOCK', block)
+  twice, labels = np.concatenate([TRAIN, TRAIN]), np.arange(180)
+  found = knn.neighbours(twice, labels, TEST, k=20)
+  model = neighbors.NearestNeighbors(n_neighbors=10, metric='cosine').fit(TRAIN)
+  distances, places = model.kneighbors(TEST)
+  np.testing.assert_array_equal(found.labels[:, ::2], places)
+  np.testing.assert_array_equal(found.labels[:, 1::2], places + 90)
+  np.testing.assert_allclose(found.similarities[:, ::2], 1 - distances, atol=1e-5)
+
+
+def test_no_device_holds_more_of_the_training_examples_than_a_block(monkeypatch):
+  """Nor does any memory grow with their number."""
+  monkeypatch.setattr(knn, '_BLOCK', 4)
+  put = []
+  shard = parallel.shard
+  monkeypatch.setattr(
+    parallel, 'shard', lambda tree: put.append(shard(tree)) or put[-1]
   )
+  knn.neighbours(TRAIN, LABELS, TEST, k=3)
+  banks = [x for x in put if isinstance(x, knn.Bank)]
+  assert [x.features.shape for x in banks] == [(8, 4, 8)] * 3
+  assert all(x.data.shape == (1, 4, 8) for x in banks[0].features.addressable_shards)
 
 
 def test_scores_by_hand():
@@ -72,6 +100,12 @@ def test_a_zero_vector_is_equally_similar_to_everything():
 def test_equally_similar_neighbours_count_in_the_order_of_the_training_set():
   votes = scores(np.ones((5, 3)), np.array([3, 1, 0, 0, 0]), np.ones((2, 3)), k=2)
   np.testing.assert_allclose(votes, [[0, 0.5, 0, 0.5]] * 2, rtol=1e-5)
+
+
+def test_host_without_test_examples_has_no_scores():
+  found = scores(TRAIN, LABELS, TEST[:0])
+  assert found.shape == (0, 4)
+  assert knn.top_k_accuracy(found, LABELS[:0]) == 0
 
 
 @pytest.mark.parametrize('k', [0, 91])

@@ -2,11 +2,12 @@
 
 import contextlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import neighbors
 
-from sslhsic import evaluators
+from sslhsic import evaluators, hsic
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,10 @@ from sslhsic import evaluators
     ('alpha_req', {'ranks': (5,)}, r'ranks is \(5,\)'),
     ('lidar', {'num_views': 1}, 'num_views is 1; use 2 or more'),
     ('lidar', {'num_images': 1}, 'num_images is 1; use 2 or more'),
+    ('label_dependence', {'num_images': 3}, 'num_images is 3; use 4 or more'),
+    ('label_dependence', {'kernel': 'rbf'}, "unknown kernel 'rbf'; use one of linear,"),
+    ('label_dependence', {'num_permutations': 0}, 'num_permutations is 0'),
+    ('reference_cka', {'scale': 0.0}, 'scale is 0.0; use a positive number, or None'),
   ],
 )
 def test_mistake_names_the_setting(name, settings, message):
@@ -75,7 +80,10 @@ def inputs():
       'embedding': centres[labels] + noise,
       'logits': rng.normal(size=(count, 10)),
     }
-    return {k: np.float32(x) for k, x in arrays.items()} | {'label': labels}
+    return {k: np.float32(x) for k, x in arrays.items()} | {
+      'label': labels,
+      'row': np.arange(count),
+    }
 
   return evaluators.Inputs(train=split(200), test=split(80), num_classes=10)
 
@@ -101,9 +109,35 @@ def test_online_classifier_is_the_share_of_greatest_logits(inputs):
   assert found == {'online_top1': pytest.approx(np.mean(hits))}
 
 
+def test_label_dependence_is_that_of_the_labelled_images(inputs):
+  """Unbiased HSIC with the linear kernel, and CKA, from Gram matrices."""
+  features, labels = inputs.test['embedding'], inputs.test['label']
+  some = np.where(np.arange(80) < 60, labels, -1)
+  inputs = inputs._replace(test={'embedding': features, 'label': some})
+  found = evaluators.create('label_dependence', kernel='linear')(inputs)
+  x = jnp.asarray(features[:60] @ features[:60].T)
+  y = jnp.asarray(labels[:60, None] == labels[None, :60], jnp.float32)
+  both, of_x, of_y = (hsic.unbiased_hsic(*grams) for grams in ((x, y), (x, x), (y, y)))
+  assert found['label_hsic'] == pytest.approx(float(both), rel=1e-4)
+  assert found['label_cka'] == pytest.approx(float(both / (of_x * of_y) ** 0.5), 1e-4)
+  assert found['label_p_value'] == pytest.approx(1 / 200)
+
+
+def test_reference_cka_of_a_rotation_is_one(inputs):
+  features = inputs.test['embedding']
+  rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))
+  cka = evaluators.create('reference_cka', num_images=50)
+  of = lambda other: cka(inputs._replace(reference={'embedding': other}))
+  assert of(3 * features @ rotation) == {'reference_cka': pytest.approx(1, abs=1e-4)}
+  noise = np.random.default_rng(1).normal(size=(80, 16))
+  assert abs(of(noise)['reference_cka']) < 0.2
+  with pytest.raises(ValueError, match=r'80 images of test, .* initial 79'):
+    of(features[1:])
+
+
 def test_results_are_floats_with_a_protocol_each(inputs):
   views = {'embedding': np.random.default_rng(0).normal(size=(6, 3, 16))}
-  inputs = inputs._replace(views=views)
+  inputs = inputs._replace(views=views, reference=inputs.test)
   for name in evaluators.EVALUATORS:
     evaluator = evaluators.create(name)
     results = evaluator(inputs)

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from examples import digits, plain_jax
+from examples import coloured_digits, digits, plain_jax
+from sslhsic.data import images as images_lib
+from sslhsic.data import sources
 
 RISE = 0.1  # Of the accuracy; over seeds 0 to 4 it is 0.16 or more.
 
@@ -53,3 +55,18 @@ def test_views_are_shifted_images_with_noise():
   nearest = noise.std(axis=(-2, -1)).min(axis=1)
   np.testing.assert_allclose(nearest, 0.2, atol=0.1)
   assert np.abs(views[0] - views[1]).max() > 0.5
+
+
+def test_coloured_digits_have_the_colour_of_their_class_in_training_only(tmp_path):
+  coloured_digits.write(tmp_path / 'coloured')
+  for split, least, most in (('train', 0.5, 0.6), ('test', 0.05, 0.15)):
+    source = sources.create(f'folder:{tmp_path}/coloured?metadata=colours.csv', split)
+    source = sources.with_metadata(source, 'colour')
+    assert source.num_classes == 10
+    assert least < np.mean(source.metadata == source.labels) < most
+    for row in range(5):
+      image = images_lib.decode(source[row]['image'])
+      colour = coloured_digits.COLOURS[f'hue_{source.metadata[row]}']
+      np.testing.assert_allclose(
+        image, image.max(axis=2, keepdims=True) * colour, atol=1
+      )

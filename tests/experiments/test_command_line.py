@@ -65,6 +65,12 @@ def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
   assert sum(result['tried'].values()) == 3
 
 
+def test_what_xla_says_when_it_ends_the_process_is_printed(tmp_path):
+  program = tiny_runs.start(tmp_path, XLA_FLAGS='--xla_no_such_flag=1')
+  assert program.end() != 0
+  assert 'Unknown flag in XLA_FLAGS: --xla_no_such_flag' in program.err
+
+
 MISTAKES = [
   (
     '--config.los.name=byol',
@@ -78,7 +84,7 @@ MISTAKES = [
   ('--config.training.batch_size=512', 'is 512, but digits train[:320] has 320 images'),
   ('--config.seed=-1', 'config.seed is -1; use 0 or more'),
   ('--config.runner.keep_checkpoints=0', 'config.runner.keep_checkpoints is 0'),
-  ('--workdir=gs://bucket/run', "--workdir is 'gs://bucket/run', an address"),
+  ('--workdir=az://bucket/run', "--workdir is 'az://bucket/run', an address"),
   ('--config.training.batch_size=33', 'batch size 33 does not divide over 2'),
   ('--config.data.source=imagenet', "unknown data source 'imagenet'"),
   ('--config.loss.name=hsic', "unknown loss 'hsic'"),

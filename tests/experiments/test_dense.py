@@ -2,7 +2,9 @@
 
 import json
 
+import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from configs.depth import shapes as depth_shapes
 from configs.segmentation import shapes as segmentation_shapes
 from experiments import dense, depth, segmentation
 from sslhsic import parallel
-from sslhsic.networks import classifier
+from sslhsic.networks import classifier, layers
 from sslhsic.runs import runner
 from sslhsic.weights import pretrained
 
@@ -69,6 +71,26 @@ def test_one_device_equals_several(task, monkeypatch):
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
   jax.tree.map(close, one[2], several[2])
   assert one[0][-1]['loss'] < one[0][0]['loss']
+
+
+def _scaled(x, *, name, **_):
+  """In the place of batch norm, whose statistics are those of a microbatch."""
+  shape = (1,) * (x.ndim - 1) + x.shape[-1:]
+  return x * hk.get_parameter(f'{name}_scale', shape, init=jnp.ones)
+
+
+@pytest.mark.parametrize('task', PROGRAMS)
+def test_microbatches_take_the_steps_of_the_whole_batch(task, monkeypatch):
+  """Images have different numbers of pixels that count."""
+  monkeypatch.setattr(layers, 'batch_norm', _scaled)
+  results = []
+  for devices, count in ((1, 1), (2, 2)):
+    monkeypatch.setattr(parallel, 'devices', lambda n=devices: jax.devices()[:n])
+    changes = {'training.num_microbatches': count}
+    experiment = _create(task, **changes)
+    results.append((_train(experiment), _state(experiment)))
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, *results)
 
 
 @pytest.mark.parametrize('frozen', ['encoder', 'batch norm'])
@@ -244,3 +266,5 @@ def test_mistakes_are_refused():
     _create('depth', **{'data.test.source': 'digits'})
   with pytest.raises(ValueError, match='batch size 12 does not divide'):
     _create('segmentation', **{'training.batch_size': 12})
+  with pytest.raises(ValueError, match='1 images per device do not divide into 2'):
+    _create('segmentation', **{'training.num_microbatches': 2})

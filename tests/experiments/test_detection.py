@@ -94,6 +94,14 @@ def _devices(monkeypatch, count):
   monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:count])
 
 
+def _steps(experiment, count):
+  """Scalars of the first steps, and the state after them."""
+  rng = jax.random.key_data(jax.random.key(0))
+  scalars = [experiment.step(step, rng) for step in range(count)]
+  state = jax.device_get(parallel.first(experiment.state))
+  return jax.tree.map(float, scalars), state
+
+
 CANVAS = {
   'data.padded': (28, 32),
   'data.shorter': (20, 28, 4),
@@ -108,11 +116,7 @@ def test_one_device_equals_several(monkeypatch):
   for count in (1, 4):
     _devices(monkeypatch, count)
     experiment = detection.Detection('train', jax.random.key(0), _config(**CANVAS))
-    scalars = [
-      experiment.step(step, jax.random.key_data(jax.random.key(0))) for step in range(3)
-    ]
-    state = jax.device_get(parallel.first(experiment.state))
-    results.append((jax.tree.map(float, scalars), state))
+    results.append(_steps(experiment, 3))
   one, several = results
   for a, b in zip(one[0], several[0], strict=True):
     assert b == pytest.approx(a, rel=1e-3, abs=1e-5)
@@ -205,6 +209,27 @@ def test_scores_are_full_if_everything_is_found():
   assert scores['mask_ap50'] > 0.9  # Of masks with holes in 8×8 cells.
 
 
+def test_microbatches_take_the_steps_of_the_whole_batch(monkeypatch):
+  """Numbers of samples differ by image; nothing else knows of the other images."""
+  results = []
+  for devices, count in ((1, 1), (2, 2)):
+    _devices(monkeypatch, devices)
+    changes = {
+      'network.architecture': 'c4',
+      'network.encoder_options.blocks_per_group': (1, 1),
+      'network.encoder_options.channels_per_group': (4, 8),
+      'network.with_masks': False,
+      'detector.anchor_sizes': ((12, 24),),
+      'detector.rois_per_image': 24,  # More than an image has.
+      'training.freeze_batch_norm': True,
+      'training.num_microbatches': count,
+    }
+    experiment = detection.Detection('train', jax.random.key(0), _config(**changes))
+    results.append(_steps(experiment, 1))
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
+  jax.tree.map(close, *results)
+
+
 @pytest.mark.usefixtures('_both_orientations')
 def test_pixels_of_the_padding_change_no_loss_and_no_score():
   source = sources.create('shapes:40', 'test[:6]')
@@ -220,7 +245,8 @@ def test_pixels_of_the_padding_change_no_loss_and_no_score():
   batch['row'] = np.arange(4)
 
   def results(images):
-    loss, (after, losses) = task.loss(params, state, images, batch, keys)
+    outputs, after = task.outputs(params, state, images, batch, keys)
+    loss, losses = task.loss(outputs, batch)
     return loss, after, losses, task.predict(params, after, images, batch)
 
   mapped = jax.vmap(results, axis_name=parallel.AXIS_NAME)

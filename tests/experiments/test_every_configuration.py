@@ -1,16 +1,13 @@
 """Every configuration: its program builds, and its full-size step traces.
 
-Nothing is computed. Arrays on the devices are shapes, and what is mapped over them is
-only traced; batches repeat one example, and data sets that are not here are blank.
+Nothing is computed, see `benchmarks.full_size`.
 """
 
-import dataclasses
 import importlib
 import json
 import math
 import pathlib
 import types
-from typing import ClassVar
 
 import haiku as hk
 import jax
@@ -18,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import full_size
 from experiments import dense, pretrain, transfer
 from sslhsic import parallel
-from sslhsic.data import loader, reading, sources
-from sslhsic.data.annotations import Annotations
-from sslhsic.evaluation import encoder, probe, representations
-from sslhsic.evaluation import knn as votes
+from sslhsic.evaluation import encoder, features, knn, probe, representations
 from tests.experiments.programs import MEASURED, TRAINED
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
@@ -50,128 +45,11 @@ IMMATERIAL = {
 }
 
 
-# What stands in for data and arrays
-
-
-@dataclasses.dataclass(frozen=True)
-class _Blank:
-  """A source of equal, blank examples, with two objects each."""
-
-  image_size: tuple[int, int]
-  num_classes: int
-  label: np.ndarray
-  channels: int = 3
-
-  annotations: ClassVar = Annotations(
-    kinds=frozenset({'segmentation', 'depth', 'boxes', 'masks'}),
-    segmentation_classes=('class',) * 21,
-    object_classes=('class',) * 80,
-  )
-
-  def __len__(self):
-    return 1_000_000
-
-  @property
-  def sizes(self):
-    """Heights and widths, [n, 2]."""
-    return np.broadcast_to(np.array(self.image_size), (len(self), 2))
-
-  def __getitem__(self, index):
-    size = height, width = self.image_size
-    boxes = np.array([[0.1, 0.1, 0.5, 0.6], [0.2, 0.2, 0.9, 0.9]], np.float32)
-    return {
-      'image': np.zeros((*size, self.channels), np.uint8),
-      'label': self.label,
-      'segmentation': np.zeros(size, np.uint8),
-      'depth': np.ones(size, np.float32),
-      'boxes': boxes * np.float32([width, height, width, height]),
-      'classes': np.array([0, 1], np.int32),
-      'ignore': np.array([False, True]),
-      'area': np.array([99, 99], np.float32),
-      'masks': np.zeros((2, *size), np.uint8),
-    }
-
-  @property
-  def labels(self):
-    """Of few of the examples, all classes among them."""
-    if self.label.ndim:
-      return np.eye(self.num_classes, dtype=np.int32)
-    return np.tile(np.arange(self.num_classes, dtype=np.int32), 20)
-
-  def name(self, index):
-    return 'blank'
-
-
-SIZES = {'tfds:nyu_depth_v2': (480, 640), 'coco:coco': (480, 640)}
-create, pmap = sources.create, parallel.pmap
-
-
-def _create(name, split):
-  """The source itself, if it needs no files, or a blank one in its place."""
-  if name.partition(':')[0] in ('digits', 'shapes'):
-    return create(name, split)
-  if name.startswith('idx:'):
-    return _Blank((28, 28), 10, np.int32(0), channels=1)
-  size = SIZES.get(name, (375, 500))
-  if split == 'unlabelled':
-    return _Blank(size, 0, np.int32(-1))
-  if name == 'tfds:voc/2007':  # An image is of several classes; here, upright too.
-    return _Blank(size[::-1], 20, np.zeros(20, np.int32))
-  return _Blank(size, 1000, np.int32(0))
-
-
-def _next_batch(stream):
-  return _repeated(stream._chunks.load(0), stream._chunks.batch_size)
-
-
-def _every_example(source, *, make, batch_size, **_):
-  yield _repeated(reading.Example(source, make)(0), batch_size)
-
-
-def _repeated(loaded, batch_size):
-  """A batch of one example, which takes no memory."""
-  example, _ = loaded
-  repeat = lambda x: np.broadcast_to(x, (batch_size, *np.shape(x)))
-  return jax.tree.map(repeat, example)
-
-
-def _initial_values(network, image_shape, seed):
-  init = lambda rng, images: network.init(rng, images, True)
-  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-  shapes = jax.eval_shape(init, jax.random.key(seed), images)
-  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-
-
-def _replicate(tree):
-  count = len(parallel.devices())
-  stack = lambda x: jnp.broadcast_to(x[None], (count, *x.shape))
-  return jax.eval_shape(lambda tree: jax.tree.map(stack, tree), tree)
-
-
-def _shard(batch):
-  count = len(parallel.devices())
-  split = lambda x: (count, parallel.per_device(len(x)), *x.shape[1:])
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(split(x), x.dtype), batch)
-
-
-def _pmap(function, **settings):
-  mapped = pmap(function, **settings)
-  return lambda *arguments: jax.eval_shape(mapped, *arguments)
-
-
 @pytest.fixture
-def shapes_only(monkeypatch):
+def shapes_only():
   """Shapes in the place of arrays on the devices."""
-  for module, name, value in (
-    (sources, 'create', _create),
-    (loader.Stream, '__next__', _next_batch),
-    (loader, 'every_example', _every_example),
-    (encoder, 'initial_values', _initial_values),
-    (parallel, 'replicate', _replicate),
-    (parallel, 'shard', _shard),
-    (parallel, 'pmap', _pmap),
-  ):
-    monkeypatch.setattr(module, name, value)
+  with full_size.shapes_only():
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -304,7 +182,7 @@ def test_batch_is_of_full_size(name, monkeypatch):
 
 def _embed(frozen, source):
   """Traces the pass of a batch, and makes up embeddings of the labelled examples."""
-  batch = _shard(next(frozen.one_pass(source)))
+  batch = full_size.shard(next(frozen.one_pass(source)))
   shape = frozen._embed(frozen.params, frozen.network_state, batch['image']).shape
   assert shape == (*batch['mask'].shape, frozen.embedding_size)
   frozen.num_images, frozen.seconds = 1, 1.0
@@ -312,11 +190,20 @@ def _embed(frozen, source):
   return representations.Split(np.ones((len(labels), 3), np.float32), labels)
 
 
-# The real one keeps what it has mapped, which only traces here, for later tests.
-def _vote(train, labels, test, *, num_classes, k, temperature):
-  assert 1 <= k <= len(train) == len(labels)
+def _embed_share(frozen, source):
+  return features.of_whole(*_embed(frozen, source))
+
+
+# The real ones keep what they have mapped, which only traces here, for later tests.
+def _neighbours(train, labels, test, *, k, train_rows):
+  assert 1 <= k <= len(train) == len(labels) == len(train_rows)
+  return knn.Neighbours(np.ones((len(test), k)), np.zeros((len(test), k), np.int32))
+
+
+def _votes(found, *, num_classes, k, temperature):
+  assert k <= found.labels.shape[1]
   assert temperature > 0
-  return np.zeros((len(test), num_classes), np.float32)
+  return np.zeros((len(found.labels), num_classes), np.float32)
 
 
 def _fit(features, labels, *, num_classes, l2):
@@ -341,7 +228,9 @@ def test_embedding_traces_and_settings_fit(path, monkeypatch, tmp_path):
   _use_devices(monkeypatch, config)
   for module, name, value in (
     (encoder.FrozenEncoder, 'embed', _embed),
-    (votes, 'scores', _vote),
+    (encoder.FrozenEncoder, 'embed_share', _embed_share),
+    (knn, 'neighbours', _neighbours),
+    (knn, 'votes', _votes),
     (probe, 'fit', _fit),
     (probe, 'select', _select),
   ):

@@ -66,6 +66,7 @@ def test_grid_has_every_combination():
     ({'metric': 'top2'}, "unknown metric 'top2'; use one of top1"),
     ({'data.train.source': 'digit'}, "unknown data source 'digit'"),
     ({'optimizer.sgd.momentum': 1.0}, r'config\.optimizer: momentum is 1\.0'),
+    ({'training.num_microbatches': 3}, '4 images per device do not divide into 3 mic'),
     ({'optimizer.name': 'lamb'}, r"config\.optimizer: unknown optimiser 'lamb'"),
   ],
 )
@@ -84,6 +85,30 @@ class Killed(finetune.FineTune):
       raise KeyboardInterrupt
     Killed.steps_left -= 1
     return super().step(global_step, rng)
+
+
+def test_microbatches_take_the_steps_of_the_whole_batch():
+  """Of a network without batch norm, whose statistics are those of a part."""
+  changes = {
+    'network.encoder': 'vit_digits',
+    'network.encoder_options': {'width': 8, 'depth': 2, 'num_heads': 2},
+    'data.train.split': 'train[:20]',
+    'training.batch_size': 16,
+  }
+  results, temporary = [], []
+  for count in (1, 4):
+    changes['training.num_microbatches'] = count
+    experiment = finetune.FineTune('train', jax.random.key(0), _config(**changes))
+    rng = jax.random.key_data(jax.random.key(0))
+    losses = [float(experiment.step(step, rng)['loss']) for step in range(2)]
+    results.append((losses, parallel.first(experiment.state)))
+    arguments = experiment.state, experiment._trainings.next_batch()
+    settings = np.float32(0.1), np.float32(0)
+    lowered = experiment._steps['train'].lower(*arguments, *settings)
+    temporary.append(lowered.compile().memory_analysis().temp_size_in_bytes)
+  close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, *results)
+  assert temporary[1] < 0.6 * temporary[0], temporary
 
 
 def _run(path, experiment=finetune.FineTune):

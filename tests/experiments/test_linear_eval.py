@@ -99,9 +99,11 @@ def test_training_and_counts_are_equal_on_any_number_of_devices(
   monkeypatch, pretrained_run
 ):
   results = []
-  for count in (1, 2, 4):
+  # The encoder is frozen: microbatches of it change nothing.
+  for count, num_microbatches in ((1, 1), (2, 4), (4, 1)):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
-    experiment = _train(_config(pretrained_run[0]))
+    changes = {'training.num_microbatches': num_microbatches}
+    experiment = _train(_config(pretrained_run[0], **changes))
     counts = experiment._accuracies(experiment._test)
     results.append((_classifiers(experiment), np.array(counts) * 45))
   (classifiers, counts), *others = results
@@ -145,6 +147,7 @@ def test_run_does_not_go_on_with_another_encoder(pretrained_run, tmp_path):
     ({'optimizer.learning_rates': ()}, 'learning_rates is empty'),
     ({'optimizer.sgd.momentum': 1.0}, r'config\.optimizer: momentum is 1\.0'),
     ({'optimizer.decayed': ('w',)}, "'w' matches no parameter of weights, bias"),
+    ({'training.num_microbatches': 4}, '2 images per device do not divide into 4 mic'),
     ({'training.batch_size': 12}, 'batch size 12 does not divide over 8 devices'),
     ({'data.crop_size': 8, 'data.evaluation_crop': 'x'}, "evaluation_crop 'x'; use"),
   ],

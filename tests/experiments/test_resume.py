@@ -11,7 +11,8 @@ from experiments import pretrain
 from sslhsic import parallel
 from sslhsic.data import digits_source, sources
 from sslhsic.pretraining import initial
-from sslhsic.runs import runner
+from sslhsic.runs import runner, writers
+from sslhsic.runs import workdir as workdir_lib
 from sslhsic.weights import pretrained
 
 
@@ -26,6 +27,24 @@ def _resume(config, workdir):
   made = runner.Runner(pretrain.Pretrain, config, workdir, 'eval')
   made.run()
   return made._experiment
+
+
+def test_follower_measures_what_an_evaluation_of_the_run_does(
+  config, pretrained_run, tmp_path
+):
+  config.evaluation.update(
+    batch_size=40, test_split='test[:40]', compare_representations=False
+  )
+  workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
+  _resume(config, workdir)
+  config.evaluators.names = ('knn', 'collapse')  # A follower may measure other things.
+  own = tmp_path / 'own'
+  runner.Runner(pretrain.Pretrain, config, own, 'eval', follow=workdir).run()
+  assert [row['step'] for row in writers.read(own)] == [1, 2]
+  found, wanted = (workdir_lib.read_json(x / 'results.json') for x in (own, workdir))
+  for name in ('steps', 'knn_top1', 'embedding_std', 'effective_rank'):
+    assert found[name] == wanted[name]
+  assert 'online_top1' not in found
 
 
 def _renamed(argument, split):

@@ -13,6 +13,8 @@ from sslhsic import parallel
 from sslhsic.data import digits_source, loader, sources
 from sslhsic.pretraining import build, extraction, step, views
 from sslhsic.pretraining import evaluation as evaluation_lib
+from sslhsic.weights import files, layouts
+from sslhsic.weights import settings as settings_lib
 
 
 def _config(**changes):
@@ -58,9 +60,9 @@ class _Run:
     self.training = build.training(config, of_views, source)
     self.extraction = extraction.Extraction(config, self.training, of_views)
     self.evaluation = evaluation_lib.Evaluation(
-      config, self.extraction, source.num_classes
+      config, self.extraction, source.num_classes, lambda: self.network
     )
-    self._source = source
+    self.config, self._source = config, source
 
   @functools.cached_property
   def network(self):
@@ -107,6 +109,29 @@ def test_evaluator_of_another_source_has_its_own_name():
     'one pass over test; train is train, test is test of made_up:other'
   )
   assert protocol['here_knn_top1'].endswith('one pass over test')
+
+
+def test_references_are_the_initial_network_and_a_file(tmp_path):
+  run = _Run(_config(names=()))
+  (params, network_state), config = (
+    jax.tree.map(lambda x: x[0], run.network),
+    run.config,
+  )
+  settings = settings_lib.of_run(config.to_dict(), 'a test')
+  of_encoder = lambda tree: {m: x for m, x in tree.items() if m.startswith('encoder/')}
+  trees = map(of_encoder, (params, network_state))
+  tensors = layouts.to_tensors(layouts.HAIKU, *trees)
+  files.write(tmp_path / files.WEIGHTS_NAME, tensors, settings)
+  of_file = {'kind': 'reference_cka', 'reference': str(tmp_path)}
+  again = _Run(_config(names=('reference_cka', 'file'), file=of_file))
+  # The network of this run is that of the file, and its own initial one.
+  assert again.measure() == {
+    'reference_cka': pytest.approx(1, abs=1e-4),
+    'file_reference_cka': pytest.approx(1, abs=1e-4),
+  }
+  nowhere = of_file | {'reference': str(tmp_path / 'nowhere')}
+  with pytest.raises(ValueError, match=r'config\.evaluators\.file: .*nowhere'):
+    _Run(_config(names=('file',), file=nowhere))
 
 
 @pytest.mark.usefixtures('_made_up')

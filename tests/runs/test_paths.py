@@ -9,18 +9,16 @@ from sslhsic.runs import paths
 
 def test_tilde_is_the_home_directory(monkeypatch):
   monkeypatch.setenv('HOME', '/home/someone')
-  assert paths.local('~/runs', '--workdir') == pathlib.Path('/home/someone/runs')
-  assert paths.local('a/~b', '--workdir') == pathlib.Path('a/~b')
+  assert paths.parse('~/runs', '--workdir') == pathlib.Path('/home/someone/runs')
+  assert paths.parse('a/~b', '--workdir') == pathlib.Path('a/~b')
   with pytest.raises(ValueError, match="--workdir is '~nobody-of-this-name/runs'"):
-    paths.local('~nobody-of-this-name/runs', '--workdir')
+    paths.parse('~nobody-of-this-name/runs', '--workdir')
 
 
-@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket', 'hdfs://a:1/b'])
-def test_address_is_an_error(address):
-  with pytest.raises(
-    ValueError, match=f"--workdir is '{address}', an address; .* local"
-  ):
-    paths.local(address, '--workdir')
+@pytest.mark.parametrize('address', ['az://bucket/run', 'https://a', 'hdfs://a:1/b'])
+def test_address_of_another_kind_is_an_error(address):
+  with pytest.raises(ValueError, match=f"--workdir is '{address}', .* gs://… or s3://"):
+    paths.parse(address, '--workdir')
 
 
 def test_directory_of_an_output_is_made_at_once(tmp_path):

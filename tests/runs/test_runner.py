@@ -439,18 +439,6 @@ def test_directory_in_use_is_refused(tmp_path):
   _run(tmp_path)
 
 
-def test_compilations_are_kept_in_the_directory_unless_told_where(tmp_path):
-  told = jax.config.jax_compilation_cache_dir
-  runner._keep_compilations(tmp_path)
-  assert jax.config.jax_compilation_cache_dir == told
-  try:
-    jax.config.update('jax_compilation_cache_dir', None)
-    runner._keep_compilations(tmp_path)
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'compilation_cache')
-  finally:
-    jax.config.update('jax_compilation_cache_dir', told)
-
-
 def test_profile_of_some_steps_is_written(tmp_path):
   runner.Runner(Counter, _config(), tmp_path, 'train', profile='2:4').run()
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))

@@ -41,7 +41,7 @@ def reverse_huber(
   # Keeps the division finite when every prediction is exact.
   c = jnp.maximum(largest / 5, jnp.finfo(jnp.float32).tiny)
   loss = jnp.where(error > c, (error**2 + c**2) / (2 * c), error)
-  return collectives.weighted_mean(loss, is_known.astype(jnp.float32), axis_name)
+  return collectives.Weighted(loss, is_known.astype(jnp.float32)).mean(axis_name)
 
 
 class ErrorSums(NamedTuple):

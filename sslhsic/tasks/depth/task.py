@@ -41,21 +41,21 @@ class Depth:
     """All examples are of one group, [n] bool."""
     return np.zeros(len(source), bool)
 
-  def loss(
+  def outputs(
     self,
     params: hk.Params,
     network_state: hk.State,
     images: chex.Array,
     batch: task.Batch,
     keys: chex.PRNGKey,
-  ) -> task.Loss:
+  ) -> tuple[chex.Array, hk.State]:
+    """The predicted depths, [b, H, W]: the loss takes the largest error of all."""
+    del batch, keys  # Nothing is random.
+    return self.network.apply(params, network_state, None, images, True)
+
+  def loss(self, outputs: chex.Array, batch: task.Batch) -> task.Loss:
     """The reverse Huber loss of the pixels of known depth."""
-    del keys  # Nothing is random.
-    predicted, network_state = self.network.apply(
-      params, network_state, None, images, True
-    )
-    loss = scores.reverse_huber(predicted, batch['depth'], self.axis_name)
-    return loss, (network_state, {})
+    return scores.reverse_huber(outputs, batch['depth'], self.axis_name), {}
 
   def predict(
     self,

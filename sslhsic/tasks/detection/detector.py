@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from sslhsic import networks
+from sslhsic.collectives import Weighted
 from sslhsic.networks import classifier, mixed_precision
 from sslhsic.tasks.detection import (
   anchors,
@@ -43,15 +44,16 @@ class Detector(NamedTuple):
     head_of_encoder: part of the names of the encoder's modules that belong to the box
       head; none for 'fpn'.
     losses: of (params, state, None, images, sizes, truth, keys): a dict of float32
-      scalars, their sum 'loss', with the network state. `truth` is a `targets.Truth` of
-      [n, ...] arrays, `keys` [n] decide what is sampled in each image.
+      losses [n, s] of what is sampled, with the network state; the loss is the sum of
+      their means. `truth` is a `targets.Truth` of [n, ...] arrays, `keys` [n] decide
+      what is sampled in each image.
     detect: of (params, state, None, images, sizes): `proposals.Detections` of [n, ...]
       arrays, in pixels of the images, with the network state.
   """
 
   init: Callable[..., tuple[hk.Params, hk.State]]
   head_of_encoder: tuple[str, ...]
-  losses: Callable[..., tuple[dict[str, chex.Array], hk.State]]
+  losses: Callable[..., tuple[dict[str, Weighted], hk.State]]
   detect: Callable[..., tuple[proposals.Detections, hk.State]]
 
 
@@ -88,7 +90,7 @@ def create(
     extra_batch_norm: whether batch norm follows the last group in the box head of 'c4',
       as in MoCo (He et al. 2020, https://arxiv.org/abs/1911.05722).
     precision: see `mixed_precision`.
-    axis_name: the mapped axis over which batch statistics and losses are synchronised.
+    axis_name: the mapped axis over which batch statistics are synchronised.
 
   Raises:
     ValueError: names are unknown, or choices do not go together; or, by the functions,
@@ -106,7 +108,6 @@ def create(
 
   create_parts = lambda: _Parts(
     settings,
-    axis_name,
     trunk(create_encoder(), settings, frozen=frozen, **options),
     heads.RegionProposalHead(settings.anchors_per_position),
     heads.BoxPredictor(num_classes),
@@ -169,7 +170,6 @@ class _Parts(NamedTuple):
   """What a detector consists of, inside a Haiku transformation."""
 
   settings: DetectorSettings
-  axis_name: str | None
   trunk: trunks.C4 | trunks.FPN
   region_proposal_head: heads.RegionProposalHead
   box_predictor: heads.BoxPredictor
@@ -238,7 +238,7 @@ def _losses(
   sizes: chex.Array,
   truth: targets.Truth,
   keys: chex.PRNGKey,
-) -> dict[str, chex.Array]:
+) -> dict[str, Weighted]:
   """See `Detector.losses`."""
   # Features, and what the region proposal head says of every anchor.
   levels = parts.trunk.levels(images, _content(sizes), is_training=True)
@@ -262,7 +262,7 @@ def _losses(
   results |= _box_losses(parts, features, sampled)
   if parts.mask_head:
     results |= {'masks': _mask_loss(parts, levels, sampled, truth)}
-  return results | {'loss': sum(results.values())}
+  return results
 
 
 def _proposal_losses(
@@ -273,7 +273,7 @@ def _proposal_losses(
   sizes: chex.Array,
   truth: targets.Truth,
   keys: chex.Array,
-) -> dict[str, chex.Array]:
+) -> dict[str, Weighted]:
   """Of the region proposal head, on sampled anchors of all levels."""
   settings = parts.settings
   boxes = jnp.concatenate(boxes)
@@ -285,10 +285,8 @@ def _proposal_losses(
   codes = take((jnp.concatenate(codes, axis=1), sampled.places))
   wanted = sampled.codes, sampled.labels
   return {
-    'proposal_objectness': losses.objectness(logits, sampled.labels, parts.axis_name),
-    'proposal_boxes': losses.box_codes(
-      codes, *wanted, settings.smooth_l1_beta, parts.axis_name
-    ),
+    'proposal_objectness': losses.objectness(logits, sampled.labels),
+    'proposal_boxes': losses.box_codes(codes, *wanted, settings.smooth_l1_beta),
   }
 
 
@@ -313,7 +311,7 @@ def _propose(
 
 def _box_losses(
   parts: _Parts, features: chex.Array, sampled: regions.Regions
-) -> dict[str, chex.Array]:
+) -> dict[str, Weighted]:
   """Of the box head, on sampled regions."""
   logits, codes = _predict_boxes(parts, features, sampled.labels.shape)
   # Each region is judged by the code of its own class. Background and empty slots take
@@ -322,10 +320,8 @@ def _box_losses(
   codes = jnp.take_along_axis(codes, classes[..., None, None], axis=2)[:, :, 0]
   beta = parts.settings.smooth_l1_beta
   return {
-    'classes': losses.classification(logits, sampled.classes, parts.axis_name),
-    'boxes': losses.box_codes(
-      codes, sampled.codes, sampled.labels, beta, parts.axis_name
-    ),
+    'classes': losses.classification(logits, sampled.classes),
+    'boxes': losses.box_codes(codes, sampled.codes, sampled.labels, beta),
   }
 
 
@@ -352,7 +348,7 @@ def _mask_loss(
   levels: Sequence[chex.Array],
   sampled: regions.Regions,
   truth: targets.Truth,
-) -> chex.Array:
+) -> Weighted:
   """Of the mask head, on the regions that may be positive, which come first."""
   most = parts.settings.max_positive_rois
   sampled = jax.tree.map(lambda x: x[:, :most], sampled)
@@ -362,7 +358,7 @@ def _mask_loss(
   logits = _mask_logits(parts, levels, sampled.boxes, classes)
   crop = lambda *x: regions.crop_masks(*x, output_size=logits.shape[-1])
   masks = jax.vmap(crop)(truth, sampled.boxes, sampled.objects)
-  return losses.masks(logits, masks, sampled.labels, parts.axis_name)
+  return losses.masks(logits, masks, sampled.labels)
 
 
 def _detect(

@@ -9,6 +9,7 @@ import haiku as hk
 import jax
 import numpy as np
 
+from sslhsic import collectives
 from sslhsic.data import image_sizes, sources
 from sslhsic.plots import sheets
 from sslhsic.tasks import task
@@ -26,6 +27,7 @@ class Detection:
     class_names: of the C classes of objects, by their number.
     network: the detector, with a mask head if the examples have masks.
     training_example, test_example: make the arrays of an example.
+    axis_name: the mapped axis of the devices, if any.
   """
 
   name: ClassVar = 'detection'
@@ -36,6 +38,7 @@ class Detection:
   network: detector.Detector
   training_example: examples.DetectionExample
   test_example: examples.DetectionExample
+  axis_name: str | None = None
 
   @property
   def kinds(self) -> tuple[str, ...]:
@@ -62,22 +65,29 @@ class Detection:
   def _with_masks(self) -> bool:
     return self.test_example.mask_size > 0
 
-  def loss(
+  def outputs(
     self,
     params: hk.Params,
     network_state: hk.State,
     images: chex.Array,
     batch: task.Batch,
     keys: chex.PRNGKey,
-  ) -> task.Loss:
-    """The sum of the losses of all heads; each of them is logged."""
+  ) -> tuple[dict[str, collectives.Weighted], hk.State]:
+    """The losses of what is sampled in every image, by head."""
     names = 'boxes', 'classes', 'ignore', 'masks'
     # Batches of a detector of boxes have no masks: None.
     truth = targets.Truth(*(batch.get(name) for name in names))
-    losses, network_state = self.network.losses(
+    return self.network.losses(
       params, network_state, None, images, batch['size'], truth, keys
     )
-    return losses.pop('loss'), (network_state, losses)
+
+  def loss(
+    self, outputs: dict[str, collectives.Weighted], batch: task.Batch
+  ) -> task.Loss:
+    """The sum of the mean losses of all heads; each of them is logged."""
+    del batch  # The outputs are the losses.
+    means = {name: losses.mean(self.axis_name) for name, losses in outputs.items()}
+    return sum(means.values()), means
 
   def predict(
     self,

@@ -10,18 +10,12 @@ from sslhsic import collectives
 from sslhsic.data.annotations import VOID
 
 
-def cross_entropy(
-  logits: chex.Array, classes: chex.Array, axis_name: str | None = None
-) -> chex.Array:
-  """Mean cross-entropy of the pixels that are not void, of the images of all devices.
+def cross_entropy(logits: chex.Array, classes: chex.Array) -> collectives.Weighted:
+  """The cross-entropy of every pixel, [n, H, W], of which void ones have no weight.
 
   Args:
     logits: [n, H, W, C], float32.
     classes: [n, H, W], uint8, below C or void.
-    axis_name: the mapped axis of the devices, if any.
-
-  Returns:
-    A float32 scalar; 0 if all pixels are void.
   """
   _check(logits, classes)
   is_judged = classes != VOID
@@ -29,7 +23,7 @@ def cross_entropy(
   losses = optax.softmax_cross_entropy_with_integer_labels(
     logits, jnp.where(is_judged, classes, 0).astype(jnp.int32)
   )
-  return collectives.weighted_mean(losses, is_judged.astype(jnp.float32), axis_name)
+  return collectives.Weighted(losses, is_judged.astype(jnp.float32))
 
 
 def confusion_matrices(logits: chex.Array, classes: chex.Array) -> chex.Array:

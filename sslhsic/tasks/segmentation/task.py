@@ -9,6 +9,7 @@ import haiku as hk
 import jax.numpy as jnp
 import numpy as np
 
+from sslhsic import collectives
 from sslhsic.data import sources
 from sslhsic.plots import sheets
 from sslhsic.tasks import task
@@ -43,21 +44,25 @@ class Segmentation:
     """All examples are of one group, [n] bool."""
     return np.zeros(len(source), bool)
 
-  def loss(
+  def outputs(
     self,
     params: hk.Params,
     network_state: hk.State,
     images: chex.Array,
     batch: task.Batch,
     keys: chex.PRNGKey,
-  ) -> task.Loss:
-    """The cross-entropy of the pixels that are not void."""
+  ) -> tuple[collectives.Weighted, hk.State]:
+    """The cross-entropy of every pixel, void ones without weight."""
     del keys  # Nothing is random.
     logits, network_state = self.network.apply(
       params, network_state, None, images, True
     )
-    loss = scores.cross_entropy(logits, batch['segmentation'], self.axis_name)
-    return loss, (network_state, {})
+    return scores.cross_entropy(logits, batch['segmentation']), network_state
+
+  def loss(self, outputs: collectives.Weighted, batch: task.Batch) -> task.Loss:
+    """The mean cross-entropy of the pixels that are not void."""
+    del batch  # The outputs are the losses.
+    return outputs.mean(self.axis_name), {}
 
   def predict(
     self,

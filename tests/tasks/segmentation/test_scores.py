@@ -27,16 +27,17 @@ def test_loss_is_that_of_scikit_learn(example):
   expected = sklearn_metrics.log_loss(
     classes[judged], jax.nn.softmax(logits)[judged], labels=range(4)
   )
-  loss = scores.cross_entropy(logits, classes)
+  loss = scores.cross_entropy(logits, classes).mean()
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 def test_loss_and_gradient_are_equal_on_devices_with_unequal_void(example):
   logits, classes = example
-  value_and_grad = jax.value_and_grad(scores.cross_entropy)
+  mean = lambda x, y, axis_name=None: scores.cross_entropy(x, y).mean(axis_name)
+  value_and_grad = jax.value_and_grad(mean)
   loss, gradient = value_and_grad(logits, classes)
   on_devices = jax.pmap(
-    lambda x, y: jax.value_and_grad(scores.cross_entropy)(x, y, 'i'),
+    lambda x, y: jax.value_and_grad(mean)(x, y, 'i'),
     axis_name='i',
   )
   split = lambda x: x.reshape(4, 1, *x.shape[1:])
@@ -51,15 +52,15 @@ def test_void_changes_nothing(example):
   padded = np.pad(logits, [(0, 0), (0, 2), (0, 3), (0, 0)], constant_values=7.0)
   void = np.pad(classes, [(0, 0), (0, 2), (0, 3)], constant_values=VOID)
   np.testing.assert_allclose(
-    scores.cross_entropy(padded, void),
-    scores.cross_entropy(logits, classes),
+    scores.cross_entropy(padded, void).mean(),
+    scores.cross_entropy(logits, classes).mean(),
     rtol=1e-6,
   )
   np.testing.assert_array_equal(
     scores.confusion_matrices(padded, void),
     scores.confusion_matrices(logits, classes),
   )
-  assert scores.cross_entropy(logits, np.full_like(classes, VOID)) == 0
+  assert scores.cross_entropy(logits, np.full_like(classes, VOID)).mean() == 0
 
 
 def test_scores_are_those_of_scikit_learn(example):

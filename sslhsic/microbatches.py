@@ -11,6 +11,8 @@ needs the rest of the batch only through the gradient by the features:
 It is exact, at the memory of one part and the price of a second forward pass (Gao et
 al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
 arXiv:2101.06983). With one part there is no second pass: it is plain back-propagation.
+Where the loss is a mean over the images, g_j is a constant, step 1 drops out, and this
+is the usual accumulation of gradients: see `gradients`.
 
 Microbatch j of m holds the images of the rows r ≡ j (mod m) of the batch. So it is the
 same images whether a device has the whole batch or each of several has a share.
@@ -20,15 +22,18 @@ from collections.abc import Callable
 from typing import Any
 
 import chex
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
 # (parameters, state, microbatch) -> (features, new state); the features must not
-# depend on the state, which is that of batch norm in training.
+# depend on what changes in the state: on batch statistics in training.
 Forward = Callable[
   [chex.ArrayTree, chex.ArrayTree, chex.ArrayTree],
   tuple[chex.ArrayTree, chex.ArrayTree],
 ]
+# Features of the whole batch -> (its loss, scalars to log).
+Loss = Callable[[chex.ArrayTree], tuple[chex.Array, dict[str, chex.Array]]]
 
 
 def check(batch_size: int, num_microbatches: int) -> None:
@@ -98,27 +103,80 @@ def features_and_pullback(
   the gradient by the features, [b, ...], to that by `params`, in their types.
   """
 
-  def part_and_pullback(part):
-    output, pullback, after = jax.vjp(
-      lambda params: forward(params, state, part), params, has_aux=True
-    )
-    return output, after, lambda gradient: pullback(gradient)[0]
-
   if _count(parts) == 1:
     # The pullback keeps the activations of the one part.
-    return part_and_pullback(join(parts))
+    return _part_and_pullback(forward, params, state, join(parts))
 
   def pullback(gradient):
-    def step(total, part_and_gradient):
-      part, gradient_of_part = part_and_gradient
-      # The state before the first part does for all: features do not depend on it.
-      _, _, pullback_of_part = part_and_pullback(part)
-      return jax.tree.map(jnp.add, total, pullback_of_part(gradient_of_part)), None
-
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return _scan(step, zeros, (parts, split(gradient, _count(parts))))[0]
+    return _accumulate(forward, params, state, parts, gradient)[0]
 
   return *features(forward, params, state, parts), pullback
+
+
+def gradients(
+  forward: Forward,
+  loss: Loss,
+  params: chex.ArrayTree,
+  state: chex.ArrayTree,
+  parts: chex.ArrayTree,
+) -> tuple[chex.ArrayTree, chex.ArrayTree, dict[str, chex.Array]]:
+  """The gradient of a loss of the whole batch by the parameters of the network.
+
+  What the first pass computes serves the gradient by the features alone, so that XLA
+  leaves out all that this gradient does not depend on. For features that are losses of
+  images, of which the loss is a mean, nothing is left of it; for a mean with weights,
+  what the weights depend on.
+
+  Args:
+    forward: of one microbatch.
+    loss: of the features of the batch.
+    params: of the network.
+    state: of the network; it goes through the microbatches in their order.
+    parts: the microbatches, [m, b/m, ...].
+
+  Returns:
+    The gradient, the state after the last microbatch, and the scalars.
+  """
+  gradient_and_scalars = jax.grad(loss, has_aux=True)
+  if _count(parts) == 1:
+    found, after, pullback = _part_and_pullback(forward, params, state, join(parts))
+    gradient, scalars = gradient_and_scalars(found)
+    return pullback(gradient), after, scalars
+  gradient, _ = gradient_and_scalars(features(forward, params, state, parts)[0])
+  by_params, after, found = _accumulate(forward, params, state, parts, gradient)
+  # Of the second pass: with scalars of the first, XLA would keep all of it.
+  return by_params, after, loss(found)[1]
+
+
+def _part_and_pullback(
+  forward: Forward, params: hk.Params, state: hk.State, part: chex.ArrayTree
+) -> tuple[chex.ArrayTree, hk.State, Callable[[chex.ArrayTree], hk.Params]]:
+  """Features and state of one microbatch, and what carries a gradient to `params`."""
+  found, pullback, after = jax.vjp(
+    lambda params: forward(params, state, part), params, has_aux=True
+  )
+  return found, after, lambda gradient: pullback(gradient)[0]
+
+
+def _accumulate(
+  forward: Forward,
+  params: hk.Params,
+  state: hk.State,
+  parts: chex.ArrayTree,
+  gradient: chex.ArrayTree,
+) -> tuple[hk.Params, hk.State, chex.ArrayTree]:
+  """The sum of the parts' gradients, the last state, and the features [b, ...]."""
+
+  def step(carry, part_and_gradient):
+    total, state = carry
+    part, gradient_of_part = part_and_gradient
+    found, state, pullback = _part_and_pullback(forward, params, state, part)
+    total = jax.tree.map(jnp.add, total, pullback(gradient_of_part))
+    return (total, state), found
+
+  start = jax.tree.map(jnp.zeros_like, params), state
+  (total, state), found = _scan(step, start, (parts, split(gradient, _count(parts))))
+  return total, state, join(found)
 
 
 def _count(parts: chex.ArrayTree) -> int:
