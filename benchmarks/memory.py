@@ -4,23 +4,8 @@ Run `python -m benchmarks.memory --output_dir=docs/results`; flags say of which 
 Steps are compiled for one device from shapes alone: no data set is read, no weight is
 made and nothing is computed. It takes a few minutes for each preset, on a CPU.
 
-The memory of a step of B images is F + B·a; in m > 1 microbatches F + B·p + (B/m)·q:
-
-  fixed    F: parameters, optimiser, averages, gradients
-  alone    a, of every image where there is one part
-  kept     p, of every image of the batch: the image itself, augmented views, outputs
-  in part  q, of every image of a microbatch: activations
-
-These four follow from four small batches. XLA counts arguments, results
-and temporaries, less what results take over from arguments, of a program for the CPU;
-for another device, which fuses more and pads other axes, this is an estimate.
-
-  TFLOP    of a step: XLA's count before optimisation, without microbatches, which
-           compute the forward pass twice where the loss is no mean
-  24 GB    smallest number of microbatches with which the batch of the preset fits a
-           card of 24 GB, of which 2 GiB are left to the system
-  hours    of all steps of the preset on one H100 at 66 TFLOP/s in float32 and, where
-           the program has it, 132 in bfloat16: an estimate from one measured step
+The memory of a step of B images is F + B·a; in m > 1 microbatches F + B·p + (B/m)·q.
+These four follow from four small batches; `_PAGE` says what they are.
 """
 
 import importlib
@@ -37,10 +22,7 @@ from benchmarks import full_size, step
 from sslhsic import atomic, parallel
 from sslhsic.tables import printed
 
-# Of an H100, an estimate. In bfloat16 an H200 did 164 with the pre-training of a
-# ResNet-50, 55 % of the time in kernels that wait for memory (accelerator-h200.md). An
-# H100 computes as fast with 3.35 TB/s of memory instead of 4.8, so that it does
-# 164 / (0.45 + 0.55·4.8/3.35). float32 (TF32) has twice the bytes at half the speed.
+# Of an H100, an estimate; `_PAGE` derives it.
 TFLOPS = {'float32': 66, 'bfloat16': 132}
 
 _CARD_BYTES = 22 * 2**30  # Of 24 GB.
@@ -201,13 +183,43 @@ def write(rows: list[dict[str, Any]], directory: pathlib.Path) -> None:
   by_name = {row['name']: row for row in [*before, *rows]}
   merged = [by_name[name] for name in CASES if name in by_name]
   atomic.write(file, json.dumps(merged, indent=1) + '\n')
-  text = __doc__.split('\n\n', 2)[2]
-  atomic.write(
-    directory / 'memory.md',
-    '# Memory and work of the training steps\n\n'
-    f'`python -m benchmarks.memory`, jax {jax.__version__}.\n\n{table(merged)}\n\n'
-    f'```\n{text}```\n',
-  )
+  page = _PAGE.format(table=table(merged), jax=jax.__version__)
+  atomic.write(directory / 'memory.md', page)
+
+
+_PAGE = """# Memory, work and hours of the training steps
+
+How many microbatches a published batch needs on a card of 24 GB, and how long a run
+takes, for every full-size preset, in float32 on one device. `python -m
+benchmarks.memory --output_dir=docs/results`, jax {jax}.
+
+{table}
+
+A step of B images needs fixed + B·alone, in N > 1 microbatches fixed + B·kept +
+(B/N)·(in part):
+
+- **fixed**: parameters, momenta, averages, gradients.
+- **alone**: of an image, where there is one part.
+- **kept**: of an image of the batch in parts: the image itself, augmented views,
+  outputs.
+- **in part**: of an image of a part: activations. Pre-training has less than alone, as
+  its views go through the network one after the other once their gradients are known.
+- **24 GB**: smallest `training.num_microbatches` with which the batch fits, with 2 GiB
+  to spare.
+- **TFLOP**: of a step without microbatches. Where the loss is no mean (pre-training,
+  depth, and in part detection) N > 1 costs a second forward pass, about a third more.
+- **hours**: of all steps of the preset on one H100, in float32 / in bfloat16 where the
+  program has it (`training.precision`). An H200 did 164 TFLOP/s with the pre-training
+  of a ResNet-50 in bfloat16, 17 % of its peak and 55 % of the time in kernels that wait
+  for memory ([measured](accelerator-h200.md)). An H100 computes as fast with 3.35 TB/s
+  of memory instead of 4.8: 164 / (0.45 + 0.55·4.8/3.35) = 132 TFLOP/s, 13 % of its
+  peak; float32 half of that. Reading images and evaluations come on top. No preset was
+  run to its end.
+
+Memory and TFLOP are XLA's analysis of programs for the CPU, from shapes alone. Another
+device fuses more and pads other axes. bfloat16 halves activations: the H200 needed 80
+MiB for an image of pre-training, alone.
+"""
 
 
 _PRESETS = flags.DEFINE_list('presets', list(CASES), f'Of {", ".join(CASES)}.')

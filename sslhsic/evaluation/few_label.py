@@ -107,10 +107,9 @@ def _rows(features: chex.Array, places: np.ndarray, wanted: np.ndarray) -> np.nd
     wanted: [w] places.
   """
   features = np.asarray(features)
-  number = np.minimum(np.searchsorted(places, wanted), max(len(places) - 1, 0))
-  is_here = places[number] == wanted if len(places) else np.zeros(len(wanted), bool)
+  is_here = np.isin(wanted, places)
   found = np.zeros((len(wanted), features.shape[1]), np.float32)
-  found[is_here] = features[number[is_here]]
+  found[is_here] = features[np.searchsorted(places, wanted[is_here])]
   # Exactly one host has something to add.
   return parallel.sum_of_hosts(found)
 
