@@ -62,7 +62,9 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
   vote = functools.partial(
     knn.scores,
-    *train,
+    train.features,
+    train.labels,
+    train_rows=train.rows,
     num_classes=num_classes,
     k=rows[0]['k'],
     temperature=rows[0]['temperature'],
@@ -101,14 +103,15 @@ def _extra_results(
     config: the configuration.
     found: the test sets, by name.
     encoder: of their images.
-    vote: gives the scores [m, C] of embeddings [m, c].
+    vote: gives the scores [m, C] of this host's embeddings [m, c].
   """
   results, protocol = {}, {}
   for name, source in found.items():
     part, classes = config.evaluation.extra_tests[name], shared.classes_there(source)
-    features, labels = encoder.embed(source)
+    share = encoder.embed_share(source)
     # A class without votes is not named.
-    top1 = knn.top_k_accuracy(np.where(classes, vote(features), 0), labels)
+    scores = np.where(classes, vote(share.features), 0)
+    top1 = knn.top_k_accuracy(scores, share.labels)
     print(f'{name}: top-1 {top1:.3f}, among {classes.sum()} classes')
     results[f'knn_{name}_top1'] = top1
     protocol[f'knn_{name}_top1'] = (
