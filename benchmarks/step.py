@@ -318,7 +318,8 @@ def flops_per_image(case: Case) -> float:
   side, channels = config.data.crop_size or 8, len(config.data.mean)
   images = jax.ShapeDtypeStruct((4, side, side, channels), jnp.float32)
   online_flops, target_flops = (
-    _forward_flops(network, images) / images.shape[0] for network in networks
+    _forward_flops(network, images) / images.shape[0]
+    for network in (networks.online, networks.target)
   )
   return 2 * (3 * online_flops + target_flops)
 
