@@ -92,7 +92,7 @@ class TfdsSource:
     if field not in self.fields:
       raise ValueError(
         f'{self.title} has no feature {field!r} that is a class or a number; use one '
-        f'of {", ".join(self.fields) or "none"}'
+        f'of {", ".join(sorted(self.fields)) or "none"}'
       )
     return dataclasses.replace(self, metadata=field)
 
