@@ -15,5 +15,4 @@ def get_config() -> ml_collections.ConfigDict:
   config = digits.get_config()
   del config.evaluation.extra_tests
   config.protocol = imagenet.get_config().protocol
-  del config.evaluation.extra_tests
   return config

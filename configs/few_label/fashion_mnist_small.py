@@ -17,5 +17,4 @@ def get_config() -> ml_collections.ConfigDict:
   config = fashion_mnist_small.get_config()
   del config.evaluation.extra_tests
   config.protocol = imagenet.get_config().protocol
-  del config.evaluation.extra_tests
   return config
