@@ -12,6 +12,12 @@ _BUCKETS = {
   's3': ['s3fs>=2025.3'],
 }
 
+# Services that runs log to.
+_TRACKERS = {
+  'wandb': ['wandb>=0.20'],
+  'mlflow': ['mlflow-skinny>=3.0'],  # MLflow without its server.
+}
+
 _DOCS = [
   'docstring-parser>=0.16',  # Reads the meanings of settings.
   'furo>=2025.7',
@@ -24,6 +30,8 @@ _TEST = [
   *_HUGGINGFACE,
   *_BUCKETS['gcs'],
   *_BUCKETS['s3'],
+  *_TRACKERS['wandb'],
+  *_TRACKERS['mlflow'],
   'equinox>=0.13.2',  # This and Flax are for the examples.
   'flask>=3.1',  # With flask-cors, gcp-storage-emulator and moto: emulated buckets.
   'flask-cors>=6.0',
@@ -82,6 +90,7 @@ setuptools.setup(
     'tpu': ['jax[tpu]'],
     'huggingface': _HUGGINGFACE,
     **_BUCKETS,
+    **_TRACKERS,
     'test': _TEST,
     'docs': _DOCS,
     # Those that exports are for; their tests are left out where they are not there.

@@ -108,6 +108,7 @@ def _runner() -> dict[str, Any]:
     'checkpoint_minutes': config_dict.placeholder(float),  # Or so often; None: not.
     'keep_checkpoints': 2,
     'on_save_error': 'stop',  # Or 'continue', without having saved.
+    'writers': ('jsonl', 'tensorboard'),  # And 'wandb', 'mlflow', 'module:Class'.
     # Warns when one of these was smaller so often in a row.
     'collapse': {
       'minima': {'projection_std': 0.1, 'embedding_std': 0.03, 'effective_rank': 2.0},

@@ -35,6 +35,7 @@ from sslhsic.runs import (
   progress,
   saving,
   stopping,
+  trackers,
   workdir,
   writers,
 )
@@ -124,7 +125,7 @@ class Runner:
     free = getattr(experiment_class, 'FREE_FIELDS', ())
     self._lock = processes.first_does(lambda: workdir.claim(path, config, free))
     # `_release` also runs where the build fails half-way.
-    self._saver = self._writer = self._data_wait = None
+    self._saver = self._writer = self._trackers = self._data_wait = None
     try:
       self._build(experiment_class, config)
     except BaseException:
@@ -170,7 +171,13 @@ class Runner:
         self._experiment.begin()
     # Only now: a configuration that cannot resume must not replace the earlier one.
     processes.first_does(lambda: workdir.write_config(path, config))
-    self._writer = processes.first_does(lambda: writers.MetricWriter(path, self._step))
+    names = config.runner.get('writers', trackers.OWN)
+    self._writer = processes.first_does(
+      lambda: writers.MetricWriter(path, self._step, names)
+    )
+    self._trackers = processes.first_does(
+      lambda: trackers.Trackers(names, trackers.Run(path, self._step, config.to_dict()))
+    )
     if self._mode != 'eval':  # An evaluation has no input, and saves nothing.
       self._saver.note(self._step)
     self._stop = stopping.StopRequest()
@@ -212,7 +219,13 @@ class Runner:
 
   def _release(self) -> None:
     """Waits for what is being written, and lets go of the directory."""
-    for held in (self._data_wait, self._writer, self._saver, self._lock):
+    for held in (
+      self._data_wait,
+      self._writer,
+      self._trackers,
+      self._saver,
+      self._lock,
+    ):
       if held:
         held.close()
 
@@ -373,6 +386,7 @@ class Runner:
     if not processes.is_first():
       return
     self._saver.excuse(lambda: self._writer.write(self._step, scalars))
+    self._trackers.write(self._step, scalars)
     news = self._collapse.look(scalars)
     if news:
       logging.warning('step %d: %s', self._step, news)

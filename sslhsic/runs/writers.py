@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
@@ -16,12 +17,22 @@ from sslhsic import atomic, storage
 class MetricWriter:
   """Appends to `metrics.jsonl` and `tensorboard/` in a working directory.
 
-  A run that goes on from an earlier step replaces what was logged after it. When the
+  A run that resumes from an earlier step replaces what was logged after it. When the
   disk is full, lines wait in memory until there is room. In a bucket, logs appear once
   a minute, and by `upload`.
+
+  Args:
+    workdir: the working directory.
+    start_step: the step that the run resumes from, or 0.
+    names: 'jsonl', and 'tensorboard' if its file is wanted.
   """
 
-  def __init__(self, workdir: storage.Path, start_step: int):
+  def __init__(
+    self,
+    workdir: storage.Path,
+    start_step: int,
+    names: Sequence[str] = ('jsonl', 'tensorboard'),
+  ):
     self._mirror = storage.Mirror(workdir)
     path = self._mirror.path / 'metrics.jsonl'
     kept = [row for row in read(workdir) if row['step'] <= start_step]
@@ -29,7 +40,9 @@ class MetricWriter:
     # Without a buffer: what was written and what was not is known at any moment.
     self._lines = path.open('ab', buffering=0)
     self._waiting = b''
-    self._events = _Events(self._mirror.path / 'tensorboard', start_step + 1)
+    self._events = None
+    if 'tensorboard' in names:
+      self._events = _Events(self._mirror.path / 'tensorboard', start_step + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Logs the scalars of one step.
@@ -41,7 +54,8 @@ class MetricWriter:
     # Without a buffer, a write may take only some of the bytes; the rest waits.
     while self._waiting:
       self._waiting = self._waiting[self._lines.write(self._waiting) :]
-    self._events.write(step, scalars)
+    if self._events:
+      self._events.write(step, scalars)
 
   def upload(self) -> None:
     """Copies what was logged to the bucket of the working directory, if it is in one.
@@ -54,7 +68,8 @@ class MetricWriter:
   def close(self) -> None:
     """Closes both logs."""
     self._lines.close()
-    self._events.close()
+    if self._events:
+      self._events.close()
     self._mirror.close()
 
 
