@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 
 # Set before jax is imported, which reads it then. XLA's warnings are off (2). On many a
-# CPU, that of jaxlib 0.10 reports an error, of two kilobytes, for every program that it
+# CPU, jaxlib 0.10's reports an error, of two kilobytes, for every program that it
 # takes from the compilation cache: there its errors are off too (3), which come as
 # exceptions. What it says when it aborts is shown at both.
 os.environ.setdefault(

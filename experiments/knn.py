@@ -45,21 +45,9 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
     k=max(config.protocol.k),
     train_rows=train.rows,
   )
-  rows = []
   num_images = len(parallel.of_hosts(train.rows))
   print(f'{encoder.description}: {num_images:,} training images\n')
-  print(f'{"k":>6}{"T":>8}{"top-1":>9}{f"top-{top5}":>9}')
-  for k in config.protocol.k:
-    for temperature in config.protocol.temperature:
-      scores = knn.votes(nearest, num_classes=num_classes, k=k, temperature=temperature)
-      row = {
-        'k': k,
-        'temperature': temperature,
-        'top1': knn.top_k_accuracy(scores, test.labels),
-        'top5': knn.top_k_accuracy(scores, test.labels, top5),
-      }
-      rows.append(row)
-      print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
+  rows = _rows(config.protocol, nearest, test.labels, num_classes, top5)
   vote = functools.partial(
     knn.scores,
     train.features,
@@ -89,6 +77,30 @@ def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, 
       'have any',
     },
   }
+
+
+def _rows(
+  protocol: ml_collections.ConfigDict,
+  nearest: knn.Neighbours,
+  labels: np.ndarray,
+  num_classes: int,
+  top5: int,
+) -> list[dict[str, Any]]:
+  """The accuracies for each k and temperature, printed as they come."""
+  rows = []
+  print(f'{"k":>6}{"T":>8}{"top-1":>9}{f"top-{top5}":>9}')
+  for k in protocol.k:
+    for temperature in protocol.temperature:
+      scores = knn.votes(nearest, num_classes=num_classes, k=k, temperature=temperature)
+      row = {
+        'k': k,
+        'temperature': temperature,
+        'top1': knn.top_k_accuracy(scores, labels),
+        'top5': knn.top_k_accuracy(scores, labels, top5),
+      }
+      rows.append(row)
+      print(f'{k:6}{temperature:8g}{row["top1"]:9.3f}{row["top5"]:9.3f}')
+  return rows
 
 
 def _extra_results(

@@ -1,8 +1,8 @@
 """The SSL-HSIC loss (Li et al., NeurIPS 2021) in PyTorch, in one file to copy.
 
-It needs PyTorch and nothing else. Under `torch.distributed` the loss is that of the
-global batch, of which every process holds an equal share. Gradients are those of the
-global batch after the average over processes that DistributedDataParallel takes:
+It needs PyTorch and nothing else. Under `torch.distributed` the loss is of the
+global batch, of which every process holds an equal share. Gradients are of the global
+batch after the average over processes that DistributedDataParallel takes:
 
   criterion = SSLHSIC().to(device)
   optimizer.add_param_group({'params': criterion.parameters(), 'lr': 3e-4})
@@ -207,19 +207,8 @@ def pairs(
   same_rest, same_square = rest_and_square(
     same, along_same[..., None], along_same[..., None, :]
   )
-  # r of each feature with each image that it is compared with, [2, pairs, M, T, T].
-  by_image = torch.stack(
-    [other_rest.mean(dim=3), other_rest.mean(dim=1).permute(0, 2, 3, 1)]
-  )
-  own = same_rest.sum(dim=-1).transpose(2, 3) / count
   others_share = 1 - 1 / batch_size
-  mean = own + others_share * by_image.mean(dim=-1)
-  mean_square = mean**2
-  if block_size > 1:
-    # The square of a sample mean exceeds ρ² by its sampling variance, on average.
-    finite = 1 - block_size / (batch_size - 1)
-    variance = by_image.var(dim=-1) / block_size * finite
-    mean_square = mean_square - others_share**2 * variance
+  mean, mean_square = _means(same_rest, other_rest, batch_size)
 
   def over_pairs(of_same, of_other):
     """This process's part of the mean over all pairs, from those that are computed."""
@@ -243,6 +232,30 @@ def pairs(
   # f(‖z̄‖²) + E a·(t − ‖z̄‖²) + E r: the middle term is zero, but has a gradient.
   kernel_mean = value + slope * (centre_square - at) + mean
   return Terms(kernel_same - kernel_mean, hsic_zz, log_slope)
+
+
+def _means(
+  same: torch.Tensor, other: torch.Tensor, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+  """ρ(x), the mean of r over y, and ρ(x)² without bias, [2, pairs, M, T] each.
+
+  Args:
+    same: r of the views of each image, [2, pairs, T, M, M].
+    other: r of different images, [pairs, M, T, M, T].
+    batch_size: B.
+  """
+  num_views, block_size = other.shape[1:3]
+  # r of each feature with each image that it is compared with, [2, pairs, M, T, T].
+  by_image = torch.stack([other.mean(dim=3), other.mean(dim=1).permute(0, 2, 3, 1)])
+  own = same.sum(dim=-1).transpose(2, 3) / (num_views * batch_size)
+  others_share = 1 - 1 / batch_size
+  mean = own + others_share * by_image.mean(dim=-1)
+  if block_size == 1:
+    return mean, mean**2
+  # The square of a sample mean exceeds ρ² by its sampling variance, on average.
+  finite = 1 - block_size / (batch_size - 1)
+  variance = by_image.var(dim=-1) / block_size * finite
+  return mean, mean**2 - others_share**2 * variance
 
 
 def exact(views: torch.Tensor, scale: torch.Tensor) -> Terms:

@@ -39,7 +39,7 @@ def get_table(base: str) -> dict[str, Any]:
   return bases.ablation(base) | {
     'title': 'Losses',
     'note': 'No setting was tuned for a loss: all train at rate, length and '
-    'augmentation of the base, with the weights of their papers; that of SFRIK, which '
-    'depends on the batch size, was chosen on validation images of the digits.',
+    'augmentation of the base, with the weights of their papers; the weight of SFRIK, '
+    'which depends on the batch size, was chosen on validation images of the digits.',
     'rows': rows,
   }

@@ -66,7 +66,7 @@ def effective_rank(features: chex.Array) -> float:
   values within the rounding error of float32 count as zero, else noise would have rank.
 
   Args:
-    features: [n, d] of this host; the result is of those of all hosts.
+    features: [n, d] of this host; the result counts all hosts.
 
   Returns:
     A number between 0 and min(n − 1, d).

@@ -35,7 +35,7 @@ def share(
 ) -> Share:
   """Applies a mapped function to a pass; every example counts once, on one host.
 
-  Arguments and errors are those of `extract`.
+  Arguments and errors as `extract`.
   """
   found = _collect(forward, batches, parallel.local)
   # All hosts come to the same result: one alone would leave the others waiting.

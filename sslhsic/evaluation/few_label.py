@@ -47,7 +47,7 @@ def few_label_top1(
     num_draws: subsets to average over.
     l2: λ of `probe.fit`.
     seed: of the draws.
-    train_rows: [n], the places of the training examples among those of all hosts;
+    train_rows: [n], the places of the training examples among all hosts' examples;
       by default 0 … n − 1, where there is one host.
 
   Returns:

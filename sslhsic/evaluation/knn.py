@@ -114,7 +114,7 @@ def neighbours(
     train_labels: [n], integers.
     test_features: [m, d] of this host.
     k: neighbours, at most as many as there are training examples.
-    train_rows: [n], the places of the training examples among those of all hosts,
+    train_rows: [n], the places of the training examples among all hosts' examples,
       ascending; by default 0 … n − 1, where there is one host.
 
   Raises:
@@ -235,7 +235,7 @@ def _programs(k: int, devices: tuple[jax.Device, ...]) -> tuple[Callable, ...]:
 
 
 def _best(one: _Candidates, other: _Candidates | None, k: int) -> _Candidates:
-  """The k nearest of candidates, of equal ones those of the first rows."""
+  """The k nearest of candidates; of equal ones, the first rows."""
   if other is not None:
     one = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), one, other)
   # By similarity, then by row: in which order blocks were searched does not matter.

@@ -65,7 +65,7 @@ def decay_exponent(features: chex.Array, ranks: tuple[int, int]) -> float:
   """Minus the slope of log λ_i against log i, by least squares.
 
   Args:
-    features: [n, d] of this host; the result is of those of all hosts.
+    features: [n, d] of this host; the result counts all hosts.
     ranks: first and last i, counted from 1.
 
   Returns:

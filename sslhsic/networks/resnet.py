@@ -123,7 +123,7 @@ class ResNet(SplitEncoder):
     blocks_per_group: number of residual blocks in each group.
     channels_per_group: channels of each group's output, before `width`.
     bottleneck: whether blocks are bottlenecks or basic.
-    width: multiplies all channels, those of the stem included.
+    width: multiplies all channels, the stem's included.
     stem: 'imagenet' (7×7 convolution and max-pool, stride 2 each) or 'small' (one
       3×3 convolution, for images of CIFAR's size). It is as wide as the 3×3
       convolutions of the first group: 64 in the published networks.

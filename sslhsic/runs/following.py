@@ -22,7 +22,7 @@ def check(path: storage.Path, followed: storage.Path) -> None:
     followed: the working directory of the training.
 
   Raises:
-    ValueError: it is that of the training, or of another one.
+    ValueError: it belongs to the training, or to another one.
   """
   if storage.resolved(path) == storage.resolved(followed):
     raise ValueError(

@@ -30,7 +30,7 @@ _DIRECTORY = '.lease'
 
 
 class _Found(NamedTuple):
-  """A lease as it was read; `time` is that of its holder's clock."""
+  """A lease as it was read; `time` is by its holder's clock."""
 
   number: int = 0
   holder: str = ''
@@ -159,7 +159,7 @@ def _wait_for_end(directory: storage.Path, found: _Found) -> None:
   """
   if time.time() - found.time > _CLOCKS_DIFFER * EXPIRY_S:
     return
-  # On one clock, as that of the holder may be fast or slow.
+  # On one clock: the holder's may be fast or slow.
   start, is_told = time.monotonic(), False
   while time.monotonic() - start < EXPIRY_S:
     now = _latest(directory)

@@ -18,7 +18,7 @@ _SECONDS_BETWEEN_LINES = 30
 class Progress:
   """Shows step, loss, images per second, share of waiting for data, time left.
 
-  Speed is that of training: `restart` leaves out what happens between steps. Time left
+  Speed is of training alone: `restart` leaves out what happens between steps. Time left
   also leaves out the first step, which compiles.
 
   Args:

@@ -242,7 +242,7 @@ def restore(
 
 def _blank_arrays(experiment: Experiment) -> dict[str, Any]:
   """Zeros of the shapes and types of what is saved, which take no memory."""
-  # The leading axis is that of the devices.
+  # The leading axis has the devices.
   blank = lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape[1:])
   return {
     name: jax.tree.map(blank, getattr(experiment, attribute))

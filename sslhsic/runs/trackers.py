@@ -6,7 +6,7 @@ A tracker is a class, made with a `Run`, with two methods:
     close()                ends the log, when the run ends or stops
 
 `config.runner.writers` names it, 'wandb', 'mlflow' or 'package.module:Class'. Only the
-first of several processes has one. A run that resumes goes on in the same log, from
+first of several processes has one. A run that resumes continues the same log, from
 `Run.start_step`: what was logged after that step is logged again. What a tracker raises
 when it is made ends the run; later errors are warnings, for the run's own files have
 everything.

@@ -126,7 +126,7 @@ class _Tokens(NamedTuple):
   positions: str
 
   def before_patches(self, tensors: Tensors) -> list[str]:
-    """Names of the tokens that there are besides those of the patches, in order."""
+    """Names of the tokens besides the patches, in order."""
     return [name for name in (self.class_token, self.registers) if name in tensors]
 
   def pack(self, tensors: Tensors) -> Tensors:
@@ -182,7 +182,7 @@ def _is_square(number: int) -> bool:
 
 
 def _split_qkv(tensors: Tensors) -> Tensors:
-  """Weights and biases of query, key and value, from those of all three."""
+  """Weights and biases of query, key and value, from the joint ones."""
   found: Tensors = {}
   for name, tensor in tensors.items():
     if _QKV in name:

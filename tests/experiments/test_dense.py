@@ -74,7 +74,7 @@ def test_one_device_equals_several(task, monkeypatch):
 
 
 def _scaled(x, *, name, **_):
-  """In the place of batch norm, whose statistics are those of a microbatch."""
+  """In the place of batch norm, whose statistics depend on the microbatch."""
   shape = (1,) * (x.ndim - 1) + x.shape[-1:]
   return x * hk.get_parameter(f'{name}_scale', shape, init=jnp.ones)
 

@@ -88,7 +88,7 @@ class Killed(finetune.FineTune):
 
 
 def test_microbatches_take_the_steps_of_the_whole_batch():
-  """Of a network without batch norm, whose statistics are those of a part."""
+  """Of a network without batch norm, whose statistics depend on the part."""
   changes = {
     'network.encoder': 'vit_digits',
     'network.encoder_options': {'width': 8, 'depth': 2, 'num_heads': 2},

@@ -124,7 +124,7 @@ def test_references_are_the_initial_network_and_a_file(tmp_path):
   files.write(tmp_path / files.WEIGHTS_NAME, tensors, settings)
   of_file = {'kind': 'reference_cka', 'reference': str(tmp_path)}
   again = _Run(_config(names=('reference_cka', 'file'), file=of_file))
-  # The network of this run is that of the file, and its own initial one.
+  # The network of this run is the file's, and its own initial one.
   assert again.measure() == {
     'reference_cka': pytest.approx(1, abs=1e-4),
     'file_reference_cka': pytest.approx(1, abs=1e-4),

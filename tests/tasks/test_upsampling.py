@@ -21,7 +21,7 @@ def test_values_of_cells_are_at_multiples_of_the_stride():
 
 
 def test_patches_are_stretched_as_an_image():
-  """OpenCV takes the centre of a pixel to be in its middle, as that of a patch is."""
+  """OpenCV puts the centre of a pixel in its middle, like a patch's."""
   cells = np.random.default_rng(0).normal(size=(1, 4, 3, 2)).astype(np.float32)
   pixels = upsampling.bilinear(jnp.asarray(cells), 4, (16, 12), offset=1.5)
   expected = cv2.resize(cells[0], (12, 16), interpolation=cv2.INTER_LINEAR)

@@ -176,7 +176,7 @@ def test_a_model_as_its_library_saves_it_gives_its_embeddings(create, tmp_path):
 
 # Vision Transformers
 
-# In few pixels; dimensions are those of ViT-Ti.
+# In few pixels; dimensions of ViT-Ti.
 VIT = {'depth': 2, 'image_size': 64}
 
 
