@@ -1,6 +1,6 @@
 """Memory and work of the training step of every full-size preset, by XLA's analysis.
 
-Run `python -m benchmarks.memory --output_dir=docs/results`; flags say of which presets.
+Run `python -m benchmarks.memory --results_dir=docs/results`; flags say of which presets.
 Steps are compiled for one device from shapes alone: no data set is read, no weight is
 made and nothing is computed. It takes a few minutes for each preset, on a CPU.
 
@@ -191,7 +191,7 @@ _PAGE = """# Memory, work and hours of the training steps
 
 How many microbatches a published batch needs on a card of 24 GB, and how long a run
 takes, for every full-size preset, in float32 on one device. `python -m
-benchmarks.memory --output_dir=docs/results`, jax {jax}.
+benchmarks.memory --results_dir=docs/results`, jax {jax}.
 
 {table}
 
@@ -223,7 +223,7 @@ MiB for an image of pre-training, alone.
 
 
 _PRESETS = flags.DEFINE_list('presets', list(CASES), f'Of {", ".join(CASES)}.')
-_OUTPUT_DIR = flags.DEFINE_string('output_dir', '', 'Where memory.json and .md go.')
+_RESULTS_DIR = flags.DEFINE_string('results_dir', '', 'Where memory.json and .md go.')
 
 
 def main(argv: list[str]) -> None:
@@ -238,8 +238,8 @@ def main(argv: list[str]) -> None:
   for name in _PRESETS.value:
     rows.append(measure(name, case(name)))
     print(table(rows[-1:]), flush=True)
-    if _OUTPUT_DIR.value:
-      write(rows, pathlib.Path(_OUTPUT_DIR.value))
+    if _RESULTS_DIR.value:
+      write(rows, pathlib.Path(_RESULTS_DIR.value))
   print(json.dumps(rows))
 
 
