@@ -1,6 +1,6 @@
 """Memory and work of the training step of every full-size preset, by XLA's analysis.
 
-Run `python -m benchmarks.memory --results_dir=docs/results`; flags say of which presets.
+Run `python -m benchmarks.memory --results_dir=docs/results`; flags choose presets.
 Steps are compiled for one device from shapes alone: no data set is read, no weight is
 made and nothing is computed. It takes a few minutes for each preset, on a CPU.
 
