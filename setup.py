@@ -49,7 +49,7 @@ _TEST = [
 
 setuptools.setup(
   name='sslhsic',
-  version='0.1.0',
+  version='0.2.0',
   description='Self-supervised learning with kernel dependence maximisation, in JAX.',
   long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
