@@ -10,6 +10,7 @@ On standardised features λ hardly matters between 1e-4 and 1e-1. The pixels of
 scikit-learn's digits give about 0.90 at ten labels per class.
 """
 
+import functools
 from collections.abc import Sequence
 
 import chex
@@ -55,13 +56,6 @@ def few_label_top1(
   train_features = (jnp.asarray(train_features, jnp.float32) - mean) / scale
   test_features = (jnp.asarray(test_features, jnp.float32) - mean) / scale
   test_labels = jnp.asarray(test_labels)
-
-  # All draws are fitted by one program: features [draws, C·n, d].
-  @jax.vmap
-  def top1(features, labels):
-    fitted = probe.fit(features, labels, num_classes=num_classes, l2=l2)
-    return metrics.top_k_accuracy(probe.predict(fitted, test_features), test_labels)
-
   accuracies = {}
   for count in labels_per_class:
     subsets = draw_subsets(
@@ -71,9 +65,27 @@ def few_label_top1(
       num_draws=num_draws,
       seed=seed,
     )
-    drawn = top1(train_features[subsets], jnp.asarray(train_labels)[subsets])
+    drawn = _top1(
+      train_features[subsets],
+      jnp.asarray(train_labels)[subsets],
+      test_features,
+      test_labels,
+      num_classes=num_classes,
+      l2=l2,
+    )
     accuracies[count] = float(jnp.mean(drawn))
   return accuracies
+
+
+@functools.partial(jax.jit, static_argnames=('num_classes', 'l2'))
+def _top1(features, labels, test_features, test_labels, *, num_classes, l2):
+  """Top-1 accuracy of the fits to all draws: features [draws, C·n, d] -> [draws]."""
+
+  def of_draw(features, labels):
+    fitted = probe.fit(features, labels, num_classes=num_classes, l2=l2)
+    return metrics.top_k_accuracy(probe.predict(fitted, test_features), test_labels)
+
+  return jax.vmap(of_draw)(features, labels)
 
 
 def draw_subsets(

@@ -13,10 +13,11 @@ from sslhsic.evaluation import representations
 from sslhsic.runs import checkpoint
 
 # Adam makes a step of every gradient, also of one that is rounding only; and the batch
-# norms of a smaller network magnify rounding.
+# norms of a smaller network magnify rounding. Embeddings have the size of the images,
+# so that the same programs compare both.
 TINY = (
   *tiny_runs.TINY,
-  '--config.network.encoder_options={"channels_per_group": (4, 8)}',
+  '--config.network.encoder_options={"channels_per_group": (4, 64)}',
   '--config.optimizer.name=sgd',
   '--config.optimizer.base_learning_rate=0.4',
 )
