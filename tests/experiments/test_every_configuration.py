@@ -124,6 +124,13 @@ def _next_batch(stream):
   return _repeated(stream._chunks.load(0), stream._chunks.batch_size)
 
 
+class _DeviceIterator(loader.DeviceIterator):
+  """Makes a batch when it is asked for: a thread would go on after the test."""
+
+  def __next__(self):
+    return parallel.shard(next(self._batches))
+
+
 def _every_example(source, *, make, batch_size, **_):
   yield _repeated(reading.Example(source, make)(0), batch_size)
 
@@ -165,6 +172,7 @@ def shapes_only(monkeypatch):
   for module, name, value in (
     (sources, 'create', _create),
     (loader.Stream, '__next__', _next_batch),
+    (loader, 'DeviceIterator', _DeviceIterator),
     (loader, 'every_example', _every_example),
     (encoder, 'initial_values', _initial_values),
     (parallel, 'replicate', _replicate),
