@@ -134,6 +134,13 @@ def _next_batch(stream: loader.Stream) -> loader.Batch:
   return _repeated(stream._chunks.load(0), stream._chunks.batch_size)
 
 
+class _DeviceIterator(loader.DeviceIterator):
+  """Makes a batch when it is asked for: a thread would outlive the context."""
+
+  def __next__(self) -> dict[str, Any]:
+    return parallel.shard(next(self._batches))
+
+
 def _every_example(source, *, make, batch_size, **_) -> Iterator[loader.Batch]:
   yield _repeated(reading.Example(source, make)(0), batch_size)
 
@@ -164,6 +171,7 @@ def shapes_only(num_examples: int = NUM_EXAMPLES) -> Iterator[None]:
     for module, name, value in (
       (sources, 'create', sized),
       (loader.Stream, '__next__', _next_batch),
+      (loader, 'DeviceIterator', _DeviceIterator),
       (loader, 'every_example', _every_example),
       (encoder, 'initial_values', _initial_values),
       (parallel, 'replicate', _replicate),

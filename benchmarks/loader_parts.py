@@ -116,7 +116,8 @@ def parts(
   def decode_and_crop():
     for example in examples:
       image = images.decode(example['image'])
-      crop(rng, image), crop(rng, image)
+      for _ in range(2):
+        crop(rng, image)
 
   def assemble():
     return {

@@ -185,11 +185,9 @@ def select(
     ValueError: as `fit_path`.
   """
   path = fit_path(train_features, train_labels, num_classes=num_classes, l2s=l2s)
-  of_probe = lambda probe: cross_entropy(
-    predict(probe, jnp.asarray(validation_features)), jnp.asarray(validation_labels)
+  validation_losses = np.asarray(
+    _losses(path, jnp.asarray(validation_features), jnp.asarray(validation_labels))
   )
-  # One after the other: the logits of all would be large.
-  validation_losses = np.asarray(jax.jit(lambda x: jax.lax.map(of_probe, x))(path))
   l2 = float(np.asarray(l2s)[validation_losses.argmin()])
   probe = fit(
     np.concatenate([train_features, validation_features]),
@@ -198,6 +196,14 @@ def select(
     l2=l2,
   )
   return Selection(probe, l2, validation_losses)
+
+
+@jax.jit
+def _losses(path, features, labels):
+  """Cross-entropy of each of several probes."""
+  of_probe = lambda probe: cross_entropy(predict(probe, features), labels)
+  # One after the other: the logits of all would be large.
+  return jax.lax.map(of_probe, path)
 
 
 def fit_selected(

@@ -6,7 +6,13 @@ import pytest
 
 from benchmarks import faults, tiny_runs
 
-TINY = ('--config=configs/pretrain/digits.py', *tiny_runs.TINY)
+CONFIG = '--config=configs/pretrain/digits.py'
+# Embeddings of the size of the images: the same programs compare both.
+TINY = (
+  *tiny_runs.TINY,
+  '--config.network.encoder_options='
+  '{"blocks_per_group": (1,), "channels_per_group": (64,)}',
+)
 
 
 @pytest.fixture(scope='module')
@@ -15,7 +21,7 @@ def whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
   # Without git, and with output that knows no ×.
   where = {'PATH': str(workdir), 'PYTHONIOENCODING': 'ascii'}
-  return workdir, tiny_runs.start(workdir, *tiny_runs.TINY, **where).finish().out
+  return workdir, tiny_runs.start(workdir, *TINY, **where).finish().out
 
 
 def test_run_prints_the_table_and_writes_results(whole):
@@ -60,7 +66,7 @@ def test_every_term_of_the_loss_is_logged(whole):
 
 def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
   """Three kills of different kinds; `python -m benchmarks.faults` makes many."""
-  result = faults.kills(tmp_path, whole[0], tiny_runs.TINY, count=3, seed=1)
+  result = faults.kills(tmp_path, whole[0], TINY, count=3, seed=1)
   assert result['lost'] == []
   assert sum(result['tried'].values()) == 3
 
@@ -107,7 +113,7 @@ def mistaken(tmp_path_factory):
     for i, (arguments, _) in enumerate(MISTAKES)
   ]
   lines = [
-    json.dumps([str(errors), *TINY, f'--workdir={workdir}', *arguments]) + '\n'
+    json.dumps([str(errors), CONFIG, *TINY, f'--workdir={workdir}', *arguments]) + '\n'
     for errors, workdir, *arguments in runs
   ]
   forks = ('-m', 'tests.experiments.forks', 'experiments.pretrain')
@@ -130,7 +136,7 @@ def test_mistake_ends_in_one_clear_line(mistaken, arguments, message):
 def test_directory_of_another_configuration_is_left_alone(whole):
   workdir, _ = whole
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
-  program = tiny_runs.start(workdir, *tiny_runs.TINY, '--config.seed=1')
+  program = tiny_runs.start(workdir, *TINY, '--config.seed=1')
   message = 'holds a run of another configuration (seed: 0 there, 1 here)'
   assert message in _one_line(program.end(), program.err)
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before

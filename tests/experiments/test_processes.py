@@ -14,10 +14,11 @@ from tests.experiments import transfers
 from tests.launch import fakes
 
 # Adam makes a step of every gradient, also of one that is rounding only; and the batch
-# norms of a smaller network magnify rounding.
+# norms of a smaller network magnify rounding. Embeddings have the size of the images,
+# so that the same programs compare both.
 TINY = (
   *tiny_runs.TINY,
-  '--config.network.encoder_options={"channels_per_group": (4, 8)}',
+  '--config.network.encoder_options={"channels_per_group": (4, 64)}',
   '--config.optimizer.name=sgd',
   '--config.optimizer.base_learning_rate=0.4',
   '--config.loss.ssl_hsic.block_size=2',  # For eight devices.
