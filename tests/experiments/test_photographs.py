@@ -111,6 +111,7 @@ def test_encoder_is_evaluated_exported_and_read_again(tiles, pretrained, tmp_pat
       f'--workdir={tmp_path / name}',
       f'--config.init_from={start}',
       *_data(tiles, 'train', 'test'),
+      '--config.network.encoder=resnet18',
       '--config.protocol.k=(5,)',
       '--config.evaluation.batch_size=16',
     )
