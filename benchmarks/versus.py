@@ -3,7 +3,7 @@
 `python -m benchmarks.versus --cases=digits,resnet18_32` starts a process for each, with
 the same networks, batch, images, loss (BYOL's) and optimiser (SGD), without a loader,
 and lets them compute in turns: what else the machine does is shared fairly. Prints
-images per second, median (range) over the rounds, and the ratio of the medians, in
+images per second, median (range) over the turns, and the ratio of the medians, in
 float32. PyTorch uses channels_last and, where that works, torch.compile.
 """
 
@@ -17,16 +17,16 @@ from absl import app, flags
 from benchmarks import step, step_process
 
 # Of the flags of `benchmarks.step`, --cases, --seconds and --batch_size count too.
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often each has a turn.')
+_TURNS = flags.DEFINE_integer('turns', 5, 'How many each has.')
 
 FRAMEWORKS = ('jax', 'torch')
 _COMPILE_S = 600
 
 
 def compare(
-  case: str, *, batch_size: int, rounds: int, seconds: float, folder: pathlib.Path
+  case: str, *, batch_size: int, turns: int, seconds: float, folder: pathlib.Path
 ) -> dict[str, list[float]]:
-  """Images per second of each framework in each round.
+  """Images per second of each framework in each turn.
 
   Raises:
     StepError: one of them has failed.
@@ -48,7 +48,7 @@ def compare(
       processes[framework] = stack.enter_context(process)
       process.reply(_COMPILE_S)  # One after the other: each compiles on all cores.
     speeds = {framework: [] for framework in FRAMEWORKS}
-    for _ in range(rounds):
+    for _ in range(turns):
       for framework, process in processes.items():
         found = process.run(seconds, on_device=True, timeout=_COMPILE_S)
         speeds[framework].append(found['images_per_second'])
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
       speeds = compare(
         case,
         batch_size=flags.FLAGS.batch_size,
-        rounds=_ROUNDS.value,
+        turns=_TURNS.value,
         seconds=flags.FLAGS.seconds,
         folder=pathlib.Path(folder),
       )

@@ -14,8 +14,6 @@ def test_row_has_medians_ranges_and_their_ratio():
 
 def test_frameworks_take_turns(tmp_path):
   pytest.importorskip('torch')
-  speeds = versus.compare(
-    'digits', batch_size=8, rounds=2, seconds=0.1, folder=tmp_path
-  )
+  speeds = versus.compare('digits', batch_size=8, turns=2, seconds=0.1, folder=tmp_path)
   assert speeds.keys() == {'jax', 'torch'}
   assert all(len(found) == 2 and min(found) > 0 for found in speeds.values())

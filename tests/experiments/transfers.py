@@ -5,11 +5,13 @@ python -m tests.experiments.transfers ARGUMENTS
 At the start of step LAST, each process prints a JSON list with an entry for each step
 before, up to the start of the next one: the shapes of the arrays that were fetched from
 the devices, and of each whether it was there already; and how many bytes were put on
-the devices from the host, and how many from other devices.
+the devices from the host, by the main thread or by that of the input, and how many from
+other devices.
 """
 
 import json
 import os
+import threading
 
 import jax
 import numpy as np
@@ -34,7 +36,7 @@ class Counted(pretrain.Pretrain):
     if global_step == LAST:
       # Of several processes, only the first still has its standard output.
       os.write(1, (json.dumps(self.steps) + '\n').encode())
-    self.steps.append({'fetched': [], 'put': 0, 'moved': 0})
+    self.steps.append({'fetched': [], 'put': 0, 'input': 0, 'moved': 0})
     return super().step(global_step, rng)
 
 
@@ -49,7 +51,8 @@ def _watch(steps):
 
   def counted_put(aval, sharding, xs, *arguments, **settings):
     for x in xs:
-      kind = 'moved' if isinstance(x, jax.Array) else 'put'
+      is_main = threading.current_thread() is threading.main_thread()
+      kind = 'moved' if isinstance(x, jax.Array) else 'put' if is_main else 'input'
       steps[-1][kind] += np.size(x) * np.dtype(x.dtype).itemsize
     return put(aval, sharding, xs, *arguments, **settings)
 

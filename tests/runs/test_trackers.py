@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -114,10 +115,11 @@ def test_wandb_resumes_offline_under_one_id(tmp_path, monkeypatch):
   pytest.importorskip('wandb')
   monkeypatch.setenv('WANDB_MODE', 'offline')
   _log(['wandb'], tmp_path)
+  time.sleep(1.1)  # Directories are named by the second.
   _log(['wandb'], tmp_path, start_step=2, steps={3: {'loss': 0.125}})
   identifier = json.loads((tmp_path / 'trackers.json').read_text())['wandb']
   logs = sorted(tmp_path.glob('wandb/offline-run-*'))
-  assert logs
+  assert len(logs) == 2
   assert all(log.name.endswith(identifier) for log in logs)
   logged = b''.join(file.read_bytes() for log in logs for file in log.glob('*.wandb'))
   assert b'knn_top1' in logged
