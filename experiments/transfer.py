@@ -194,9 +194,11 @@ def _measure_linear(config: ml_collections.ConfigDict, path: storage.Path):
   return {
     f'linear_{config.metric}': value,
     'l2': selection.l2,
-    'validation_losses': dict(
-      zip(map('{:.3g}'.format, l2s), selection.losses.tolist(), strict=True)
-    ),
+    'validation_losses': {
+      f'{l2:.3g}': loss
+      for l2, loss in zip(l2s, selection.losses.tolist(), strict=True)
+      if np.isfinite(loss)  # Others are of penalties too weak to be tried.
+    },
     'num_examples': {part: len(source) for part, source in data_sets.items()},
     'encoder': frozen.description,
     'encoder_fingerprint': frozen.fingerprint,

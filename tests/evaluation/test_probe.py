@@ -181,7 +181,7 @@ def test_constant_features_get_no_weight():
   np.testing.assert_allclose(fitted.weights[5], 0, atol=1e-5)
 
 
-def test_select_measures_every_penalty_and_refits_on_all_examples():
+def test_select_measures_penalties_and_refits_on_all_examples():
   features, labels = data_set('wine')
   noise = np.random.default_rng(0).normal(size=features.shape)
   features = features + 2 * noise
@@ -203,7 +203,14 @@ def test_select_measures_every_penalty_and_refits_on_all_examples():
     )
     for l2 in L2S
   ]
-  np.testing.assert_allclose(selection.losses, expected, rtol=1e-3)
+  is_tried = np.isfinite(selection.losses)
+  np.testing.assert_allclose(
+    selection.losses[is_tried], np.array(expected)[is_tried], rtol=1e-3
+  )
+  # What is left out is weaker than one that overfits.
+  weakest = is_tried.argmax()
+  assert is_tried[weakest:].all()
+  assert weakest == 0 or expected[weakest] > 1.25 * min(expected)
   best = L2S[np.argmin(expected)]
   assert selection.l2 == best
   assert best not in (L2S[0], L2S[-1])
@@ -215,6 +222,28 @@ def test_select_measures_every_penalty_and_refits_on_all_examples():
     features, labels, num_classes=3, l2s=L2S, validation_fraction=0.3, seed=0
   )
   np.testing.assert_allclose(fitted.weights, selection.probe.weights, atol=1e-6)
+
+
+def test_penalties_that_only_overfit_more_are_not_tried():
+  features, labels = data_set('wine')
+  noise = np.random.default_rng(1).normal(size=(len(labels), 400))
+  train, validation = np.arange(0, 178, 2), np.arange(1, 178, 2)
+  noisy = np.concatenate([features + 2 * noise[:, :13], noise[:, 13:]], axis=1)
+  split = (noisy[train], labels[train], noisy[validation], labels[validation])
+  shuffled = np.random.default_rng(2).permutation(probe.L2_GRID).tolist()
+  selection = probe.select(*split, num_classes=3, l2s=shuffled)
+  weak_to_strong = np.argsort(shuffled)
+  losses = selection.losses[weak_to_strong]
+  is_tried = np.isfinite(losses)
+  assert 20 < is_tried.sum() < 40
+  assert not is_tried[: is_tried.argmax()].any()
+  assert is_tried[is_tried.argmax() :].all()
+  # The best of all 45 is among those that were tried.
+  path = probe.fit_path(*split[:2], num_classes=3, l2s=shuffled)
+  every = [
+    objective([leaf[index] for leaf in path], *split[2:], l2=0) for index in range(45)
+  ]
+  assert selection.l2 == shuffled[int(np.argmin(every))]
 
 
 def test_stratified_split_is_a_partition_in_proportion():
