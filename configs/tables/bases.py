@@ -8,6 +8,7 @@ A table is a function of the base, the scale that it is made at:
   rows: title -> what differs in the configuration of 'pretrain'; RANDOM for an encoder
     that was not trained; PUBLISHED for a row without runs.
   published: row -> column -> value. What is not known is left out.
+  baselines, if any: title of a row -> column -> name in the results of the first row.
 
 Evaluations of a row have the encoder and the normalisation of its pre-training.
 """
@@ -26,6 +27,14 @@ STEPS = {
     'finetune_10pct': 'finetune/digits_10pct',
     'transfer_linear': 'transfer/digits_linear',
     'transfer_finetune': 'transfer/digits_finetune',
+  },
+  'fashion_mnist_small': {
+    'pretrain': 'pretrain/fashion_mnist_small',
+    'linear': 'linear_eval/fashion_mnist_small',
+    'few_label': 'few_label/fashion_mnist_small',
+    'finetune_1pct': 'finetune/fashion_mnist_small_1pct',
+    'finetune_10pct': 'finetune/fashion_mnist_small_10pct',
+    'transfer_linear': 'transfer/fashion_mnist_small_linear',
   },
   'cifar10': {
     'pretrain': 'pretrain/cifar10',
@@ -63,7 +72,13 @@ STEPS = {
   },
 }
 
-CLASSIFICATION = ('digits', 'cifar10', 'imagenette', 'imagenet')
+# What ablations of small data sets start from.
+_SHORT = {
+  'digits': 'pretrain/digits_40epochs',
+  'fashion_mnist_small': 'pretrain/fashion_mnist_tiny',
+}
+
+CLASSIFICATION = ('digits', 'fashion_mnist_small', 'cifar10', 'imagenette', 'imagenet')
 DENSE = ('shapes', 'imagenet')
 
 
@@ -76,24 +91,39 @@ def ablation(base: str) -> dict[str, Any]:
   """Steps and columns of an ablation, in which pre-training is short.
 
   A linear classifier, kNN, and what one label per class is worth, which on small data
-  sets tells encoders apart when all labels do not. Of the digits, pre-training itself
-  measures all three, so that a row and a seed are one run of a minute.
+  sets tells encoders apart when all labels do not. Of these sets, pre-training itself
+  measures all three, of pixels and the untrained encoder too, so that a row and a seed
+  are one run of minutes.
   """
-  if base == 'digits':
-    of_base = {'pretrain': 'pretrain/digits_40epochs'}
+  if base in _SHORT:
+    of_base = {'pretrain': _SHORT[base]}
     linear, few_label = ('pretrain', 'pretrain')
     few_labels = 'few_label_top1.trained.1'
+    baselines = {
+      title: {
+        'linear top-1': f'representations.{name}.linear_top1',
+        'kNN top-1': f'representations.{name}.knn_top1',
+        '1 label per class': f'few_label_top1.{name}.1',
+      }
+      for title, name in (('pixels', 'pixels'), ('untrained encoder', 'untrained'))
+    }
   else:
     of_base = steps(base, 'linear', 'few_label')
     of_base['pretrain'] += '_100epochs'
     linear, few_label = ('linear', 'few_label')
     few_labels = 'few_label_top1.1'
+    baselines = {}
   columns = {
     'linear top-1': (linear, 'linear_top1', 'percent'),
     'kNN top-1': ('pretrain', 'knn_top1', 'percent'),
     '1 label per class': (few_label, few_labels, 'percent'),
   }
-  return {'steps': of_base, 'columns': columns, 'published': {}}
+  return {
+    'steps': of_base,
+    'columns': columns,
+    'published': {},
+    'baselines': baselines,
+  }
 
 
 def transferred() -> dict[str, Any]:

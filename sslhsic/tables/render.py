@@ -40,7 +40,7 @@ def grid(
   for title in table.columns:
     header += [title, f'{title}, published'] if title in published else [title]
   rows = []
-  for row in table.rows:
+  for row in (*table.baselines, *table.rows):
     cells = [row]
     for title, column in table.columns.items():
       values = results.values.get(row, {}).get(title, [])
@@ -160,7 +160,7 @@ def csv_text(table: table_lib.Table, results: results_lib.Results) -> str:
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
   writer.writerow(['row', 'column', 'mean', 'std', 'seeds', 'published'])
-  for row in table.rows:
+  for row in (*table.baselines, *table.rows):
     for title, column in table.columns.items():
       values = results.values.get(row, {}).get(title, [])
       published = table.published.get(row, {}).get(title, '')

@@ -42,15 +42,23 @@ def collect(table: table_lib.Table, plans: jobs_lib.Plans) -> Results:
   found = {job.workdir: job.results() for job in jobs_lib.in_order(plans)}
   done = [result for result in found.values() if result]
   values, protocols = {}, {}
+
+  def read(row, plan, title, metric):
+    read_ones = values.setdefault(row, {}).setdefault(title, [])
+    for jobs in plan:
+      job = jobs.get(table.columns[title].step)
+      result = job and found[job.workdir]
+      if result:
+        read_ones.append(_value(result, metric, job))
+        protocols.setdefault(title, _protocol(result, metric))
+
   for row, plan in plans.items():
-    values[row] = {title: [] for title in table.columns}
     for title, column in table.columns.items():
-      for jobs in plan:
-        job = jobs.get(column.step)
-        result = job and found[job.workdir]
-        if result:
-          values[row][title].append(_value(result, column.metric, job))
-          protocols.setdefault(title, _protocol(result, column.metric))
+      read(row, plan, title, column.metric)
+  first = next(iter(plans.values()), [])
+  for row, metrics in table.baselines.items():
+    for title, metric in metrics.items():
+      read(row, first, title, metric)
   return Results(
     values=values,
     num_seeds=max(map(len, plans.values())),

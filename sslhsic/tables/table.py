@@ -41,6 +41,8 @@ class Table(NamedTuple):
     rows: title -> overrides of the configuration of `PRETRAIN`; `RANDOM`; or None for
       a row without runs.
     published: row -> column -> value, in the unit of the column.
+    baselines: title of a row -> column -> metric in the results of the first row with
+      runs, such as those of pixels, which stand above the other rows.
   """
 
   name: str
@@ -51,6 +53,7 @@ class Table(NamedTuple):
   columns: dict[str, Column]
   rows: dict[str, dict[str, Any] | str | None]
   published: dict[str, dict[str, float]]
+  baselines: dict[str, dict[str, str]]
 
 
 def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
@@ -59,7 +62,8 @@ def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
   Published values of columns or rows that are not there at this base are left out.
 
   Raises:
-    ValueError: a column is of a step that there is not, or of an unknown unit.
+    ValueError: a column is of a step that there is not, or of an unknown unit; or a
+      baseline is of a column that there is not.
   """
   columns = {title: Column(*column) for title, column in found['columns'].items()}
   for title, column in columns.items():
@@ -68,13 +72,27 @@ def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
         f'column {title!r} of table {name} is {tuple(column)}; use a step of '
         f'{", ".join(found["steps"])} and a unit of {", ".join(UNITS)}'
       )
+  baselines = found.get('baselines', {})
+  unknown = {title for row in baselines.values() for title in row} - set(columns)
+  if unknown:
+    raise ValueError(
+      f'baselines of table {name} have columns {", ".join(sorted(unknown))}; use some '
+      f'of {", ".join(columns)}'
+    )
   published = {
     row: {title: value for title, value in values.items() if title in columns}
     for row, values in found['published'].items()
     if row in found['rows']
   }
   rest = {field: found[field] for field in ('title', 'note', 'steps', 'rows')}
-  return Table(name=name, base=base, columns=columns, published=published, **rest)
+  return Table(
+    name=name,
+    base=base,
+    columns=columns,
+    published=published,
+    baselines=baselines,
+    **rest,
+  )
 
 
 def with_values(table: Table) -> list[str]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from sslhsic.tables import catalogue, execution, jobs, render, results
+from sslhsic.tables import table as table_lib
 
 CATALOGUE = catalogue.Catalogue('configs')
 TABLE = CATALOGUE.table('kernel', 'cifar10')
@@ -100,3 +101,40 @@ def test_signal_goes_to_the_job_and_ends_the_program(tmp_path):
   with pytest.raises(execution.StoppedError, match='stopped by SIGTERM in'):
     execution.in_subprocess(job)
   assert (tmp_path / 'saved').exists()
+
+
+def test_baselines_are_of_the_runs_of_the_first_row(tmp_path):
+  table = CATALOGUE.table('kernel', 'digits')
+  plans = jobs.plan(table, 2, tmp_path, CATALOGUE.config)
+  for row, plan in plans.items():
+    for seed, of_seed in enumerate(plan):
+      (job,) = of_seed.values()
+      _pretend(job)
+      path = job.workdir / 'results.json'
+      shift = 0.1 * seed if row == next(iter(plans)) else 0.3
+      measured = {'linear_top1': 0.5 + shift, 'knn_top1': 0.6 + shift}
+      of_names = dict.fromkeys(('pixels', 'untrained', 'trained'), measured)
+      few = {name: {'1': 0.2 + shift} for name in of_names}
+      added = {'representations': of_names, 'few_label_top1': few}
+      path.write_text(json.dumps(json.loads(path.read_text()) | added))
+  found = results.collect(table, plans)
+  assert found.values['pixels'] == {
+    'linear top-1': [0.5, 0.6],
+    'kNN top-1': [0.6, 0.7],
+    '1 label per class': pytest.approx([0.2, 0.3]),
+  }
+  assert list(table.baselines) == ['pixels', 'untrained encoder']
+
+
+def test_baseline_of_no_column_is_refused():
+  with pytest.raises(ValueError, match='baselines of table name have columns x; use'):
+    table_lib.parse(
+      'name',
+      'digits',
+      {
+        'steps': {},
+        'columns': {},
+        'published': {},
+        'baselines': {'pixels': {'x': 'y'}},
+      },
+    )

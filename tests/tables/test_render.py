@@ -71,6 +71,14 @@ def test_csv():
   ]
 
 
+def test_baselines_stand_above():
+  baselines = {'pixels': {'top-1': 'representations.pixels.knn_top1'}}
+  table = TABLE._replace(baselines=baselines)
+  found = RESULTS._replace(values={'pixels': {'top-1': [0.8]}, **RESULTS.values})
+  assert render.grid(table, found).rows[0] == ['pixels', '80.0 (1 of 3)', '', '']
+  assert render.csv_text(table, found).splitlines()[1] == 'pixels,top-1,80.0,,1,'
+
+
 def test_latex():
   text = render.latex(GRID)
   assert r'\begin{tabular}{lrrr}' in text
