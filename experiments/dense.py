@@ -1,7 +1,6 @@
 """The experiment of the dense tasks: an encoder trained with a head, and evaluated."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import numpy as np
 import optax
 
 from experiments import shared, trainings
-from sslhsic import augment, microbatches, networks, optim, parallel
+from sslhsic import augment, microbatches, networks, optim, parallel, storage
 from sslhsic.data import compared, loader, reading, sources
 from sslhsic.evaluation import encoder, features
 from sslhsic.networks import classifier
@@ -314,7 +313,7 @@ class DenseExperiment(trainings.SeveralTrainings):
     scores = self._score('validation', self.state.network)
     return {f'validation_{name}': value for name, value in scores.scalars.items()}
 
-  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+  def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
     """The scores of the test split with their protocol, and a sheet of examples."""
     del global_step
     network = self.best if self._is_grid else self.state.network

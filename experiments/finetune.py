@@ -10,7 +10,6 @@ with its setting on training and validation examples; then, once, the test split
 
 import functools
 import itertools
-import pathlib
 from typing import Any, ClassVar, NamedTuple
 
 import chex
@@ -22,7 +21,7 @@ import numpy as np
 import optax
 
 from experiments import shared, trainings
-from sslhsic import augment, microbatches, networks, optim, parallel
+from sslhsic import augment, microbatches, networks, optim, parallel, storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
 from sslhsic.networks import classifier
@@ -234,7 +233,7 @@ class FineTune(trainings.SeveralTrainings):
     best = self._trainings.best_score
     return {name: best} if best >= 0 else {}
 
-  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+  def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
     """The test score of the best setting."""
     del global_step, directory
     setting = self._settings[self._trainings.best]

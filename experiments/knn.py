@@ -5,7 +5,6 @@ python -m experiments.knn --config=configs/knn/digits.py --workdir=DIR \
 """
 
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,14 +12,14 @@ import ml_collections
 import numpy as np
 
 from experiments import shared
-from sslhsic import parallel
+from sslhsic import parallel, storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder as encoder_lib
 from sslhsic.evaluation import knn
 from sslhsic.runs import measurement
 
 
-def measure(config: ml_collections.ConfigDict, path: pathlib.Path) -> dict[str, Any]:
+def measure(config: ml_collections.ConfigDict, path: storage.Path) -> dict[str, Any]:
   """Top-1 and top-5 for every k and temperature."""
   data, extra = config.data, config.evaluation.extra_tests
   train_source, test_source, *extra_sources = compared.create(

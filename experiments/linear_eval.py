@@ -5,7 +5,6 @@ python -m experiments.linear_eval --config=configs/linear_eval/digits.py --workd
 """
 
 import functools
-import pathlib
 from typing import Any, ClassVar, NamedTuple
 
 import chex
@@ -16,7 +15,7 @@ import numpy as np
 import optax
 
 from experiments import shared
-from sslhsic import augment, microbatches, optim, parallel
+from sslhsic import augment, microbatches, optim, parallel, storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import features, metrics, probe
 from sslhsic.runs import checks, runner
@@ -178,7 +177,7 @@ class LinearEval(shared.OneInput):
       for rate, value in zip(self._learning_rates, top1, strict=True)
     }
 
-  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+  def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
     """Top-1 and top-5 on the test split, of the learning rate chosen."""
     del global_step, directory
     chosen, validation_top1 = 0, {}

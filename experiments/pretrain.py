@@ -7,7 +7,6 @@ configuration and the runner.
 """
 
 import functools
-import pathlib
 from typing import Any, ClassVar
 
 import chex
@@ -17,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from experiments import shared
-from sslhsic import optim, parallel
+from sslhsic import optim, parallel, storage
 from sslhsic import state as state_lib
 from sslhsic.data import loader
 from sslhsic.evaluation import encoder
@@ -171,7 +170,7 @@ class Pretrain(shared.KnownData):
     del global_step, rng  # Nothing is random but augmented views, by the seed.
     return self._evaluation.measure(self._averaged_network())
 
-  def report(self, global_step: int, directory: pathlib.Path) -> dict[str, Any]:
+  def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
     """Compares pixels, the untrained and the trained encoder, as configured."""
     del global_step
     results = {'protocol': self._evaluation.protocol()}

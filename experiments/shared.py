@@ -1,14 +1,13 @@
 """What the evaluations share: how they read images, and the frozen encoder."""
 
 import functools
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import ml_collections
 import numpy as np
 
-from sslhsic import microbatches, parallel
+from sslhsic import microbatches, parallel, storage
 from sslhsic.data import fingerprint as fingerprints
 from sslhsic.data import loader, resampling, sources
 from sslhsic.evaluation import encoder
@@ -118,7 +117,7 @@ def check_microbatches(config: ml_collections.ConfigDict) -> None:
   microbatches.check(share, training.num_microbatches)
 
 
-def check_encoder(path: pathlib.Path, fingerprint: str, init_from: str) -> None:
+def check_encoder(path: storage.Path, fingerprint: str, init_from: str) -> None:
   """Checks that results in a working directory are of the same encoder, if any are.
 
   Raises:

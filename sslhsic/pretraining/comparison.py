@@ -1,10 +1,10 @@
 """The comparison at the end of a pre-training: pixels, untrained, trained encoder."""
 
-import pathlib
 from typing import Any
 
 import ml_collections
 
+from sslhsic import storage
 from sslhsic.evaluation import features, few_label, representations
 from sslhsic.plots import embeddings
 from sslhsic.pretraining import measurements
@@ -70,7 +70,7 @@ class Comparison:
     return self._protocol.describe()
 
   def __call__(
-    self, untrained: Network, trained: Network, directory: pathlib.Path
+    self, untrained: Network, trained: Network, directory: storage.Path
   ) -> dict[str, Any]:
     """Compares the representations, and prints a table.
 
