@@ -340,9 +340,9 @@ ARGUMENTS = (
 )
 
 
-def _run(path, mode, spools):
+def _run(path, mode, spools, *more):
   """Runs as the program with these arguments, on one device."""
-  parsed, arguments = flags.FlagValues(), ['program', *ARGUMENTS]
+  parsed, arguments = flags.FlagValues(), ['program', *ARGUMENTS, *more]
   config = config_flags.DEFINE_config_file(
     'config', flag_values=parsed, sys_argv=arguments
   )
@@ -399,6 +399,25 @@ def test_run_is_complete_and_reported(runs):
   assert f'>{found["knn_top1"]:.4g}<' in page
   assert 'Not done: killed.' in page
   assert 'aria-label="loss"' in page
+
+
+def test_training_starts_from_a_run_in_a_bucket(runs, spools, capsys):
+  whole, _ = runs
+  started = whole.parent / 'started'
+  from_whole = (f'--config.init_from={whole}', '--config.training.epochs=1')
+  # At a rate of zero the second training keeps the parameters that it starts from.
+  _run(
+    started, 'train', spools, *from_whole, '--config.optimizer.base_learning_rate=0.'
+  )
+  assert f'starting from the state of {whole}, step 20' in capsys.readouterr().out
+  found, expected = (
+    checkpoint.flatten(checkpoint.read(x / 'checkpoints').arrays)
+    for x in (started, whole)
+  )
+  kept = [name for name in expected if re.match(r'state/params/.*/w$', name)]
+  assert len(kept) > 4
+  for name in kept:
+    np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_encoder_is_used_and_exported_from_and_to_a_bucket(runs):
