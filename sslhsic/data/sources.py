@@ -13,6 +13,8 @@ where the argument is what follows the colon of a name such as 'tfds:imagenet201
 the split names parts in TFDS's syntax.
 """
 
+import os
+
 from sslhsic.data import (
   coco_source,
   digits_source,
@@ -79,7 +81,10 @@ def create(name: str, split: str) -> Source:
   """
   kind, _, argument = name.partition(':')
   if kind not in SOURCES:
-    raise ValueError(f'unknown data source {name!r}; use one of {", ".join(SOURCES)}')
+    guess = f'; did you mean {f"folder:{name}"!r}?' if os.path.isdir(name) else ''
+    raise ValueError(
+      f'unknown data source {name!r}; use one of {", ".join(SOURCES)}{guess}'
+    )
   parts, subset = splits.parse(split)
   source = SOURCES[kind](argument, parts)
   if subset is None:

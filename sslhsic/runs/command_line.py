@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -37,12 +39,14 @@ def main(program: Callable[[ml_collections.ConfigDict, storage.Path], None]) -> 
     no_arguments(argv)
     config = _CONFIG.value
     if not isinstance(config, ml_collections.ConfigDict):
-      _fail('no configuration: give --config=FILE.py, an existing file')
+      _fail(_no_configuration(sys.argv))
+    _check_folder(config_flags.get_config_filename(flags.FLAGS['config']))
     path = workdir()
     # After the flags are checked: a mistake shows before this process waits for others.
     with one_line_errors(ValueError):
       join_processes()
-    program(config, path)
+    with _memory_errors():
+      program(config, path)
 
   run(with_config)
 
@@ -94,15 +98,48 @@ def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
     _fail(str(error))
 
 
+def _check_folder(file: str) -> None:
+  """Refuses a configuration from the folder of another program."""
+  main = sys.modules['__main__']
+  if not main.__spec__:  # It was not run as a module.
+    return
+  package, _, program = main.__spec__.name.rpartition('.')
+  folder = pathlib.Path(file).absolute().parent.name
+  of_folder = pathlib.Path(main.__file__ or '').with_name(f'{folder}.py')
+  if folder != program and of_folder.exists():
+    _fail(
+      f'{file} is a configuration of {package}.{folder}; give {package}.{program} one '
+      f'of its own, from configs/{program}'
+    )
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+  """Ends the program with a line where a device has too little memory."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    reason = str(error).partition('\n')[0]
+    if 'RESOURCE_EXHAUSTED' not in reason:
+      raise
+    logging.debug('traceback', exc_info=True)
+    _fail(
+      f'{reason.rstrip(".")}; use a smaller config.evaluation.batch_size or '
+      'config.training.batch_size, or more config.training.num_microbatches'
+    )
+
+
 def _parse_flags(argv):
   # Libraries tell more than a user wants to read, unless asked to.
   logging.set_verbosity(logging.WARNING)
   try:
     return flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    _fail(f'{error}{_meant(argv, error.flagname)}')
   except flags.Error as error:
     _fail(str(error))
   except OSError:
-    _fail('cannot read the configuration: give --config=FILE.py, an existing file')
+    _fail(_no_configuration(argv))
   except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
     _fail(_wrong_field(argv) or ' '.join(str(error).split()))
 
@@ -113,19 +150,9 @@ def _wrong_field(argv: list[str]) -> str | None:
   The messages of ml_collections differ from one kind of mistake to the next, and some
   name no field.
   """
-  given, files = [], []
-  for number, argument in enumerate(argv):
-    if match := re.match(r'--?(?:no)?config\.([^=]+)', argument):
-      given.append(match[1])
-    elif re.fullmatch(r'--?config', argument):
-      files = argv[number : number + 2]
-    elif re.match(r'--?config=', argument):
-      files = [argument]
-  # The configuration as its file gives it, without the overrides.
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=files)
-  values([argv[0], *files])
-  fields = list(_fields(values.config))
+  matches = (re.match(r'--?(?:no)?config\.([^=]+)', argument) for argument in argv)
+  given = [match[1] for match in matches if match]
+  fields = list(_fields(_of_file(argv)))
   for name in given:
     plain = name.partition('[')[0]  # Elements of sequences are not looked into.
     if plain not in fields:
@@ -135,6 +162,48 @@ def _wrong_field(argv: list[str]) -> str | None:
       guess = f'; did you mean {" or ".join(near)}?' if near else ''
       return f'the configuration has no field {name!r}{guess}'
   return None
+
+
+def _meant(argv: list[str], flag: str) -> str:
+  """What a flag was perhaps meant to be: a field of the configuration."""
+  with contextlib.suppress(Exception):  # The file may be wrong too.
+    fields = [x for x in _fields(_of_file(argv)) if x.rpartition('.')[2] == flag]
+    if fields:
+      return f'; did you mean {" or ".join(f"--config.{x}" for x in fields[:3])}?'
+  return ''
+
+
+def _file_flags(argv: list[str]) -> list[str]:
+  """The arguments that name the file of the configuration, the last ones."""
+  found = []
+  for number, argument in enumerate(argv):
+    if re.fullmatch(r'--?config', argument):
+      found = argv[number : number + 2]
+    elif re.match(r'--?config=', argument):
+      found = [argument]
+  return found
+
+
+def _of_file(argv: list[str]) -> ml_collections.ConfigDict:
+  """The configuration as its file gives it, without the overrides."""
+  values, file = flags.FlagValues(), _file_flags(argv)
+  config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=file)
+  values([argv[0], *file])
+  return values.config
+
+
+def _no_configuration(argv: list[str]) -> str:
+  """What to say where there is no configuration, or its file is not there."""
+  given = _file_flags(argv)
+  name = given[-1].partition('=')[2] if len(given) == 1 else ''.join(given[1:])
+  file = pathlib.Path(name.partition(':')[0])
+  if not name or file.is_file():
+    return 'no configuration: give --config=FILE.py, an existing file'
+  others = sorted(path.name for path in file.parent.glob('*.py'))
+  near = difflib.get_close_matches(file.name, others, n=3)
+  guess = f'; did you mean {" or ".join(near)}?' if near else ''
+  where = '' if file.is_absolute() else f', seen from {pathlib.Path.cwd()}'
+  return f'there is no file {file}{where}{guess}'
 
 
 def _fields(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[str]:

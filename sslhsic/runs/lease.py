@@ -26,7 +26,7 @@ _RENEWALS = 5
 # not wait.
 _CLOCKS_DIFFER = 10
 
-_DIRECTORY = '.lease'
+DIRECTORY = '.lease'
 
 
 class _Found(NamedTuple):
@@ -78,9 +78,9 @@ class Lease:
       with contextlib.suppress(FileExistsError):  # Then another job was faster.
         self._put(number, is_new=True)
         break
-    for name in storage.names(self._directory / _DIRECTORY):
+    for name in storage.names(self._directory / DIRECTORY):
       if name < _name(number):
-        storage.remove_file(self._directory / _DIRECTORY / name)
+        storage.remove_file(self._directory / DIRECTORY / name)
     return number
 
   def _put(
@@ -89,7 +89,7 @@ class Lease:
     # Before it is seen: another job, which waits from then on, must not be ahead.
     now = time.monotonic()
     content = _Found(number, self._holder, self._token, time.time(), is_released)
-    path = self._directory / _DIRECTORY / _name(number)
+    path = self._directory / DIRECTORY / _name(number)
     storage.put(path, json.dumps(content._asdict()).encode(), is_new=is_new)
     self._renewed = now
 
@@ -144,10 +144,10 @@ def _name(number: int) -> str:
 
 
 def _latest(directory: storage.Path) -> _Found:
-  while names := storage.names(directory / _DIRECTORY):
+  while names := storage.names(directory / DIRECTORY):
     # Removed by the holder of the next one, if it is not there any more.
     with contextlib.suppress(FileNotFoundError):
-      return _Found(**json.loads(storage.read(directory / _DIRECTORY / max(names))))
+      return _Found(**json.loads(storage.read(directory / DIRECTORY / max(names))))
   return _Found()
 
 

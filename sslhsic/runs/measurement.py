@@ -1,7 +1,8 @@
 """Runs a program that measures without training: configuration in, results out."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
@@ -56,8 +57,9 @@ def run(
   checks.sizes(config)
   lock = processes.first_does(lambda: workdir.claim(path, config, free))
   try:
-    processes.first_does(lambda: _begin(path, config))
-    results = measure(config, path)
+    has_begun = processes.first_does(lambda: _begin(path, config))
+    with _undone(path, is_new=bool(has_begun)):
+      results = measure(config, path)
     processes.first_does(lambda: workdir.write_config(path, config))
     results |= {'wall_time_s': time.perf_counter() - start}
     processes.first_does(lambda: workdir.write_results(path, results))
@@ -69,6 +71,23 @@ def run(
     raise ValueError(f'{path}: {parts.message(results["failed"])}')
 
 
-def _begin(path: storage.Path, config: ml_collections.ConfigDict) -> None:
-  if not storage.exists(path / 'config.json'):  # Another one is replaced at the end.
-    workdir.write_config(path, config)
+def _begin(path: storage.Path, config: ml_collections.ConfigDict) -> bool:
+  """Whether this is the first run in the directory."""
+  if storage.exists(path / 'config.json'):  # It is replaced at the end.
+    return False
+  workdir.write_config(path, config)
+  return True
+
+
+@contextlib.contextmanager
+def _undone(path: storage.Path, *, is_new: bool) -> Iterator[None]:
+  """Gives a new directory back if a wrong setting ends the run before it has written.
+
+  Else the command could not be corrected: the configuration would be another one.
+  """
+  try:
+    yield
+  except (ValueError, OSError):
+    if is_new:
+      workdir.remove_config(path)
+    raise

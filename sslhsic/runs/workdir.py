@@ -33,6 +33,7 @@ _FREE = (
 )
 # Fields that do not change a training.
 _FREE_TO_RESUME = (*_FREE, 'evaluation', 'training.num_microbatches')
+_LOCK = '.lock'
 _NOTHING = 'nothing'
 # Fields below these are there only if they are set: none of them is ever new.
 _FREE_FORM = 'options'
@@ -141,7 +142,7 @@ def claim(
 
 def _lock(workdir: pathlib.Path) -> IO[str]:
   # Mode 'a+' does not truncate: it keeps the name of a holder for the message.
-  file = (workdir / '.lock').open('a+', encoding='utf-8')
+  file = (workdir / _LOCK).open('a+', encoding='utf-8')
   if not fcntl:
     logging.warning('%s cannot be locked here: start no second job in it', workdir)
     return file
@@ -173,6 +174,16 @@ def write_config(workdir: storage.Path, config: ml_collections.ConfigDict) -> No
   """
   storage.make_directory(workdir)
   atomic.write(workdir / 'config.json', config.to_json(indent=2) + '\n')
+
+
+def remove_config(workdir: storage.Path) -> None:
+  """Removes `config.json` from a directory that holds nothing else of a run."""
+  if set(storage.names(workdir)) <= {'config.json', _LOCK, lease.DIRECTORY}:
+    config = workdir / 'config.json'
+    if storage.is_bucket(config):
+      storage.remove_file(config)
+    else:
+      config.unlink(missing_ok=True)
 
 
 def read_json(path: storage.Path) -> dict[str, Any]:

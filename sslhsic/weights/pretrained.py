@@ -91,7 +91,7 @@ def load(
   run = read_run(init_from)
   _check_normalization(run.settings, mean, std, init_from)
   replace = lambda initial, found: _replace_encoder(
-    initial, _encoder(found), run.settings.description
+    initial, _encoder(found), run.settings.description, _flags(run.settings)
   )
   return _start(
     replace(params, run.averaged),
@@ -223,10 +223,14 @@ def _find(init_from: str) -> tuple[storage.Path, int | None]:
   if path.parent.name == 'checkpoints' and path.name.isdigit():
     path, step = path.parent.parent, int(path.name)
   if not init_from or not storage.exists(path / 'config.json'):
+    found = f'init_from {init_from!r} is no pre-training run'
+    if not init_from:
+      found = 'init_from is empty'
+    elif not storage.exists(path):
+      found = f'init_from {init_from!r} is not there'
     raise ValueError(
-      f'init_from {init_from!r} is no pre-training run; give its working directory, '
-      'one of its checkpoints (DIR/checkpoints/STEP), a safetensors file, or '
-      f"'{RANDOM}'"
+      f'{found}; give the working directory of a pre-training run, one of its '
+      'checkpoints (DIR/checkpoints/STEP), or a safetensors file'
     )
   return path, step
 
@@ -261,13 +265,16 @@ def _from_file(
     lambda module, *_: classifier.is_of_encoder(module), tree
   )
   ours = [of_encoder(tree) for tree in (params, network_state)]
+  remedy = 'set config.network to that of the file'
+  if file.settings:
+    remedy = _flags(file.settings)
   # What the network lacks; `_replace_encoder` reports what the file lacks.
   known = layouts.names(layout, *ours) | layout.computed(file.tensors)
   unknown = layout.unpack(file.tensors).keys() - known
   if unknown:
     raise ValueError(
       f'the encoder of {where} does not fit: the network has no '
-      f'{_listed(sorted(unknown))}; set config.network to that of the file'
+      f'{_listed(sorted(unknown))}; {remedy}'
     )
 
   # Messages call values as the file does, or as Haiku does where it has none.
@@ -275,7 +282,7 @@ def _from_file(
 
   def replace(tree, wanted):
     found = layouts.from_tensors(layout, file.tensors, wanted)
-    return _replace_encoder(tree, _encoder(found), where, called)
+    return _replace_encoder(tree, _encoder(found), where, remedy, called)
 
   description = file.settings.description if file.settings else ''
   return _start(
@@ -289,6 +296,7 @@ def _replace_encoder(
   initial: Mapping[str, Mapping[str, Any]],
   there: dict[str, Any],
   where: str,
+  remedy: str,
   called: Callable[[str, str], str] = '{}/{}'.format,
 ) -> dict[str, dict[str, Any]]:
   """The tree `initial` with the leaves of its encoder taken from `there`."""
@@ -303,8 +311,7 @@ def _replace_encoder(
   ]
   if differing:
     raise ValueError(
-      f'the encoder of {where} does not fit: {_listed(differing, "; ")}; '
-      'set config.network to that of the pre-training'
+      f'the encoder of {where} does not fit: {_listed(differing, "; ")}; {remedy}'
     )
   # Leaves outside the encoder keep their initial values.
   return {
@@ -313,6 +320,14 @@ def _replace_encoder(
     }
     for module, leaves in initial.items()
   }
+
+
+def _flags(settings: settings_lib.Settings) -> str:
+  """What to do where an encoder is not that of the configuration."""
+  return (
+    f'use its network, --config.network.encoder={settings.encoder} '
+    f'--config.network.encoder_options="{dict(settings.encoder_options)}"'
+  )
 
 
 def _listed(names: Sequence[str], separator: str = ', ') -> str:

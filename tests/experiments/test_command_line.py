@@ -2,9 +2,11 @@
 
 import json
 
+import jax
 import pytest
 
 from benchmarks import faults, tiny_runs
+from sslhsic.runs import command_line, processes
 
 CONFIG = '--config=configs/pretrain/digits.py'
 # Embeddings of the size of the images: the same programs compare both.
@@ -100,7 +102,10 @@ MISTAKES = [
   ),
   ('--config.loss.ssl_hsic.num_features=7', "a setting of the estimator 'features'"),
   ('--workdir=/proc/nowhere', '/proc/nowhere'),
-  ('--config=configs/none.py', 'give --config=FILE.py'),
+  ('--config=', 'no configuration: give --config=FILE.py'),
+  ('--config=configs/pretrain/digit.py', 'did you mean digits.py'),
+  ('--batch_size=8', '--config.evaluation.batch_size or --config.training.batch_size?'),
+  ('--config.data.source=/proc', "did you mean 'folder:/proc'?"),
 ]
 
 
@@ -131,6 +136,25 @@ def test_mistake_ends_in_one_clear_line(mistaken, arguments, message):
   code, errors, workdir = mistaken[arguments]
   assert message in _one_line(code, errors)
   assert not workdir.exists() or not tiny_runs.steps(workdir)
+
+
+def test_configuration_of_another_program_is_refused(tmp_path):
+  program = tiny_runs.Program('-m', 'experiments.knn', CONFIG, f'--workdir={tmp_path}')
+  message = 'is a configuration of experiments.pretrain; give experiments.knn one of'
+  assert message in _one_line(program.end(), program.err)
+
+
+def test_too_little_memory_ends_in_one_line(monkeypatch, capsys):
+  def program(config, path):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory.\nAllocations')
+
+  leave = lambda code: (_ for _ in ()).throw(SystemExit(code))
+  monkeypatch.setattr(processes, 'leave', leave)
+  with pytest.raises(SystemExit), command_line._memory_errors():
+    program(None, None)
+  assert 'RESOURCE_EXHAUSTED: Out of memory; use a smaller config.evaluation.batch' in (
+    capsys.readouterr().err
+  )
 
 
 def test_directory_of_another_configuration_is_left_alone(whole):

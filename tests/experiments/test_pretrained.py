@@ -61,7 +61,8 @@ def test_network_that_does_not_fit_is_refused_with_the_differing_shapes(pretrain
   workdir, _ = pretrained_run
   message = (
     r'does not fit: encoder/group_0/block_0/batchnorm_0/offset is \(1, 1, 1, 4\) '
-    r'there, \(1, 1, 1, 6\) in the network; .* and 6 more; set config.network'
+    r'there, \(1, 1, 1, 6\) in the network; .* and 6 more; use its network, '
+    r'--config.network.encoder=resnet_digits --config.network.encoder_options="{'
   )
   with pytest.raises(ValueError, match=message):
     pretrained.load(str(workdir), *_initial((6, 8)), **NORMALIZATION)
@@ -70,7 +71,7 @@ def test_network_that_does_not_fit_is_refused_with_the_differing_shapes(pretrain
 @pytest.mark.parametrize(
   ('suffix', 'changes', 'message'),
   [
-    ('/nowhere', {}, "nowhere' is no pre-training run; give its working directory"),
+    ('/nowhere', {}, "nowhere' is not there; give the working directory of a pre-tr"),
     ('/checkpoints/7', {}, 'no checkpoint of step 7 in .*; there are: 1, 2'),
     (
       '',
@@ -93,5 +94,5 @@ def test_run_of_another_program_is_refused(tmp_path):
 
 
 def test_no_start_is_refused():
-  with pytest.raises(ValueError, match="init_from '' is no pre-training run"):
+  with pytest.raises(ValueError, match='init_from is empty; give'):
     pretrained.load('', *_initial(), **NORMALIZATION)
