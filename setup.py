@@ -56,6 +56,9 @@ setuptools.setup(
   license='Apache-2.0',
   # Programs and configurations are run from a checkout.
   packages=setuptools.find_namespace_packages(include=['sslhsic*']),
+  # Editable, the checkout itself is put on the path: from the folder that holds it,
+  # Python would else import the checkout's folder as an empty package of that name.
+  package_dir={'': '.'},
   package_data={'sslhsic': ['py.typed']},
   python_requires='>=3.11,<3.14',
   install_requires=[

@@ -97,3 +97,9 @@ def test_package_says_how_programs_run(installed, tmp_path):
   command = re.search(r'python -m (experiments\.\w+) --config=(\S+)', said)
   assert (ROOT / f'{command[1].replace(".", "/")}.py').exists()
   assert (ROOT / command[2]).exists()
+
+
+def test_package_is_found_next_to_a_folder_of_its_name(tmp_path):
+  """Such as a checkout, seen from the folder that holds it."""
+  (tmp_path / 'sslhsic' / 'docs').mkdir(parents=True)
+  assert 'function load' in _python('import sslhsic; print(sslhsic.load)', tmp_path)
