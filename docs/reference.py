@@ -136,7 +136,8 @@ def _encoders() -> str:
     names.setdefault(preset.network, []).append(f'`{name}`')
   parts = [
     '## Encoders\n\nSettings are the fields of `config.network.encoder_options`, which '
-    'replace the values of the preset.\n'
+    'replace the values of the preset, all together: '
+    '`--config.network.encoder_options="{\'width\': 2}"`.\n'
   ]
   for network, presets in names.items():
     table = _table(_settings(network, _is_option_of_encoder))
