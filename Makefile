@@ -35,12 +35,14 @@ accelerator: $(if $(filter $(PYTHON),$(ACCELERATOR_PYTHON)),$(VENV)/installed)
 	$(ACCELERATOR_PYTHON) -m benchmarks.accelerator --output_dir=$(OUTPUT) $(ACCELERATOR_ARGS)
 
 $(VENV)/installed: requirements.txt setup.py
+	@echo 'installing into $(VENV), which takes a minute or more'
 	$(SYSTEM_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --requirement requirements.txt
 	$(PYTHON) -m pip install --quiet --no-deps --editable .
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed docs/requirements.txt
+	@echo 'installing what the tests need'
 	$(PYTHON) -m pip install --quiet --constraint requirements.txt \
 	  --constraint docs/requirements.txt --editable '.[test]'
 	touch $@

@@ -9,8 +9,11 @@ from sslhsic.plots import charts, panels
 
 @panels.look()
 def plot(rows: Sequence[dict[str, Any]], path: storage.Path) -> None:
-  """Draws a panel for each scalar of `metrics.jsonl` into a PNG."""
-  names = sorted({name for row in rows for name in row} - {'step'})
+  """Draws a panel for each scalar of `metrics.jsonl` into a PNG.
+
+  The loss comes first, then accuracies, then all else by its name.
+  """
+  names = sorted({name for row in rows for name in row} - {'step'}, key=_rank)
   figure, axes = panels.open_figure(len(names))
   for axis, name in zip(axes, names, strict=True):
     charts.lines(axis, {name: _over_time(rows, name)})
@@ -58,6 +61,10 @@ def few_label_curve(top1: Mapping[int, float], path: storage.Path) -> None:
   axis.minorticks_off()
   axis.set(xlabel='labels per class', ylabel='top-1')
   panels.save(figure, path)
+
+
+def _rank(name: str) -> tuple[bool, bool, str]:
+  return name != 'loss', not name.endswith(('_top1', '_top5')), name
 
 
 def _over_time(rows: Sequence[dict[str, Any]], name: str) -> charts.Points:

@@ -233,6 +233,7 @@ class Runner:
 
   def _train(self) -> None:
     print(self._experiment.summary)
+    print('compiling the first step', flush=True)
     with progress.Progress(self._experiment, self._step, self._data_wait) as line:
       try:
         self._take_steps(line)

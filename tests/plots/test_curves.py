@@ -28,3 +28,11 @@ def test_scalars_without_approximations_get_none(tmp_path):
 def test_accuracy_by_labels_is_drawn(tmp_path):
   curves.few_label_curve({1: 0.2, 10: 0.7}, tmp_path / 'few_label.png')
   assert (tmp_path / 'few_label.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_loss_and_accuracies_come_first():
+  names = ['alpha', 'knn_top1', 'loss', 'learning_rate', 'online_top1']
+  assert sorted(names, key=curves._rank) == [
+    *('loss', 'knn_top1', 'online_top1'),
+    *('alpha', 'learning_rate'),
+  ]
