@@ -1,6 +1,8 @@
 """The model card of an export: what it is, how it was made, how to load it."""
 
 import json
+import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -81,19 +83,26 @@ def _header(format_name: str) -> list[str]:
 
 def _usage(format_name: str, settings: settings_lib.Settings) -> list[str]:
   if format_name == 'haiku':
-    return _python(
-      'import sslhsic',
-      '',
-      "encoder = sslhsic.load('DIR')",
-      'embeddings = encoder(encoder.preprocess([picture]))  # [n, c]',
-    )
+    return _in_sslhsic()
   lines = families.of(settings.encoder).usage(format_name, settings)
   if lines:
     return _python(*lines)
   return [
     f'{format_name} has no such network; the tensors have the names and the layout '
-    'that it would give them.'
+    'that it would give them. This library loads them:',
+    '',
+    *_in_sslhsic(),
   ]
+
+
+def _in_sslhsic() -> list[str]:
+  return _python(
+    'import sslhsic',
+    '',
+    "encoder = sslhsic.load('DIR')",
+    "images = encoder.preprocess(['PICTURE.jpg'])  # [1, H, W, C]",
+    'embeddings = encoder(images)  # [1, d]',
+  )
 
 
 def _python(*lines: str) -> list[str]:
@@ -162,7 +171,7 @@ def _training(config: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-  return ', '.join(f'{name} {value}' for name, value in values.items())
+  return ', '.join(f'{name} {x}' for name, x in values.items() if x is not None)
 
 
 def _evaluation(facts: Facts) -> list[str]:
@@ -187,11 +196,20 @@ def _origin(facts: Facts) -> list[str]:
     f'with {versions}:',
     '',
     '```sh',
-    ' '.join(results['command']),
+    _command(results['command']),
     '```',
     '',
     *_export(facts),
   ]
+
+
+def _command(arguments: Sequence[str]) -> str:
+  """What was typed, from the arguments that the program was given."""
+  program = pathlib.PurePath(arguments[0])
+  start = str(program)
+  if program.suffix == '.py':
+    start = f'python -m {program.parent.name}.{program.stem}'
+  return ' '.join([start, *map(shlex.quote, arguments[1:])])
 
 
 def _export(facts: Facts) -> list[str]:

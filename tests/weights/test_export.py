@@ -106,10 +106,16 @@ def test_card_tells_how_it_was_made_and_measured():
     '| learning rate | 0.004 = 0.008 · 128 / 256; 10 epochs of warm-up',
     '| linear_top1 | 0.9877 | on frozen features |',
     'Commit abc123 of sslhsic, on 1 × cpu, with jax 0.10.1:',
-    'experiments/pretrain.py --config=configs/pretrain/digits.py',
+    'python -m experiments.pretrain --config=configs/pretrain/digits.py',
     'Exported by `python -m experiments.export`',
   ):
     assert part in text
+
+
+def test_card_of_a_network_of_no_other_library_loads_it_with_this_one():
+  text = card.render('torchvision', settings_of('resnet_digits'), facts())
+  assert 'torchvision has no such network' in text
+  assert "sslhsic.load('DIR')" in text
 
 
 def test_card_of_a_run_without_results_says_so():
