@@ -18,6 +18,7 @@ from sslhsic.data import compared, loader, reading, sources
 from sslhsic.evaluation import encoder, features
 from sslhsic.networks import classifier
 from sslhsic.plots import sheets
+from sslhsic.tables import printed
 from sslhsic.tasks.task import Batch, Scores, Task
 from sslhsic.weights import pretrained
 
@@ -112,10 +113,11 @@ class DenseExperiment(trainings.SeveralTrainings):
     return (
       f'{self.task.name} with {config.network.encoder} ({self._start.description}), '
       f'{self._what_is_trained()}, on {config.data.train.source}: '
-      f'{len(self._sources["train"]):,} images, {len(self._rates)} training(s){last}, '
+      f'{len(self._sources["train"]):,} images, '
+      f'{printed.count(len(self._rates), "training")}{last}, '
       f'each of {training.steps:,} steps of {self.batch_size} images on '
-      f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
-      f'{rates}'
+      f'{printed.count(len(parallel.devices()), "device")} in {training.precision}, '
+      f'learning rate {rates}'
     )
 
   # Building

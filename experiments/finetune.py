@@ -26,6 +26,7 @@ from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, features, metrics, probe
 from sslhsic.networks import classifier
 from sslhsic.runs import runner
+from sslhsic.tables import printed
 from sslhsic.weights import pretrained
 
 
@@ -111,7 +112,7 @@ class FineTune(trainings.SeveralTrainings):
       f'fine-tuning of {config.network.encoder} ({self._start.description}) on '
       f'{config.data.train.source}: {len(self._sources["train"]):,} images, '
       f'{len(self._settings)} training(s){last}, {self.num_steps:,} steps of '
-      f'{self.batch_size} images on {len(parallel.devices())} device(s)'
+      f'{self.batch_size} images on {printed.count(len(parallel.devices()), "device")}'
     )
 
   # Building

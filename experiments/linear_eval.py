@@ -19,6 +19,7 @@ from sslhsic import augment, microbatches, optim, parallel, storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import features, metrics, probe
 from sslhsic.runs import checks, runner
+from sslhsic.tables import printed
 
 
 class State(NamedTuple):
@@ -96,7 +97,8 @@ class LinearEval(shared.OneInput):
       f'linear classifiers of {self._config.network.encoder} ('
       f'{self._encoder.description}) on {self._config.data.train.source}: '
       f'{len(self._train):,} images, {self.num_steps:,} steps of {self.batch_size} '
-      f'images on {len(parallel.devices())} device(s), learning rates {rates}'
+      f'images on {printed.count(len(parallel.devices()), "device")}, '
+      f'learning rates {rates}'
     )
 
   # Building

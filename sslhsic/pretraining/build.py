@@ -12,6 +12,7 @@ from sslhsic import evaluators, losses, microbatches, optim, parallel
 from sslhsic.data import loader, resampling, sources
 from sslhsic.pretraining import initial, measurements, model, step, views
 from sslhsic.runs import checks
+from sslhsic.tables import printed
 
 
 def training(
@@ -215,8 +216,8 @@ def describe(config: ml_collections.ConfigDict, num_examples: int) -> str:
     f'network, {config.network.encoder} on {config.data.source}: {num_examples:,} '
     f'images, {num_steps(config, num_examples):,} steps of {training.batch_size} '
     f'images {f"in {count} microbatches " if count > 1 else ""}on '
-    f'{len(parallel.devices())} device(s) in {training.precision}, learning rate '
-    f'{peak:g} = {base:g}·{training.batch_size}/256'
+    f'{printed.count(len(parallel.devices()), "device")} in {training.precision}, '
+    f'learning rate {peak:g} = {base:g}·{training.batch_size}/256'
   )
 
 

@@ -12,6 +12,11 @@ def markdown(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
   return '\n'.join(lines)
 
 
+def count(number: int, noun: str) -> str:
+  """A number of things, '1 device' or '8 devices'."""
+  return f'{number:,} {noun}{"s" * (number != 1)}'
+
+
 def columns(rows: Sequence[Sequence[Any]], width: int, first: int = 0) -> str:
   """Lines of right-aligned cells.
 

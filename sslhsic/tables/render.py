@@ -64,7 +64,7 @@ def _cell(column: table_lib.Column, values: list[float], num_seeds: int) -> str:
 def _caption(
   table: table_lib.Table, results: results_lib.Results, command: str
 ) -> list[str]:
-  seeds = f'{results.num_seeds} seed{"s" * (results.num_seeds > 1)}'
+  seeds = printed.count(results.num_seeds, 'seed')
   spread = ', mean ± standard deviation' * (results.num_seeds > 1)
   first = f'{table.title}, base {table.base}; {seeds}{spread}.'
   caption = [f'{first} {table.note}'.strip()]
@@ -83,7 +83,8 @@ def _caption(
 
 def _cost(results: results_lib.Results) -> str:
   missing = f'; {results.num_missing} are missing' * bool(results.num_missing)
-  text = f'{results.num_runs} runs, {_duration(results.seconds)} in all{missing}'
+  runs = printed.count(results.num_runs, 'run')
+  text = f'{runs}, {_duration(results.seconds)} in all{missing}'
   environments = (
     f'{name} {", ".join(values)}'
     for name, values in results.environments.items()
