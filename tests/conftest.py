@@ -59,6 +59,24 @@ flags.FLAGS.mark_as_parsed()
 DATA = ROOT / 'tests' / 'data'
 
 
+_MAPPINGS = pathlib.Path('/proc/self/maps')
+_MAX_MAPPINGS = 30_000  # Linux allows 65,530 by default; a program takes about 13.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def programs_are_freed():
+  """Forgets compiled programs before their code takes all mappings of a process.
+
+  Without this, XLA ends with 'Unable to allocate section memory' late in the suite.
+  """
+  yield
+  if not _MAPPINGS.exists():
+    return
+  if _MAPPINGS.read_bytes().count(b'\n') > _MAX_MAPPINGS:
+    jax.clear_caches()
+    gc.collect()
+
+
 @pytest.fixture(scope='session')
 def golden_values():
   """Computed with the published implementation of SSL-HSIC, random draws replaced.
