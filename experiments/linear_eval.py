@@ -191,11 +191,15 @@ class LinearEval(shared.OneInput):
         for rate, value in zip(self._learning_rates, top1, strict=True)
       }
     top1, top5 = (accuracy[chosen] for accuracy in self._accuracies(self._test))
-    print(f'linear top-1 {top1:.3f}, top-5 {top5:.3f}, of {self._encoder.description}')
+    rate = self._learning_rates[chosen]
+    print(
+      f'linear top-1 {top1:.3f}, top-5 {top5:.3f}, learning rate {rate:g}, of '
+      f'{self._encoder.description}'
+    )
     return self._extra_results(chosen) | {
       'linear_top1': top1,
       'linear_top5': top5,
-      'learning_rate': self._learning_rates[chosen],
+      'learning_rate': rate,
       'validation_top1': validation_top1,
       'encoder': self._encoder.description,
       'encoder_fingerprint': self._encoder.fingerprint,

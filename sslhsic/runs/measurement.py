@@ -66,7 +66,7 @@ def run(
   finally:
     if lock:
       lock.close()
-  print(f'results.json is in {path}')
+  print(f'see {path / "results.json"}')
   if results.get('failed'):
     raise ValueError(f'{path}: {parts.message(results["failed"])}')
 
