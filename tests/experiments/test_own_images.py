@@ -97,7 +97,7 @@ def test_grey_images_in_idx_files_are_trained_on_and_evaluated(tmp_path, pretrai
   folder = tmp_path / 'clothing'
   folder.mkdir()
   for split, count in (('train', 60), ('t10k', 20)):
-    images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+    images = rng.integers(0, 256, (count, 14, 14), np.uint8)
     labels = np.arange(count, dtype=np.uint8) % 2
     for kind, array in (('images', images), ('labels', labels)):
       name = f'{split}-{kind}-idx{array.ndim}-ubyte'
