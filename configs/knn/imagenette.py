@@ -11,7 +11,7 @@ from configs.knn import imagenet
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of ImageNet, but for encoder, data and k."""
+  """The configuration of ImageNet, with another encoder, other data and k."""
   config = imagenet.get_config()
   of_data = imagenette.get_config()
   config.network = of_data.network

@@ -13,7 +13,7 @@ from configs.pretrain import fashion_mnist_small
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The configuration: that of 6 epochs, but for what follows."""
+  """The configuration of 6 epochs, with the changes below."""
   config = fashion_mnist_small.get_config()
   config.network.encoder_options = {
     'blocks_per_group': (1, 1),

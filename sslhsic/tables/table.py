@@ -42,7 +42,7 @@ class Table(NamedTuple):
       a row without runs.
     published: row -> column -> value, in the unit of the column.
     baselines: title of a row -> column -> metric in the results of the first row with
-      runs, such as those of pixels, which stand above the other rows.
+      runs, such as the accuracy of pixels. These rows come first.
   """
 
   name: str

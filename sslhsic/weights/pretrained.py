@@ -265,7 +265,7 @@ def _from_file(
     lambda module, *_: classifier.is_of_encoder(module), tree
   )
   ours = [of_encoder(tree) for tree in (params, network_state)]
-  remedy = 'set config.network to that of the file'
+  remedy = 'set config.network to the network of the file'
   if file.settings:
     remedy = _flags(file.settings)
   # What the network lacks; `_replace_encoder` reports what the file lacks.
@@ -323,7 +323,7 @@ def _replace_encoder(
 
 
 def _flags(settings: settings_lib.Settings) -> str:
-  """What to do where an encoder is not that of the configuration."""
+  """What to do where an encoder does not fit the configuration."""
   return (
     f'use its network, --config.network.encoder={settings.encoder} '
     f'--config.network.encoder_options="{dict(settings.encoder_options)}"'
