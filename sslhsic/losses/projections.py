@@ -69,10 +69,19 @@ def check(projections: Projections) -> None:
   """Checks shapes at the door of a loss.
 
   Raises:
+    TypeError: these are no `Projections`.
     AssertionError: `online` is not [V, b, d] with V of 2 or more, or `target` not
       [G, b, d] with G from 1 to V.
   """
-  chex.assert_rank(projections.online, 3)
+  if not isinstance(projections, Projections):
+    raise TypeError(
+      f'the features of a loss are {type(projections).__name__}, expected '
+      'losses.Projections(online=…) with features [views, images, d]'
+    )
+  if projections.online.ndim != 3:
+    raise AssertionError(
+      f'features are {projections.online.shape}, expected [views, images, d]'
+    )
   num_views = len(projections.online)
   if num_views < 2:
     raise AssertionError(f'{num_views} view of each image; a loss compares two or more')

@@ -138,3 +138,12 @@ def test_shapes_that_cannot_be(online, target):
   )
   with pytest.raises(AssertionError):
     losses.create('vicreg')((), jax.random.key(0), projections)
+
+
+def test_features_that_are_no_projections_are_refused():
+  features = jnp.ones((2, 4, 3))
+  loss = losses.create('byol')
+  with pytest.raises(TypeError, match=r'losses.Projections\(online=…\) with features'):
+    loss((), None, features)
+  with pytest.raises(AssertionError, match=r'\(4, 3\), expected \[views, images, d\]'):
+    loss((), None, losses.Projections(features[0], features))
