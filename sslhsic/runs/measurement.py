@@ -88,6 +88,8 @@ def _undone(path: storage.Path, *, is_new: bool) -> Iterator[None]:
   try:
     yield
   except (ValueError, OSError):
-    if is_new:
-      workdir.remove_config(path)
+    # The first error counts, not that a disk or bucket cannot be reached now.
+    with contextlib.suppress(OSError):
+      if is_new:
+        workdir.remove_config(path)
     raise

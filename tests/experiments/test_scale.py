@@ -151,8 +151,7 @@ def test_microbatched_gradient_is_that_of_the_whole_batch(
   microbatched = _in_microbatches(4)
   actual = _run(experiment, batch, names, microbatched, num_devices=2)
   for name in names:
-    # Rounding: up to 1e-5 with jax 0.10, 2e-5 with 0.11.
-    _assert_close(actual[name], expected[name], 3e-5)
+    _assert_close(actual[name], expected[name], 1e-5)
 
 
 def test_batch_statistics_are_those_of_each_microbatch(plain, batch):
