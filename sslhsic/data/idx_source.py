@@ -87,6 +87,16 @@ class IdxSource:
     file, row = self.rows[index]
     return {'image': _images(self.files[file])[row], 'label': self.labels[index]}
 
+  def take(self, rows: np.ndarray) -> dict[str, np.ndarray] | None:
+    """The arrays of these examples; None if they are of several files."""
+    files, rows_of_file = self.rows[rows].T
+    if (files != files[0]).any():
+      return None
+    return {
+      'image': _images(self.files[files[0]])[rows_of_file],
+      'label': self.labels[rows],
+    }
+
   def name(self, index: int) -> str:
     """The row and the file of an example."""
     file, row = self.rows[index]

@@ -22,7 +22,7 @@ from absl import logging
 from sslhsic.data import images, slots, targets
 from sslhsic.data.annotations import Annotations
 from sslhsic.data.errors import DecodeError, InputError, one_line
-from sslhsic.data.source import Source
+from sslhsic.data.source import Source, take
 
 Crop = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 # From a decoded example to the arrays of a batch, whose shapes are always the same.
@@ -142,6 +142,12 @@ def _decode(source: Source, example: dict, max_pixels: int) -> dict:
   return decoded
 
 
+def whole_image(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+  """The crop that is none, for images that the accelerator crops."""
+  del rng
+  return image
+
+
 @dataclasses.dataclass(frozen=True)
 class Crops:
   """Makes views of an image, with its label and, if the source has it, its metadata.
@@ -156,6 +162,28 @@ class Crops:
     """The views [H, W, C] by their name, 'label', and 'metadata' if there is any."""
     views = {name: crop(rng, example['image']) for name, crop in self.crops.items()}
     return views | {name: example[name] for name in _VALUES if name in example}
+
+  @property
+  def are_whole(self) -> bool:
+    """Whether every view is the image as it is."""
+    return all(crop is whole_image for crop in self.crops.values())
+
+
+def _at_once(
+  load: 'View | Example', indices: range
+) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
+  """Rows and arrays of several places, where nothing is to be decoded or cropped.
+
+  For small images in memory the work of Python for each of them would limit a GPU.
+  """
+  if not (isinstance(load.make, Crops) and load.make.are_whole):
+    return None
+  rows = np.array([load.row(index) for index in indices])
+  examples = take(load.source, rows)
+  if examples is None:
+    return None
+  values = {name: examples[name] for name in _VALUES if name in examples}
+  return rows, dict.fromkeys(load.make.crops, examples['image']) | values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +227,13 @@ class View:
     # JAX computes with 32-bit integers, so the number wraps around after 2³² examples.
     return arrays | {'index': np.uint32(index % 2**32)}, bad
 
+  def at_once(self, indices: range) -> dict[str, np.ndarray] | None:
+    """The arrays of several places, if they are in memory as they are needed."""
+    found = _at_once(self, indices)
+    if found is None:
+      return None
+    return found[1] | {'index': (np.array(indices) % 2**32).astype(np.uint32)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Example:
@@ -228,6 +263,15 @@ class Example:
     arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
     is_example = index < size and not bad
     return arrays | {'row': np.int32(row), 'mask': np.bool_(is_example)}, bad
+
+  def at_once(self, indices: range) -> dict[str, np.ndarray] | None:
+    """The arrays of several rows, if they are in memory as they are needed."""
+    found = _at_once(self, indices)
+    if found is None:
+      return None
+    rows, arrays = found
+    mask = np.array(indices) < len(self.source)
+    return arrays | {'row': rows.astype(np.int32), 'mask': mask}
 
 
 class ReadAhead:
@@ -300,11 +344,17 @@ class Chunks:
     first = step * self.batch_size + self.host_index * share
     rows = range(share)[part * self.chunk_size : (part + 1) * self.chunk_size]
     load = self.load
+    arrays, results, skipped = {}, {}, {}
+    taken = load.at_once(range(first + rows.start, first + rows.stop))
+    if taken is not None:
+      for name, value in taken.items():
+        array, results[name] = self._empty(value.shape, value.dtype)
+        array[...] = value
+      return _with_skipped(results, {})
     if self.reads_in_flight > 1:
       numbers = [load.row(first + row) for row in rows]
       ahead = ReadAhead(load.source, numbers, self.reads_in_flight)
       load = dataclasses.replace(load, source=ahead)
-    arrays, results, skipped = {}, {}, {}
     # One after the other into its place: memory is written once, and little at a time.
     for place, row in enumerate(rows):
       loaded, bad = load(first + row)
@@ -314,10 +364,7 @@ class Chunks:
           arrays[name], results[name] = self._empty(shape, value.dtype)
         _put(arrays[name], place, value)
       skipped |= bad
-    return results | {
-      'skipped': np.array(list(skipped), np.int64),
-      'causes': np.array(list(skipped.values()), np.str_),
-    }
+    return _with_skipped(results, skipped)
 
   def _empty(
     self, shape: tuple[int, ...], dtype: np.dtype
@@ -328,6 +375,13 @@ class Chunks:
       return _own_slots().empty(shape, dtype)
     array = np.empty(shape, dtype)
     return array, array
+
+
+def _with_skipped(arrays: dict, skipped: Bad) -> dict[str, np.ndarray | slots.Sent]:
+  return arrays | {
+    'skipped': np.array(list(skipped), np.int64),
+    'causes': np.array(list(skipped.values()), np.str_),
+  }
 
 
 @functools.cache

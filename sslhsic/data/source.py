@@ -58,7 +58,11 @@ class ArraySource:
     return len(self.labels)
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-    return {'image': self.images[index], 'label': self.labels[index]}
+    return self.take(index)
+
+  def take(self, rows: np.ndarray | int) -> dict[str, np.ndarray]:
+    """The arrays of these examples; see `take`."""
+    return {'image': self.images[rows], 'label': self.labels[rows]}
 
   def name(self, index: int) -> str:
     """The number of an example."""
@@ -193,6 +197,26 @@ class RelabelledSource:
     # Multi-hot: column c moves to numbers[c]; classes that the source lacks stay 0.
     renumbered[..., self.numbers[:-1]] = labels
     return renumbered
+
+
+def take(source: Source, rows: np.ndarray) -> dict[str, np.ndarray] | None:
+  """Several examples at once: arrays [k, ...] by name, or None.
+
+  A class of sources that has its examples in memory can define `take(rows)`, which
+  returns the arrays of `source[row]` for each row, stacked, or None.
+
+  Args:
+    source: the examples.
+    rows: [k], of the source.
+  """
+  if isinstance(source, SubsetSource):
+    return take(source.source, source.rows[rows])
+  for cls in type(source).__mro__:
+    if 'take' in vars(cls):
+      return source.take(rows)
+    if '__getitem__' in vars(cls):  # A subclass may change this one alone.
+      return None
+  return None
 
 
 def single_label_classes(source: Source) -> int:

@@ -85,6 +85,40 @@ def test_batch_is_described_for_all_hosts():
   assert described['name'] == [_source().name(row) for row in described['row']]
 
 
+class _OneByOne:
+  """A source of which examples cannot be taken at once."""
+
+  def __init__(self, source):
+    self._source = source
+    self.labels, self.num_classes = source.labels, source.num_classes
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, row):
+    return self._source[row]
+
+  def name(self, row):
+    return self._source.name(row)
+
+
+@pytest.mark.usefixtures('small_chunks')
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_images_in_memory_that_no_crop_changes_are_taken_at_once(num_workers):
+  # Rows of a subset, and of the last batch of a pass, which is not full.
+  source = sources.SubsetSource(_source(12), np.arange(11)[::-1])
+  views = lambda source, workers: _take(
+    loader.views(source, batch_size=8, seed=0, num_workers=workers), 3
+  )
+  settings = {'batch_size': 4, 'host_index': 0, 'host_count': 1}
+  one_by_one = _OneByOne(source)
+  _assert_equal(views(source, num_workers), views(one_by_one, 0))
+  passes = [list(loader.one_pass(x, **settings)) for x in (source, one_by_one)]
+  _assert_equal(*passes)
+  for batch, expected in zip(*passes, strict=True):
+    assert {x.dtype for x in batch.values()} == {x.dtype for x in expected.values()}
+
+
 def test_one_view_has_labels_of_any_kind(tfds_data):
   source = sources.create('tfds:toy_multi', 'train')
   stream = loader.one_view(source, batch_size=4, seed=0, crop=loader.random_crop(8))
