@@ -6,17 +6,18 @@ of value, each in processes of its own:
   checks       published values of HSIC, gradients against the CPU, kill and resume;
                meanwhile the first steps are compiled, several at a time
   comparison   the same step in JAX and in PyTorch, in turns
-  step         ResNet-50 at 224 px at the largest batch that fits, with JPEGs and with a
-               batch that is on the device already; a profile of it
+  step         ResNet-50 at 224 px, with JPEGs and with a batch that is on the device
+               already; a profile of it
   loss         time of every loss alone by batch size
-  others       other losses, ResNet-18 at 32 px, changes of the step
-  Fashion-MNIST for the time that is left, if it is there
+  others       changes of the step, other losses, ResNet-18 at 32 px, a larger batch
+  fashion_mnist  for the time that is left, if it is there
 
 `accelerator.json` and `accelerator.md` in the output are written anew after each
 measurement: a run that is killed loses nothing. What fails, or would not fit into the
 time left, is named. On a CPU, or with --small, everything is small.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import importlib.util
@@ -32,29 +33,23 @@ from typing import Any
 import jax
 from absl import app, flags
 
-from benchmarks import accelerator_checks, kernel_trace, step
+from benchmarks import accelerator_checks, kernel_trace, step, step_variants
 from benchmarks.accelerator_run import Plan, Run, compile_all
 from benchmarks.step_process import ROOT, Settings, StepError, StepProcess
 
 _OUTPUT = flags.DEFINE_string('output_dir', 'runs/accelerator', 'For the tables.')
 _MINUTES = flags.DEFINE_float('minutes', 8.5, 'After which nothing is begun any more.')
 _SMALL = flags.DEFINE_bool('small', False, 'Whether to measure what a CPU can.')
+_SECTIONS = flags.DEFINE_list('sections', [], 'As in the list above; none: all.')
 _COMPARE = flags.DEFINE_bool('compare', True, 'With PyTorch, if it is there.')
 _FASHION_MNIST = flags.DEFINE_string('fashion_mnist', '', 'Directory of its files.')
 
 _GIB = 2**30
 MAIN, BYOL = 'ssl_hsic, pairs', 'byol'
-METHODS = (MAIN, BYOL, 'info_nce', 'ssl_hsic, exact', 'ssl_hsic, 512 stratified')
+METHODS = (MAIN, 'ssl_hsic, exact', 'ssl_hsic, 512 stratified', 'info_nce', BYOL)
+SECTIONS = ('checks', 'comparison', 'step', 'loss', 'others', 'fashion_mnist')
 CHECKS = ('golden', 'gradients', 'resume', 'resume_deterministic')
-# Changes of the step: name -> variant of the networks, flags of XLA.
-VARIANTS = {
-  'batch norm recomputed': ('batch norm recomputed', ''),
-  'batch norm in bfloat16': ('batch norm in bfloat16', ''),
-  'latency-hiding scheduler': (
-    'none',
-    '--xla_gpu_enable_latency_hiding_scheduler=true',
-  ),
-}
+VARIANTS = tuple(name for name in step_variants.VARIANTS if name != 'none')
 _PROBE = """
 import json, jax
 device = jax.devices()[0]
@@ -75,7 +70,8 @@ def plan(device: dict[str, Any], *, small: bool) -> Plan:
   is_large = (device['bytes'] or 0) > 110 * _GIB
   return Plan(
     case='resnet50_224',
-    batch_sizes=(1024, 512) if is_large else (512, 256),
+    batch_sizes=(512, 256) if is_large else (256, 128),
+    largest_batch_size=1024 if is_large else 512,
     compare_batch_size=256 if is_large else 128,
     methods=METHODS,
     small_case='resnet18_32',
@@ -90,6 +86,7 @@ def plan(device: dict[str, Any], *, small: bool) -> Plan:
     rounds=3,
     num_workers=cores - 1,
     parallel=max(1, cores * 3 // 4),
+    at_once=6,
     network={},
     variants=True,
   )
@@ -100,6 +97,7 @@ def small_plan() -> Plan:
   return Plan(
     case='digits',
     batch_sizes=(32,),
+    largest_batch_size=0,
     compare_batch_size=32,
     methods=(MAIN,),
     small_case=None,
@@ -114,6 +112,7 @@ def small_plan() -> Plan:
     rounds=2,
     num_workers=0,
     parallel=2,
+    at_once=6,
     network={
       'encoder_options': {'blocks_per_group': (1,), 'channels_per_group': (4,)},
       'head': {'hidden_size': 8, 'output_size': 4},
@@ -137,16 +136,26 @@ class Accelerator:
     self._baseline: dict[str, Any] | None = None
     self._compiled: dict[tuple, dict[str, Any]] = {}
 
-  def measure(self, *, small: bool) -> None:
-    """Measures everything that there is time for."""
+  def measure(self, *, small: bool, only: Sequence[str] = ()) -> None:
+    """Measures everything that there is time for.
+
+    Args:
+      small: whether to measure what a CPU can.
+      only: of `SECTIONS`; none: all.
+    """
     run = self._run
+    self._only = only or SECTIONS
     self.probe(small)
     run.section('checks, and the first steps are compiled', 30, self.start_checks)
-    run.section('comparison with PyTorch', 25, self.compare)
-    run.section('step', 30, self.main_step)
-    run.section('loss alone', 15, self.loss_alone)
-    run.section('other steps', 90 if self._plan.small_case else 0, self.other_steps)
-    run.section('Fashion-MNIST', 60, self.fashion_mnist)
+    for name, title, seconds, measure in (
+      ('comparison', 'comparison with PyTorch', 25, self.compare),
+      ('step', 'step', 30, self.main_step),
+      ('loss', 'loss alone', 15, self.loss_alone),
+      ('others', 'other steps', 90 if self._plan.small_case else 0, self.other_steps),
+      ('fashion_mnist', 'Fashion-MNIST', 60, self.fashion_mnist),
+    ):
+      if name in self._only:
+        run.section(title, seconds, measure)
 
   # The device
 
@@ -166,26 +175,27 @@ class Accelerator:
 
   def start_checks(self) -> None:
     """Compiles what is measured first; checks meanwhile."""
-    run, limit = self._run, self._plan.first_wave_s
-    end = time.monotonic() + min(limit, run.left)
-    if run.with_torch and importlib.util.find_spec('torch'):
-      self._torch = run.start(self._plain('torch'))
+    run, plan = self._run, self._plan
+    end = time.monotonic() + min(plan.first_wave_s, run.left)
+    wanted = []
+    if 'comparison' in self._only:
+      wanted.append(self._plain('jax'))
+      if run.with_torch and importlib.util.find_spec('torch'):
+        self._torch = run.start(self._plain('torch'))
+    if 'step' in self._only:
+      wanted.append(self._settings(plan.batch_sizes[0], plan.methods[0]))
     checks = {'golden': self._golden, 'gradients': self._gradients}
     checks |= {name: self._resume for name in CHECKS if 'resume' in name}
-    wanted = [
-      self._plain('jax'),
-      *(self._settings(x, self._plan.methods[0]) for x in self._plan.batch_sizes),
-    ]
     run.result['checks'] = {}
-    step.flops_per_image(step.CASES[self._plan.case])  # For later; it takes a moment.
+    step.flops_per_image(step.CASES[plan.case])  # For later; it takes a moment.
     with concurrent.futures.ThreadPoolExecutor(len(CHECKS)) as pool:
       futures = {
         name: pool.submit(checks[name], name, end - time.monotonic())
-        for name in self._plan.checks
+        for name in plan.checks
+        if 'checks' in self._only
       }
-      # Nothing can be measured without these; larger batches are given up earlier.
-      limits = [limit if x in wanted[1:-1] else limit + 110 for x in wanted]
-      self._compile([(settings, '') for settings in wanted], limits)
+      # Nothing can be measured without these.
+      self._compile(wanted, plan.first_wave_s + 110)
       for name, future in futures.items():
         run.section(f'check: {name}', 0, future.result)
 
@@ -247,30 +257,25 @@ class Accelerator:
     }
     return Settings(method=method, batch_size=batch_size, **(shared | others))
 
-  def _compile(
-    self, wanted: Sequence[tuple[Settings, str]], seconds: Sequence[float]
-  ) -> None:
+  def _compile(self, wanted: Sequence[Settings], seconds: float) -> None:
     """Compiles steps into the cache and keeps what that said."""
     done = compile_all(self._run, wanted, seconds)
-    for (settings, flags_of_xla), compiled in zip(wanted, done, strict=True):
-      self._compiled[_key(settings, flags_of_xla)] = compiled
+    for settings, compiled in zip(wanted, done, strict=True):
+      self._compiled[_key(settings)] = compiled
       if 'error' in compiled:
-        self._run.skip(f'compiling {_name(settings, flags_of_xla)}', compiled['error'])
+        self._run.skip(f'compiling {_name(settings)}', compiled['error'])
+      elif not self._fits(settings):
+        self._run.skip(_name(settings), 'needs more memory')
 
-  def _fits(
-    self, settings: Settings, flags_of_xla: str = '', spare: int = 4 * _GIB
-  ) -> bool:
-    """Whether a step was compiled and, as far as is known, has the memory it needs.
-
-    Args:
-      settings: of the step.
-      flags_of_xla: of its process.
-      spare: bytes that are to be left for others.
-    """
-    compiled = self._compiled.get(_key(settings, flags_of_xla), {'error': ''})
+  def _fits(self, settings: Settings) -> bool:
+    """Whether a step was compiled and, as far as is known, has the memory it needs."""
+    compiled = self._compiled.get(_key(settings), {'error': ''})
     limit = self._run.result['device']['bytes']
     needed = compiled.get('device_bytes')
-    return 'error' not in compiled and not (limit and needed and needed > limit - spare)
+    # The processes that start meanwhile need some too.
+    return 'error' not in compiled and not (
+      limit and needed and needed > limit - 4 * _GIB
+    )
 
   # JAX and PyTorch in turns
 
@@ -311,38 +316,32 @@ class Accelerator:
   # The step that matters most, its profile
 
   def main_step(self) -> None:
-    """Measures and profiles the largest batch that fits, also with a loader.
+    """Measures and profiles the first batch size that fits, also with a loader.
 
-    The baseline of what comes later is at a batch that leaves memory for the processes
-    that start meanwhile.
+    It is the baseline of what comes later.
     """
     run = self._run
     for batch_size in self._plan.batch_sizes:
       settings = self._settings(batch_size, self._plan.methods[0])
+      if _key(settings) not in self._compiled:
+        self._compile([settings], self._plan.first_wave_s)
       if not self._fits(settings):
-        why = self._compiled.get(_key(settings), {}).get('error', 'needs more memory')
-        run.skip(_name(settings), why)
         continue
       try:
         with run.start(settings) as process:
-          is_first = not self._baseline
           self._baseline = self._measure(process)
-          if is_first:
-            run.section('profile', 5, lambda p=process: self._profile(p))
-            run.section('loader', 15, lambda p=process: self._with_loader(p))
+          run.section('profile', 5, lambda p=process: self._profile(p))
+          run.section('loader', 15, lambda p=process: self._with_loader(p))
+        return
       except StepError as error:
         run.skip(_name(settings), str(error))
-        continue
-      if run.is_cpu or self._fits(settings, spare=24 * _GIB):
-        return
-    if not self._baseline:
-      raise StepError('no batch size fits')
+    raise StepError('no batch size fits')
 
-  def _measure(self, process: StepProcess, flags_of_xla: str = '') -> dict[str, Any]:
+  def _measure(self, process: StepProcess) -> dict[str, Any]:
     """Measures a step that was started; adds a row to the table of steps."""
     run, settings = self._run, process.settings
     compiled = process.reply(min(120, run.left))
-    compiled |= self._compiled.get(_key(settings, flags_of_xla), {})
+    compiled |= self._compiled.get(_key(settings), {})
     found = process.run(self._plan.seconds, on_device=True, timeout=min(120, run.left))
     row = {
       'case': settings.case,
@@ -353,7 +352,7 @@ class Accelerator:
       'peak_bytes': found['peak_bytes'],
     }
     row |= self._utilisation(settings, row['on_device'])
-    if settings.variant == 'none' and not flags_of_xla:
+    if settings.variant == 'none':
       run.result.setdefault('steps', []).append(row)
     run.log(json.dumps(row))
     run.write()
@@ -415,6 +414,7 @@ class Accelerator:
       f'--rounds={plan.rounds}',
       f'--round_seconds={plan.seconds / 100}',
       f'--threads={plan.parallel}',
+      flags='--xla_gpu_enable_triton_gemm=false',
       seconds=min(150, run.left),
       each_line=add,
     )
@@ -422,58 +422,68 @@ class Accelerator:
   # Everything else
 
   def other_steps(self) -> None:
-    """Other losses, the small case and variants: compiled together, then measured."""
-    wanted = self._others()
-    run = self._run
-    if not wanted:
-      return
-    if self._plan.small_case and run.with_torch and importlib.util.find_spec('torch'):
-      self._torch = run.start(self._plain('torch', small=True))
-    plain = [(self._plain('jax', small=True), '')] if self._plan.small_case else []
-    to_compile = [(settings, xla) for _, settings, xla in wanted] + plain
-    self._compile(to_compile, [min(120, run.left / 2)] * len(to_compile))
-    ready = [x for x in wanted if self._fits(*x[1:])]
-    for (name, settings, xla), process in self._started(ready):
-      measure = lambda n=name, s=settings, f=xla, p=process: self._other(n, s, f, p)
-      run.section(name or f'{settings.case}, {settings.method}', 15, measure)
-      process.close()
-    if self._plan.small_case:
+    """Variants, other losses, the small case and the largest batch.
+
+    A few at a time are compiled, then measured: a run that ends early has the first.
+    """
+    plan, run = self._plan, self._run
+    others = self._others()
+    for first in range(0, len(others), plan.at_once):
+      group = others[first : first + plan.at_once]
+      self._compile(group, min(150, run.left / 2))
+      ready = [settings for settings in group if self._fits(settings)]
+      for process in self._started(ready):
+        settings = process.settings
+        measure = lambda p=process: self._other(p)
+        run.section(_name(settings), 15, measure)
+        process.close()
+    if plan.small_case and run.with_torch and importlib.util.find_spec('torch'):
+      plain = [self._plain(framework, small=True) for framework in ('jax', 'torch')]
+      self._torch = run.start(plain[1])
+      self._compile(plain[:1], min(120, run.left / 2))
       run.section('comparison, small', 25, lambda: self.compare(small=True))
 
-  def _others(self) -> list[tuple[str, Settings, str]]:
-    """Name of the variant, settings and flags of XLA, in order of value."""
-    plan, wanted = self._plan, []
-    if self._baseline:
-      size = self._baseline['batch_size']
-      losses = [('', self._settings(size, method), '') for method in plan.methods[1:]]
-      variants = [
-        (name, self._settings(size, plan.methods[0], variant=variant), xla)
-        for name, (variant, xla) in VARIANTS.items()
-        if plan.variants
-      ]
-      wanted += losses[:1] + variants[:1] + losses[1:3] + variants[1:] + losses[3:]
+  def _others(self) -> list[Settings]:
+    """Steps in order of value."""
+    plan = self._plan
     small = [
-      ('', self._settings(plan.small_batch_size, method, case=plan.small_case), '')
+      self._settings(plan.small_batch_size, method, case=plan.small_case)
       for method in plan.small_methods
     ]
-    return wanted[:3] + small[:2] + wanted[3:] + small[2:]
+    if not self._baseline:
+      return small
+    size, main = self._baseline['batch_size'], plan.methods[0]
+    losses = [self._settings(size, method) for method in plan.methods[1:]]
+    variants = [
+      self._settings(size, main, variant=variant)
+      for variant in VARIANTS
+      if plan.variants
+    ]
+    largest = [self._settings(plan.largest_batch_size, main)]
+    return [
+      *variants[:2],
+      *losses[:3],
+      *small[:1],
+      *losses[3:],
+      *variants[2:],
+      *small[1:],
+      *(largest if plan.largest_batch_size else []),
+    ]
 
   def _started(
-    self, wanted: Sequence[tuple[str, Settings, str]], ahead: int = 2
-  ) -> Iterator[tuple[tuple, StepProcess]]:
+    self, wanted: Sequence[Settings], ahead: int = 2
+  ) -> Iterator[StepProcess]:
     """Processes in order, the next ones starting meanwhile."""
-    queue = []
-    for position, (_, settings, xla) in enumerate(wanted):
-      queue.append(self._run.start(settings, xla))
-      if position >= ahead:
-        yield wanted[position - ahead], queue.pop(0)
-    yield from zip(wanted[len(wanted) - len(queue) :], list(queue), strict=True)
+    queue = collections.deque()
+    for settings in wanted:
+      queue.append(self._run.start(settings))
+      if len(queue) > ahead:
+        yield queue.popleft()
+    yield from queue
 
-  def _other(
-    self, name: str, settings: Settings, xla: str, process: StepProcess
-  ) -> None:
-    row = self._measure(process, xla)
-    if name:
+  def _other(self, process: StepProcess) -> None:
+    row, name = self._measure(process), process.settings.variant
+    if name != 'none':
       variant = row | {
         'variant': name,
         'ratio': row['on_device'] / self._baseline['on_device'],
@@ -513,21 +523,16 @@ class Accelerator:
     }
 
 
-def _key(settings: Settings, flags_of_xla: str = '') -> tuple:
+def _key(settings: Settings) -> tuple:
   """What distinguishes compiled programs."""
   shown = dataclasses.asdict(settings)
   ignored = ('folder', 'num_workers', 'network')
-  return (
-    *(value for name, value in shown.items() if name not in ignored),
-    flags_of_xla,
-  )
+  return tuple(value for name, value in shown.items() if name not in ignored)
 
 
-def _name(settings: Settings, flags_of_xla: str = '') -> str:
+def _name(settings: Settings) -> str:
   parts = [settings.case, settings.method, f'batch {settings.batch_size}']
-  if settings.variant != 'none':
-    parts.append(settings.variant)
-  return ', '.join(parts + ([flags_of_xla] if flags_of_xla else []))
+  return ', '.join(parts + [settings.variant] * (settings.variant != 'none'))
 
 
 def _take_turn(
@@ -556,11 +561,17 @@ def _set_ratio(row: dict[str, Any]) -> None:
 def main(argv: list[str]) -> None:
   """Measures, and prints the tables."""
   del argv
+  if unknown := set(_SECTIONS.value) - set(SECTIONS):
+    raise app.UsageError(
+      f'--sections has no {", ".join(unknown)}; use some of {", ".join(SECTIONS)}'
+    )
   output = pathlib.Path(_OUTPUT.value)
   with Run(output, _MINUTES.value, _COMPARE.value) as run:
     # This process only counts operations; those that it starts use the accelerator.
     jax.config.update('jax_platforms', 'cpu')
-    Accelerator(run, _FASHION_MNIST.value).measure(small=_SMALL.value)
+    Accelerator(run, _FASHION_MNIST.value).measure(
+      small=_SMALL.value, only=_SECTIONS.value
+    )
   print((output / 'accelerator.md').read_text())
 
 

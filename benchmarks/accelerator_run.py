@@ -22,6 +22,8 @@ from benchmarks import accelerator_tables, step_process
 ROOT = step_process.ROOT
 # XLA's default miscompiles some dot products. A reference is compiled soon, if slow.
 _CPU_FLAGS = '--xla_cpu_experimental_ynn_fusion_type='
+# Kernels are chosen by their speed, without a check of what each of them computed.
+_AUTOTUNING_FLAGS = '--xla_gpu_autotune_level=2'
 _REFERENCE_FLAGS = '--xla_backend_optimization_level=0'
 
 
@@ -31,7 +33,8 @@ class Plan:
 
   Attributes:
     case: in `step.CASES`, the network that matters most.
-    batch_sizes: tried for it, the largest first.
+    batch_sizes: tried for it until one fits.
+    largest_batch_size: tried last, if not 0.
     compare_batch_size: at which JAX and PyTorch take turns; both are in memory then.
     methods: in `methods.METHODS`; the first is profiled and varied.
     small_case, small_batch_size, small_methods: likewise, measured after that.
@@ -43,12 +46,14 @@ class Plan:
     rounds: of measurements that take turns.
     num_workers: processes of a loader.
     parallel: processes that compile at the same time.
+    at_once: other steps that are compiled, then measured, before the next.
     network: replaces fields of a case's `config.network`.
     variants: whether changes of the networks are tried.
   """
 
   case: str
   batch_sizes: tuple[int, ...]
+  largest_batch_size: int
   compare_batch_size: int
   methods: tuple[str, ...]
   small_case: str | None
@@ -63,6 +68,7 @@ class Plan:
   rounds: int
   num_workers: int
   parallel: int
+  at_once: int
   network: dict[str, Any]
   variants: bool
 
@@ -156,19 +162,21 @@ class Run:
 
   # Processes
 
-  def variables(self, flags: str = '', *, on_cpu: bool = False) -> dict[str, str]:
+  def variables(self, gpu_flags: str = '', *, on_cpu: bool = False) -> dict[str, str]:
     """The environment of a process that computes.
 
     Args:
-      flags: of XLA.
+      gpu_flags: of XLA, where it computes on a GPU.
       on_cpu: whether it computes on the CPU though there is an accelerator.
     """
     is_cpu = on_cpu or self.result.get('device', {}).get('platform') == 'cpu'
-    flags = f'{os.environ.get("XLA_FLAGS", "")} {flags}'
+    flags = os.environ.get('XLA_FLAGS', '')
     if is_cpu:
       flags += f' {_CPU_FLAGS} --xla_force_host_platform_device_count=1'
     if on_cpu:
       flags += f' {_REFERENCE_FLAGS}'
+    if not is_cpu:
+      flags += f' {_AUTOTUNING_FLAGS} {gpu_flags}'
     return {
       'JAX_PLATFORMS': 'cpu' if on_cpu else os.environ.get('JAX_PLATFORMS', ''),
       'XLA_FLAGS': flags.strip(),
@@ -182,19 +190,20 @@ class Run:
     }
 
   def start(
-    self, settings: step_process.Settings, flags: str = '', **variables: str
+    self, settings: step_process.Settings, **variables: str
   ) -> step_process.StepProcess:
     """Starts a process that measures a step."""
     name = f'{settings.case}_{settings.method}_{settings.framework}'
     log = self.scratch / f'{name.replace(", ", "_").replace(" ", "_")}.log'
     # The process of PyTorch uses JAX for its configuration only.
-    shared = self.variables(flags, on_cpu=settings.framework == 'torch')
+    shared = self.variables(on_cpu=settings.framework == 'torch')
     return step_process.StepProcess(settings, log, **(shared | variables))
 
   def program(
     self,
     *arguments: str,
     seconds: float,
+    flags: str = '',
     on_cpu: bool = False,
     each_line: Callable[[str], None] | None = None,
     number: signal.Signals = signal.SIGKILL,
@@ -204,6 +213,7 @@ class Run:
     Args:
       *arguments: of Python.
       seconds: it is ended after that.
+      flags: of XLA for a GPU.
       on_cpu: whether it computes on the CPU.
       each_line: is given every line when it is printed.
       number: of the signal that ends it after that time.
@@ -218,7 +228,7 @@ class Run:
       child = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=os.environ | self.variables(on_cpu=on_cpu),
+        env=os.environ | self.variables(flags, on_cpu=on_cpu),
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -245,31 +255,26 @@ def _kill(child: subprocess.Popen, number: signal.Signals = signal.SIGKILL) -> N
 
 
 def compile_all(
-  run: Run,
-  wanted: Sequence[tuple[step_process.Settings, str]],
-  seconds: Sequence[float],
+  run: Run, wanted: Sequence[step_process.Settings], seconds: float
 ) -> list[dict[str, Any]]:
   """Compiles steps into the compilation cache, several at a time.
 
   Args:
     run: whose time it takes.
-    wanted: settings and flags of XLA.
-    seconds: after which each is given up.
+    wanted: settings.
+    seconds: after which all are given up.
 
   Returns:
     What `step.Subject.compile` returned for each, or {'error': why}.
   """
-  start = time.monotonic()
+  end = time.monotonic() + min(seconds, run.left)
 
-  def compile_one(
-    settings: step_process.Settings, flags: str, seconds: float
-  ) -> dict[str, Any]:
-    end = start + min(seconds, run.left)
+  def compile_one(settings: step_process.Settings) -> dict[str, Any]:
     # Memory that is tried out while compiling is given back, for the others.
     allocator = {} if run.is_cpu else {'XLA_PYTHON_CLIENT_ALLOCATOR': 'platform'}
-    name = f'{settings.case}, {settings.method}, {settings.batch_size} {flags}'
+    name = f'{settings.case}, {settings.method}, {settings.batch_size}'
     try:
-      with run.start(settings, flags, **allocator) as process:
+      with run.start(settings, **allocator) as process:
         compiled = process.reply(end - time.monotonic())
     except step_process.StepError as error:
       run.log(f'not compiled: {name}: {error}')
@@ -278,8 +283,4 @@ def compile_all(
     return compiled
 
   with concurrent.futures.ThreadPoolExecutor(run.result['plan']['parallel']) as pool:
-    futures = [
-      pool.submit(compile_one, settings, flags, limit)
-      for (settings, flags), limit in zip(wanted, seconds, strict=True)
-    ]
-    return [future.result() for future in futures]
+    return list(pool.map(compile_one, wanted))

@@ -5,6 +5,9 @@
 of calls without waiting in between; its time, until the device is done, is divided by
 their number.
 
+On a GPU, matrix products are cuBLAS's: choosing among Triton's kernels for each shape
+takes longer than the measurement.
+
 Prints a line of JSON for each method and batch size: median, least and greatest
 milliseconds of the rounds, bytes of temporary memory; or 'error'. The methods of a
 batch size are compiled several at once, then measured.
