@@ -68,7 +68,7 @@ class Pretrain(shared.KnownData):
       config, self._extraction, self.source.num_classes, self._untrained_network
     )
     self._comparison = None
-    if config.evaluation.compare_representations:
+    if config.evaluation.representations:
       self._comparison = comparison.Comparison(config, self._extraction)
     build.check_minima(config, self.training, self._evaluation.names, self.source)
     self._step = parallel.pmap(
@@ -171,7 +171,7 @@ class Pretrain(shared.KnownData):
     return self._evaluation.measure(self._averaged_network())
 
   def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
-    """Compares pixels, the untrained and the trained encoder, as configured."""
+    """Compares the representations of the configuration."""
     del global_step
     results = {'protocol': self._evaluation.protocol()}
     if self.input:
@@ -180,7 +180,7 @@ class Pretrain(shared.KnownData):
       return results
     results['protocol'] = self._comparison.protocol() | results['protocol']
     return results | self._comparison(
-      self._untrained_network(), self._averaged_network(), directory
+      self._untrained_network, self._averaged_network, directory
     )
 
   def _averaged_network(self) -> extraction.Network:

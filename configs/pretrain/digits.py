@@ -58,7 +58,8 @@ def get_config() -> ml_collections.ConfigDict:
     'train_split': 'train',
     'test_split': 'test',
     'batch_size': 360,
-    'compare_representations': True,
+    # What is compared at the end of the run; (): nothing.
+    'representations': ('pixels', 'untrained', 'trained'),
     'labels_per_class': (1, 5, 10),  # Of the comparison.
   }
   config.evaluators = {

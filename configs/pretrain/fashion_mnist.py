@@ -53,7 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.train_split = 'train'
   config.evaluation.test_split = 'test'
   config.evaluation.batch_size = 1000
-  config.evaluation.compare_representations = True
+  config.evaluation.representations = ('pixels', 'untrained', 'trained')
   config.runner.log_every = 100
   config.runner.evaluate_every = 2340  # 20 epochs.
   config.runner.checkpoint_every = 1170

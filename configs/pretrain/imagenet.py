@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     'train_split': 'train[:100000]',  # What kNN looks in.
     'test_split': 'validation',
     'batch_size': 4096,
-    'compare_representations': False,
+    'representations': (),  # Compared at the end: 'pixels', 'untrained', 'trained'.
     'labels_per_class': (1, 5, 10),  # Of the comparison.
   }
   config.evaluators = {

@@ -8,7 +8,8 @@ A table is a function of the base, the scale that it is made at:
   rows: title -> what differs in the configuration of 'pretrain'; RANDOM for an encoder
     that was not trained; PUBLISHED for a row without runs.
   published: row -> column -> value. What is not known is left out.
-  baselines, if any: title of a row -> column -> name in the results of the first row.
+  baselines, if any: title of a row -> column -> name in the results of a row.
+  of_changed_rows, if any: what differs in every row but that of the base.
 
 Evaluations of a row have the encoder and the normalisation of its pre-training.
 """
@@ -123,6 +124,10 @@ def ablation(base: str) -> dict[str, Any]:
     'columns': columns,
     'published': {},
     'baselines': baselines,
+    # Pixels and the untrained encoder are the same in every row.
+    'of_changed_rows': {'evaluation.representations': ('trained',)}
+    if baselines
+    else {},
   }
 
 

@@ -20,26 +20,31 @@ _TITLES = {
 }
 
 
-def get_table(base: str) -> dict[str, Any]:
-  """The table at the scale of a base."""
-  rows = {}
+def rows() -> dict[str, dict[str, Any]]:
+  """Title -> what differs from the configuration of SSL-HSIC with target network."""
+  found = {}
   for name, loss in losses.LOSSES.items():
     title = _TITLES.get(name, loss.__name__)
     named = {} if name == 'ssl_hsic' else {'loss.name': name}  # The base's own.
     if losses.create(name).needs_target:
-      rows[title] = named
+      found[title] = named
     else:
-      rows[f'{title}, with target network'] = named
-      rows[f'{title}, without'] = named | {'target_network': False}
+      found[f'{title}, with target network'] = named
+      found[f'{title}, without'] = named | {'target_network': False}
     if name == 'byol':
-      rows['SimSiam'] = named | {
+      found['SimSiam'] = named | {
         'target_base_decay': 0.0,
         'target_decay_schedule': 'constant',
       }
+  return found
+
+
+def get_table(base: str) -> dict[str, Any]:
+  """The table at the scale of a base."""
   return bases.ablation(base) | {
     'title': 'Losses',
     'note': 'No setting was tuned for a loss: all train at rate, length and '
     'augmentation of the base, with the weights of their papers; the weight of SFRIK, '
     'which depends on the batch size, was chosen on validation images of the digits.',
-    'rows': rows,
+    'rows': rows(),
   }

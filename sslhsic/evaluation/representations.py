@@ -137,9 +137,9 @@ def table(comparison: dict[str, Any]) -> str:
 
 def sentence(comparison: dict[str, Any]) -> str:
   """What the last representation was measured to be, against the first, in words."""
-  (base, before), *_, (_, after) = comparison['representations'].items()
-  parts = [
-    f'{kind} {100 * after[key]:.1f} % ({base} {100 * before[key]:.1f} %)'
-    for kind, key in (('kNN', 'knn_top1'), ('linear', 'linear_top1'))
-  ]
+  *others, (_, after) = comparison['representations'].items()
+  parts = []
+  for kind, key in (('kNN', 'knn_top1'), ('linear', 'linear_top1')):
+    against = ''.join(f' ({x} {100 * of[key]:.1f} %)' for x, of in others[:1])
+    parts.append(f'{kind} {100 * after[key]:.1f} %{against}')
   return f'top-1 on test images: {", ".join(parts)}'

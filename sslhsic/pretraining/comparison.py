@@ -1,5 +1,6 @@
 """The comparison at the end of a pre-training: pixels, untrained, trained encoder."""
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -28,7 +29,18 @@ class Comparison:
     is_possible: whether there are labels.
   """
 
+  # What can be compared, in the order of tables.
+  NAMES = ('pixels', 'untrained', 'trained')
+
   def __init__(self, config: ml_collections.ConfigDict, extraction: Extraction):
+    self._names = tuple(config.evaluation.representations)
+    if self._names != tuple(x for x in self.NAMES if x in self._names) or (
+      self.NAMES[-1] not in self._names
+    ):
+      raise ValueError(
+        f'config.evaluation.representations is {self._names}; use {self.NAMES} in this '
+        "order, or a part of them with 'trained'"
+      )
     self._extraction = extraction
     self._parts, examples = [], []
     # Open both splits before the training, so that one that is missing fails early.
@@ -44,7 +56,7 @@ class Comparison:
       labels_per_class=tuple(config.evaluation.labels_per_class),
     )
     if self.is_possible:
-      with measurements.errors_of('config.evaluation.compare_representations'):
+      with measurements.errors_of('config.evaluation.representations'):
         measurements.common_classes(dict(zip(_KEYS, examples, strict=True)))
       self._check_sizes()
 
@@ -70,26 +82,30 @@ class Comparison:
     return self._protocol.describe()
 
   def __call__(
-    self, untrained: Network, trained: Network, directory: storage.Path
+    self,
+    untrained: Callable[[], Network],
+    trained: Callable[[], Network],
+    directory: storage.Path,
   ) -> dict[str, Any]:
     """Compares the representations, and prints a table.
 
     Args:
-      untrained: the initial network.
-      trained: the network.
-      directory: where the figure of the embeddings goes.
+      untrained: makes the initial network, if that is compared.
+      trained: makes the network.
+      directory: where the figure of the embeddings goes, if there are several.
 
     Returns:
       See `representations.compare`.
     """
-    compared = {
-      'pixels': [self._pixels(part) for part in self._parts],
-      'untrained': [self._embedded(untrained, part) for part in self._parts],
-      'trained': [self._embedded(trained, part) for part in self._parts],
-    }
-    maps = {name: test.features for name, (_, test) in compared.items()}
-    labels = compared['pixels'][1].labels
-    embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
+    networks = {'untrained': untrained, 'trained': trained}
+    compared = {}
+    for name in self._names:
+      network = networks[name]() if name in networks else None
+      compared[name] = [self._split(network, part) for part in self._parts]
+    if len(compared) > 1:
+      maps = {name: test.features for name, (_, test) in compared.items()}
+      labels = compared[self._names[-1]][1].labels
+      embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
     comparison = representations.compare(
       compared, num_classes=self._train.num_classes, protocol=self._protocol
     )
@@ -97,11 +113,11 @@ class Comparison:
     print(representations.sentence(comparison))
     return comparison
 
-  def _pixels(self, part: Part) -> representations.Split:
-    source = self._extraction.source(part)
-    return representations.pixels(self._extraction.one_pass(source))
-
-  def _embedded(self, network: Network, part: Part) -> representations.Split:
+  def _split(self, network: Network | None, part: Part) -> representations.Split:
+    """Embeddings of a network, or pixels."""
+    if network is None:
+      source = self._extraction.source(part)
+      return representations.pixels(self._extraction.one_pass(source))
     outputs = self._extraction.of_split(network, part, ['embedding'])
     outputs = features.whole(outputs, outputs['row'])
     return representations.Split(outputs['embedding'], outputs['label'])

@@ -119,6 +119,9 @@ def of_row(
   pretrain = _job(
     name, {} if is_random else overrides, root, load_config(name), needs=None
   )
+  if pretrain.overrides:
+    changed = pretrain.overrides | table.of_changed_rows
+    pretrain = _job(name, changed, root, load_config(name), needs=None)
   described = table_lib.RANDOM if is_random else _slug(pretrain.overrides)
   directory = root / name.partition('/')[2] / described / f'seed{seed}'
   # Loads the file anew, since `_job` changes the configuration that it is given.

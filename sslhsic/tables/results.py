@@ -55,10 +55,10 @@ def collect(table: table_lib.Table, plans: jobs_lib.Plans) -> Results:
   for row, plan in plans.items():
     for title, column in table.columns.items():
       read(row, plan, title, column.metric)
-  first = next(iter(plans.values()), [])
   for row, metrics in table.baselines.items():
     for title, metric in metrics.items():
-      read(row, first, title, metric)
+      step = table.columns[title].step
+      read(row, _first_with(plans, found, step, metric), title, metric)
   return Results(
     values=values,
     num_seeds=max(map(len, plans.values())),
@@ -74,22 +74,39 @@ def collect(table: table_lib.Table, plans: jobs_lib.Plans) -> Results:
   )
 
 
+def _first_with(
+  plans: jobs_lib.Plans, found: dict, step: str, metric: str
+) -> list[dict[str, jobs_lib.Job]]:
+  """The jobs of the first row of which every run that is done has a metric."""
+  for plan in plans.values():
+    results = [found[jobs[step].workdir] for jobs in plan if step in jobs]
+    done = [result for result in results if result]
+    if done and all(_number(result, metric) is not None for result in done):
+      return plan
+  return []
+
+
 def mean_and_std(values: list[float]) -> tuple[float, float | None]:
   """Mean and sample standard deviation, which one value has not."""
   std = statistics.stdev(values) if len(values) > 1 else None
   return statistics.fmean(values), std
 
 
-def _value(result: dict[str, Any], metric: str, job: jobs_lib.Job) -> float:
+def _number(result: dict[str, Any], metric: str) -> float | None:
   value = result
   for part in metric.split('.'):
     value = value.get(part) if isinstance(value, dict) else None
-  if not isinstance(value, int | float):
+  return float(value) if isinstance(value, int | float) else None
+
+
+def _value(result: dict[str, Any], metric: str, job: jobs_lib.Job) -> float:
+  value = _number(result, metric)
+  if value is None:
     raise ValueError(
       f'{job.workdir / "results.json"} has no number {metric}; it has '
       f'{", ".join(result)}'
     )
-  return float(value)
+  return value
 
 
 def _protocol(result: dict[str, Any], metric: str) -> str:

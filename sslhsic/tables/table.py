@@ -42,7 +42,9 @@ class Table(NamedTuple):
       a row without runs.
     published: row -> column -> value, in the unit of the column.
     baselines: title of a row -> column -> metric in the results of the first row with
-      runs, such as the accuracy of pixels. These rows come first.
+      runs that has them, such as the accuracy of pixels. These rows come first.
+    of_changed_rows: overrides of every row that differs from the configuration, which
+      leave out what is the same for all, such as the baselines.
   """
 
   name: str
@@ -54,6 +56,7 @@ class Table(NamedTuple):
   rows: dict[str, dict[str, Any] | str | None]
   published: dict[str, dict[str, float]]
   baselines: dict[str, dict[str, str]]
+  of_changed_rows: dict[str, Any]
 
 
 def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
@@ -91,6 +94,7 @@ def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
     columns=columns,
     published=published,
     baselines=baselines,
+    of_changed_rows=found.get('of_changed_rows', {}),
     **rest,
   )
 

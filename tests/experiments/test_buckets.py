@@ -336,7 +336,7 @@ runner.main(pretrain.Pretrain)
 ARGUMENTS = (
   '--config=configs/pretrain/digits.py',
   *tiny_runs.TINY,
-  '--config.evaluation.compare_representations=False',
+  '--config.evaluation.representations=()',
 )
 
 

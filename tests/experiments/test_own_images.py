@@ -128,7 +128,7 @@ def test_folder_without_labels_is_trained_on_and_measured_on_another(
     '--config.evaluation.test_split=train[50%:]',
     '--config.data.num_workers=0',
     '--config.data.max_bad_fraction=0.1',
-    '--config.evaluation.compare_representations=True',
+    "--config.evaluation.representations=('pixels', 'untrained', 'trained')",
     '--config.evaluators.names=("knn", "online_classifier", "collapse", "lidar")',
     f'--config.evaluators.knn.source=folder:{split_folder}',
     '--config.evaluators.knn.train_split=train',

@@ -86,7 +86,7 @@ def pretrained(tiles, tmp_path_factory):
     '--config.training.warmup_epochs=0',
     '--config.loss.ssl_hsic.block_size=2',
     '--config.evaluation.batch_size=16',
-    '--config.evaluation.compare_representations=False',
+    '--config.evaluation.representations=()',
     '--config.evaluators.knn.k=5',
   )
   assert '40 images, 5 steps' in out

@@ -45,7 +45,7 @@ def page(tmp_path_factory):
   config.data.train_split = 'train[:64]'
   config.network.head = {'hidden_size': 16, 'output_size': 16}
   config.network.encoder_options = {'channels_per_group': (4, 8)}
-  config.evaluation.update(batch_size=64, compare_representations=False)
+  config.evaluation.update(batch_size=64, representations=())
   config.evaluation.update(train_split='train[:64]', test_split='test[:64]')
   config.runner.log_every = 1
   directory = tmp_path_factory.mktemp('report')

@@ -106,7 +106,7 @@ def _tiny(load_config):
     folder, _, base = name.partition('/')
     (_tiny_shapes if base == 'shapes' else _tiny_digits)(config, folder)
     if name == 'pretrain/digits':  # Whose tables have evaluations that measure.
-      config.evaluation.compare_representations = False
+      config.evaluation.representations = ()
     config.get('runner', {}).update(log_every=1, evaluate_every=0, checkpoint_every=1)
     return config
 

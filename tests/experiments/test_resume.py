@@ -32,9 +32,7 @@ def _resume(config, workdir):
 def test_follower_measures_what_an_evaluation_of_the_run_does(
   config, pretrained_run, tmp_path
 ):
-  config.evaluation.update(
-    batch_size=40, test_split='test[:40]', compare_representations=False
-  )
+  config.evaluation.update(batch_size=40, test_split='test[:40]', representations=())
   workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
   _resume(config, workdir)
   config.evaluators.names = ('knn', 'collapse')  # A follower may measure other things.
@@ -64,14 +62,12 @@ def test_run_resumes_where_its_data_have_moved(
   monkeypatch.setitem(sources.SOURCES, 'other', _other)
   workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
   config.data.update(source='renamed', num_workers=1, max_bad_fraction=0.5)
-  config.evaluation.update(
-    batch_size=40, test_split='test[:40]', compare_representations=False
-  )
+  config.evaluation.update(batch_size=40, test_split='test[:40]', representations=())
   config.training.num_microbatches = 2
   resumed = _resume(config, workdir)
   chex.assert_trees_all_equal(*jax.device_get((resumed.state, pretrained_run[1].state)))
   config.data.source = 'other'
-  config.evaluation.compare_representations = False
+  config.evaluation.representations = ()
   with pytest.raises(ValueError, match=r'has changed .* 32 images then, 20 now'):
     _resume(config, workdir)
 

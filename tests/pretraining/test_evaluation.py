@@ -21,7 +21,7 @@ def _config(**changes):
   config = digits.get_config()
   config.data.train_split = 'train[:64]'
   config.evaluation.update(train_split='train[:48]', test_split='test[:40]')
-  config.evaluation.update(batch_size=32, compare_representations=False)
+  config.evaluation.update(batch_size=32, representations=())
   config.training.batch_size = 16
   config.loss.ssl_hsic.block_size = 1  # For eight devices.
   config.network.head = {'hidden_size': 16, 'output_size': 8}
@@ -245,7 +245,7 @@ def test_evaluators_without_labels_are_left_out_and_named():
   config = _config(names=('knn', 'online_classifier', 'collapse'))
   config.data.update(source='made_up:unlabelled', train_split='train')
   config.evaluation.update(train_split='train', test_split='test')
-  config.evaluation.compare_representations = True
+  config.evaluation.representations = ('pixels', 'untrained', 'trained')
   experiment = pretrain.Pretrain('train', jax.random.key(0), config)
   experiment.step(0, jax.random.key_data(jax.random.key(0)))
   assert (
@@ -307,9 +307,38 @@ def test_split_of_the_evaluation_is_named_where_no_evaluator_has_its_own():
     pretrain.Pretrain('train', jax.random.key(0), config)
 
 
+@pytest.mark.parametrize(
+  'names', [('trained', 'pixels'), ('pixels', 'untrained'), ('trained', 'rubbish')]
+)
+def test_what_cannot_be_compared_is_refused(names):
+  config = _config(names=('collapse',))
+  config.evaluation.representations = names
+  with pytest.raises(ValueError, match=r'evaluation\.representations is \(.*in this'):
+    pretrain.Pretrain('train', jax.random.key(0), config)
+
+
+def test_trained_encoder_alone_is_measured_the_same(tmp_path, capsys):
+  config = _config(names=('collapse',))
+  config.evaluation.labels_per_class = (1,)
+  found = {}
+  for names in (('trained',), ('pixels', 'untrained', 'trained')):
+    config.evaluation.representations = names
+    directory = tmp_path / str(len(names))
+    directory.mkdir()
+    experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+    experiment.step(0, jax.random.key_data(jax.random.key(0)))
+    found[names] = experiment.report(0, directory)
+    assert (directory / 'embeddings.png').exists() == (len(names) > 1)
+  alone, among = found.values()
+  assert alone['linear_top1'] == among['linear_top1']
+  assert list(alone['representations']) == ['trained']
+  assert alone['few_label_top1']['trained'] == among['few_label_top1']['trained']
+  assert 'pixels' not in capsys.readouterr().out.splitlines()[2]
+
+
 def test_comparison_is_checked_at_the_start():
   config = _config(names=('collapse',))
-  config.evaluation.compare_representations = True
+  config.evaluation.representations = ('pixels', 'untrained', 'trained')
   config.evaluation.labels_per_class = (1, 30)
   message = r'config\.evaluation\.labels_per_class: class \d has \d+ examples, but 30'
   with pytest.raises(ValueError, match=message):

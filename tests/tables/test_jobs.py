@@ -52,6 +52,26 @@ def test_directory_says_what_differs_from_the_configuration(tmp_path):
   assert _plan(tmp_path, 'published') == {}
 
 
+def test_rows_that_differ_have_what_is_set_for_them(tmp_path):
+  table = table_lib.parse(
+    'name', 'small', FOUND | {'of_changed_rows': {'runner.log_every': 7}}
+  )
+  load = lambda name: _with_log_every(_load_config(name))
+  for row, expected in (('default', 1), ('other', 7)):
+    plan = jobs.of_row(table, row, 0, tmp_path, load)
+    assert plan['pretrain'].config.runner.log_every == expected
+  # The directory of the row that does not is shared with other tables.
+  assert jobs.of_row(table, 'default', 0, tmp_path, load) == jobs.of_row(
+    table_lib.parse('name', 'small', FOUND), 'default', 0, tmp_path, load
+  )
+
+
+def _with_log_every(config):
+  if 'runner' in config:
+    config.runner.log_every = 1
+  return config
+
+
 def test_evaluation_has_encoder_and_normalisation_of_its_pretraining(tmp_path):
   plan = _plan(tmp_path, 'other', seed=1)
   assert plan['linear'].overrides == {

@@ -1,0 +1,39 @@
+"""Learning rate of every loss, chosen on validation images for the table of losses.
+
+Three rates for each loss, with and without target network, and kNN on images that are
+neither trained nor tested on: the same budget for all.
+
+python -m experiments.reproduce --table=learning_rate --base=fashion_mnist_small \
+  --seeds=1 --workdir=DIR
+"""
+
+from typing import Any
+
+from configs.tables import losses
+
+BASES = ('fashion_mnist_small',)
+FACTORS = (0.3, 1.0, 3.0)  # Of the rate of the configuration.
+
+
+def get_table(base: str) -> dict[str, Any]:
+  """The table at the scale of a base."""
+  del base  # There is one.
+  held_out = {
+    'data.train_split': 'train[:55000]',
+    'evaluation.test_split': 'train[55000:]',
+    'evaluation.representations': (),
+  }
+  rows = {}
+  for title, overrides in losses.rows().items():
+    for factor in FACTORS:
+      rate = {'optimizer.base_learning_rate': factor * 4e-3}
+      rows[f'{title}, {factor:g} × rate'] = overrides | held_out | rate
+  return {
+    'title': 'Learning rate of every loss, on validation images',
+    'note': 'kNN on train[55000:] after two epochs of train[:55000], in multiples of '
+    'the rate of the configuration.',
+    'steps': {'pretrain': 'pretrain/fashion_mnist_tiny'},
+    'columns': {'kNN top-1': ('pretrain', 'knn_top1', 'percent')},
+    'published': {},
+    'rows': rows,
+  }
