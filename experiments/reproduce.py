@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
       if file:
         text = ''.join(f'{line}\n' for line in lines)
         atomic.write(file, text)
-      print(*lines if _DRY_RUN.value else [f'{len(lines)} commands'], sep='\n')
+      print(*(lines if _DRY_RUN.value else ()), f'{len(lines)} commands', sep='\n')
       return
     # Failed jobs leave gaps in the table, and are named after it.
     failed = []

@@ -54,6 +54,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.train_split = 'train[:10000]'
   config.evaluation.batch_size = 1000
   config.runner.log_every = 50
-  config.runner.evaluate_every = 468  # 2 epochs.
-  config.runner.checkpoint_every = 468
+  config.runner.evaluate_every = 702  # 3 epochs.
+  config.runner.checkpoint_every = 702
   return config

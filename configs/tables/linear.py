@@ -19,6 +19,7 @@ def get_table(base: str) -> dict[str, Any]:
     'title': 'Linear evaluation',
     'note': 'Published values: ResNet-50, 1000 epochs on ImageNet.',
     'steps': bases.steps(base, 'linear'),
+    'of_changed_rows': bases.of_changed_rows(base),
     'columns': {
       'top-1': ('linear', 'linear_top1', 'percent'),
       'top-5': ('linear', 'linear_top5', 'percent'),

@@ -24,6 +24,7 @@ def get_table(base: str) -> dict[str, Any]:
     'note': 'Columns say the part of the labels. Published values: ResNet-50 on '
     'ImageNet; beside random initial values, the supervised baseline.',
     'steps': bases.steps(base, *(f'finetune_{share}pct' for share in shares)),
+    'of_changed_rows': bases.of_changed_rows(base),
     'columns': {
       f'{share} %, top-{k}': (f'finetune_{share}pct', f'finetune_top{k}', 'percent')
       for share in shares

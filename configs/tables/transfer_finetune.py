@@ -21,6 +21,7 @@ def get_table(base: str) -> dict[str, Any]:
     'title': 'Transfer, fine-tuned',
     'note': 'Published values: ResNet-50, 1000 epochs on ImageNet.',
     'steps': bases.steps(base, 'transfer_finetune'),
+    'of_changed_rows': bases.of_changed_rows(base),
     'columns': {
       name: ('transfer_finetune', f'{name}_{config.tasks[name].metric}', 'percent')
       for name in config.only

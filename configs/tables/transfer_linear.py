@@ -9,18 +9,24 @@ python -m experiments.reproduce --table=transfer_linear --base=digits --workdir=
 from typing import Any
 
 from configs.tables import bases
-from configs.transfer import digits_linear, linear
+from configs.transfer import digits_linear, fashion_mnist_small_linear, linear
 
-BASES = ('digits', 'imagenet')
+_CONFIGS = {
+  'digits': digits_linear,
+  'fashion_mnist_small': fashion_mnist_small_linear,
+  'imagenet': linear,
+}
+BASES = tuple(_CONFIGS)
 
 
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  config = (digits_linear if base == 'digits' else linear).get_config()
+  config = _CONFIGS[base].get_config()
   return {
     'title': 'Transfer, linear',
     'note': 'Published values: ResNet-50, 1000 epochs on ImageNet.',
     'steps': bases.steps(base, 'transfer_linear'),
+    'of_changed_rows': bases.of_changed_rows(base),
     'columns': {
       name: ('transfer_linear', f'{name}_{config.tasks[name].metric}', 'percent')
       for name in config.only

@@ -80,6 +80,9 @@ def class_colours(count: int) -> list[str]:
   """A colour for each of so many classes; many are spread over the colour wheel."""
   if count <= len(COLOURS):
     return list(COLOURS[:count])
+  # Ten on a wheel would look alike in pairs.
+  if count <= len(named := matplotlib.colormaps['tab10'].colors):
+    return [colors.to_hex(colour) for colour in named[:count]]
   # Neighbours on the wheel differ in lightness also.
   return [
     colors.to_hex(colorsys.hls_to_rgb(i / count, (0.45, 0.58)[i % 2], 0.7))

@@ -194,7 +194,8 @@ def neighbour_sheets(seen: Seen) -> str:
     parts.append(
       page.image(
         sheets.data_address(seen.images[shown], is_other),
-        f'{when}: the first of a row, and its neighbours; red: of another class.',
+        f'{when}: the first of a row, and its neighbours among '
+        f'{len(seen.images):,} images; red: of another class.',
       )
     )
   return page.side_by_side(parts)
