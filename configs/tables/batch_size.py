@@ -13,6 +13,7 @@ BASES = bases.CLASSIFICATION
 
 SIZES = {
   'digits': (32, 64, 128, 256, 512),
+  'fashion_mnist_small': (64, 128, 256, 512, 1024),
   'cifar10': (64, 128, 256, 512, 1024),
   'imagenette': (64, 128, 256, 512, 1024),
   'imagenet': (256, 512, 1024, 2048, 4096),

@@ -29,6 +29,10 @@ _RATES = {
   'SimSiam': 0.3,
   'Barlow Twins, with target network': 3.0,
   'Barlow Twins, without': 0.3,
+  'VICReg, without': 0.3,
+  'LeJEPA (SIGReg), without': 0.3,
+  'SFRIK, with target network': 0.3,
+  'SFRIK, without': 0.3,
 }
 
 

@@ -1,5 +1,6 @@
 """The jobs behind a table: programs with configurations, overrides and directories."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -188,7 +189,10 @@ def _get(config: ml_collections.ConfigDict, field: str, name: str) -> Any:
 
 def _slug(overrides: Mapping[str, Any]) -> str:
   text = ','.join(f'{field}={value}' for field, value in overrides.items())
-  return re.sub(r'[^\w.,=+-]', '', text)[:_MAX_NAME] or 'default'
+  name = re.sub(r'[^\w.,=+-]', '', text)
+  if len(name) > _MAX_NAME:  # What is cut off may be all that differs.
+    name = f'{name[:_MAX_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+  return name or 'default'
 
 
 def in_order(plans: Plans) -> list[Job]:

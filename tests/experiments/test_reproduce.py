@@ -17,10 +17,7 @@ from tests.experiments.programs import MEASURED, TRAINED
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CATALOGUE = reproduce.CATALOGUE
 TABLES = [
-  (name, base)
-  for name in CATALOGUE.names()
-  for base in ('digits', 'cifar10', 'imagenette', 'imagenet', 'shapes')
-  if base in CATALOGUE.bases_of(name)
+  (name, base) for name in CATALOGUE.names() for base in CATALOGUE.bases_of(name)
 ]
 
 

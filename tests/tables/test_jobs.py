@@ -52,6 +52,16 @@ def test_directory_says_what_differs_from_the_configuration(tmp_path):
   assert _plan(tmp_path, 'published') == {}
 
 
+def test_long_names_that_differ_at_their_end_do_so_in_their_directory(tmp_path):
+  rows = {name: {'network.encoder': 300 * 'x' + name} for name in 'ab'}
+  table = table_lib.parse('name', 'small', FOUND | {'rows': rows})
+  places = {
+    jobs.of_row(table, row, 0, tmp_path, _load_config)['pretrain'].workdir
+    for row in rows
+  }
+  assert len(places) == 2
+
+
 def test_rows_that_differ_have_what_is_set_for_them(tmp_path):
   table = table_lib.parse(
     'name', 'small', FOUND | {'of_changed_rows': {'runner.log_every': 7}}
