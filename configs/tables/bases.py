@@ -78,7 +78,7 @@ FASHION_MNIST_RATE = 4e-3  # Of its small configurations.
 # What ablations of small data sets start from.
 _SHORT = {
   'digits': 'pretrain/digits_40epochs',
-  'fashion_mnist_small': 'pretrain/fashion_mnist_small',
+  'fashion_mnist_small': 'pretrain/fashion_mnist_tiny',
 }
 
 CLASSIFICATION = ('digits', 'fashion_mnist_small', 'cifar10', 'imagenette', 'imagenet')
