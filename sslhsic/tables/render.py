@@ -170,8 +170,9 @@ def csv_text(table: table_lib.Table, results: results_lib.Results) -> str:
         mean, std = '', None
         if values:
           mean, std = results_lib.mean_and_std([factor * value for value in values])
-        std = '' if std is None else std
-        writer.writerow([row, title, mean, std, len(values), published])
+        # Rounded, as 100 · 0.81 is 81.00000000000001.
+        numbers = ['' if x in ('', None) else round(x, 10) for x in (mean, std)]
+        writer.writerow([row, title, *numbers, len(values), published])
   return file.getvalue()
 
 

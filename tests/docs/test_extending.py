@@ -20,7 +20,7 @@ PART = re.compile(r'^`(\S+)`$|^```(\w+)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 # A quick training: what the command does after its first steps is tested elsewhere.
 QUICK = (
   ' --config.training.epochs=1 --config.training.warmup_epochs=0'
-  ' --config.runner.log_every=1 --config.evaluation.representations=()'
+  ' --config.runner.log_every=1 --config.evaluation.representations="()"'
   ' --config.network.head.hidden_size=16'
 )
 SMALL_NETWORK = (
