@@ -133,8 +133,11 @@ DIGITS = {
   'gamma': 'γ = 1',
   'target_ema': '0.9',
   'losses': 'SSL-HSIC, with target network',
+  'temperature': 'τ = 0.1',
 }
 SHAPES = dict.fromkeys(('segmentation', 'depth', 'detection'), 'random initial values')
+# Planned only, as its data set need not be here.
+FASHION_MNIST = 'learning_rate'
 
 
 @pytest.fixture(scope='module')
@@ -142,7 +145,7 @@ def root(tmp_path_factory):
   return tmp_path_factory.mktemp('tables')
 
 
-@pytest.mark.parametrize('name', CATALOGUE.names())
+@pytest.mark.parametrize('name', sorted({*CATALOGUE.names()} - {FASHION_MNIST}))
 def test_a_row_of_every_table_runs(name, root, monkeypatch):
   monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
   base, row = ('digits', DIGITS[name]) if name in DIGITS else ('shapes', SHAPES[name])
