@@ -451,6 +451,8 @@ class Accelerator:
       for method in plan.small_methods
     ]
     if not self._baseline:
+      why = 'they are compared with the main step, which was not measured'
+      self._run.skip('variants, other losses, the largest batch', why)
       return small
     size, main = self._baseline['batch_size'], plan.methods[0]
     losses = [self._settings(size, method) for method in plan.methods[1:]]

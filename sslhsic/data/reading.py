@@ -179,7 +179,10 @@ def _at_once(
   if not (isinstance(load.make, Crops) and load.make.are_whole):
     return None
   rows = np.array([load.row(index) for index in indices])
-  examples = take(load.source, rows)
+  try:
+    examples = take(load.source, rows)
+  except OSError:  # Read one by one, each is tried again.
+    return None
   if examples is None:
     return None
   values = {name: examples[name] for name in _VALUES if name in examples}

@@ -203,7 +203,8 @@ def take(source: Source, rows: np.ndarray) -> dict[str, np.ndarray] | None:
   """Several examples at once: arrays [k, ...] by name, or None.
 
   A class of sources that has its examples in memory can define `take(rows)`, which
-  returns the arrays of `source[row]` for each row, stacked, or None.
+  returns the arrays of `source[row]` for each row, stacked: all of them, of the same
+  types; or None.
 
   Args:
     source: the examples.

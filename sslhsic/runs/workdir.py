@@ -83,7 +83,7 @@ def _compare(
   Raises:
     ValueError: a field differs that is neither new nor free.
   """
-  found = flat(read_json(workdir / 'config.json'))
+  found = _renamed(flat(read_json(workdir / 'config.json')))
   wanted = flat(json.loads(config.to_json()))
   if not found:
     return []
@@ -104,6 +104,15 @@ def _compare(
       'use its configuration or another --workdir'
     )
   return new
+
+
+def _renamed(found: dict[str, Any]) -> dict[str, Any]:
+  """Fields of a directory of version 0.2.0, by their present names."""
+  compares = found.pop('evaluation.compare_representations', None)
+  if compares is None:
+    return found
+  names = ['pixels', 'untrained', 'trained'] if compares else []
+  return found | {'evaluation.representations': names}
 
 
 def claim(

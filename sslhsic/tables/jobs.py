@@ -121,7 +121,12 @@ def of_row(
     name, {} if is_random else overrides, root, load_config(name), needs=None
   )
   if pretrain.overrides:
-    changed = pretrain.overrides | table.of_changed_rows
+    # What the row itself says counts.
+    changed = pretrain.overrides | {
+      field: value
+      for field, value in table.of_changed_rows.items()
+      if field not in overrides
+    }
     pretrain = _job(name, changed, root, load_config(name), needs=None)
   described = table_lib.RANDOM if is_random else _slug(pretrain.overrides)
   directory = root / name.partition('/')[2] / described / f'seed{seed}'

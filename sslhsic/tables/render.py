@@ -116,6 +116,7 @@ _LATEX = {
   '>': r'\ensuremath{>}',
   '±': r'\ensuremath{\pm}',
   'γ': r'\ensuremath{\gamma}',
+  'τ': r'\ensuremath{\tau}',
   '√': r'\ensuremath{\surd}',
   '½': r'\ensuremath{\frac{1}{2}}',
   '·': r'\ensuremath{\cdot}',

@@ -37,7 +37,7 @@ def collect(table: table_lib.Table, plans: jobs_lib.Plans) -> Results:
     plans: see `jobs.plan`.
 
   Raises:
-    ValueError: one lacks a metric of the table, or is of another configuration.
+    ValueError: one lacks a metric of a column, or is of another configuration.
   """
   found = {job.workdir: job.results() for job in jobs_lib.in_order(plans)}
   done = [result for result in found.values() if result]

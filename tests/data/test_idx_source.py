@@ -90,6 +90,18 @@ def test_parts_and_subsets(tmp_path):
   assert len(create('train, all but balanced 8, seed 1')) == 4
 
 
+def test_examples_of_one_file_are_taken_at_once(tmp_path):
+  source = idx_source.create(str(_write(tmp_path / 'data')), 'train+test')
+  rows = np.array([3, 0, 3])
+  taken = source.take(rows)
+  for name, values in taken.items():
+    expected = np.stack([source[row][name] for row in rows])
+    np.testing.assert_array_equal(values, expected)
+    assert values.dtype == expected.dtype
+  # Images of different files can differ in size.
+  assert source.take(np.array([0, COUNTS['train']])) is None
+
+
 def test_gzipped_is_what_has_gzips_magic_whatever_its_name(tmp_path):
   _write(tmp_path, '{}-{}-idx{}-ubyte.gz')
   for file in tmp_path.iterdir():  # As browsers leave them.

@@ -85,6 +85,30 @@ def test_batch_is_described_for_all_hosts():
   assert described['name'] == [_source().name(row) for row in described['row']]
 
 
+class _FailingOnce(sources.ArraySource):
+  """A source of which the first read of several examples fails."""
+
+  failures = 0
+
+  def take(self, rows):
+    if np.ndim(rows) and not type(self).failures:
+      type(self).failures += 1
+      raise OSError(errno.EIO, 'Input/output error')
+    return super().take(rows)
+
+  def __getitem__(self, row):
+    return self.take(row)
+
+
+def test_examples_that_cannot_be_read_at_once_are_read_one_by_one():
+  plain = _source()
+  source = _FailingOnce(plain.images, plain.labels, plain.num_classes)
+  settings = {'batch_size': 4, 'seed': 0}
+  expected = _take(loader.views(_OneByOne(plain), **settings), 2)
+  _assert_equal(_take(loader.views(source, **settings), 2), expected)
+  assert _FailingOnce.failures == 1
+
+
 class _OneByOne:
   """A source of which examples cannot be taken at once."""
 
@@ -113,6 +137,12 @@ def test_images_in_memory_that_no_crop_changes_are_taken_at_once(num_workers):
   settings = {'batch_size': 4, 'host_index': 0, 'host_count': 1}
   one_by_one = _OneByOne(source)
   _assert_equal(views(source, num_workers), views(one_by_one, 0))
+  hosts = {'host_index': 1, 'host_count': 2}
+  shares = [
+    _take(loader.views(x, batch_size=8, seed=0, **hosts), 3)
+    for x in (source, one_by_one)
+  ]
+  _assert_equal(*shares)
   passes = [list(loader.one_pass(x, **settings)) for x in (source, one_by_one)]
   _assert_equal(*passes)
   for batch, expected in zip(*passes, strict=True):

@@ -31,6 +31,8 @@ def test_every_row_can_be_planned(name, base, tmp_path):
     wanted = set(table.steps) - ({'pretrain'} if table.rows[row] == 'random' else set())
     assert first.keys() == second.keys() == wanted
     directories |= {str(job.workdir) for job in [*first.values(), *second.values()]}
+    if table.of_changed_rows and table.baselines:
+      assert {} in [plan['pretrain'].overrides for plan, _ in plans.values()]
     if 'pretrain' in first:
       loss = first['pretrain'].config.loss
       made = losses.create(loss.name, **loss.get(loss.name, {}))
@@ -160,3 +162,6 @@ def test_a_row_of_every_table_runs(name, root, monkeypatch):
   shown = json.loads((root / 'tables' / f'{name}-{base}.json').read_text())
   assert [cells[0] for cells in shown['rows']] == [*table.baselines, row]
   assert '0 are missing' not in ''.join(shown['caption'])
+  job = plans[row][0].get('pretrain')
+  if table.baselines and not job.overrides:
+    assert all(all(found.values[name].values()) for name in table.baselines)

@@ -37,6 +37,23 @@ def _pretend(job):
   (job.workdir / 'results.json').write_text(text)
 
 
+def test_runs_of_0_2_0_are_those_of_today(plans):
+  job = plans['inverse multiquadric'][0]['pretrain']
+  _pretend(job)
+  path = job.workdir / 'config.json'
+  config = json.loads(path.read_text())
+  names = config['evaluation'].pop('representations')
+  assert names == []
+  for compares, is_the_same in ((False, True), (True, False)):
+    config['evaluation']['compare_representations'] = compares
+    path.write_text(json.dumps(config))
+    if is_the_same:
+      assert job.results()
+    else:
+      with pytest.raises(ValueError, match=r'evaluation.representations: \[\'pixels'):
+        job.results()
+
+
 def test_what_is_done_is_not_done_again(plans, tmp_path):
   done, count = [], itertools.count()
 
