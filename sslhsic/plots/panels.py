@@ -78,9 +78,7 @@ def style(number: int) -> dict[str, Any]:
 
 def class_colours(count: int) -> list[str]:
   """A colour for each of so many classes; many are spread over the colour wheel."""
-  if count <= len(COLOURS):
-    return list(COLOURS[:count])
-  # Ten on a wheel would look alike in pairs.
+  # Not `COLOURS`, two of which are grey: dots, unlike lines, have no dashes.
   if count <= len(named := matplotlib.colormaps['tab10'].colors):
     return [colors.to_hex(colour) for colour in named[:count]]
   # Neighbours on the wheel differ in lightness also.
