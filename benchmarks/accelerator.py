@@ -132,6 +132,7 @@ class Accelerator:
   def __init__(self, run: Run, fashion_mnist: str = ''):
     self._run = run
     self._fashion_mnist = fashion_mnist
+    self._only: Sequence[str] = SECTIONS
     self._torch: StepProcess | None = None
     self._baseline: dict[str, Any] | None = None
     self._compiled: dict[tuple, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ A table is a function of the base, the scale that it is made at:
     that was not trained; PUBLISHED for a row without runs.
   published: row -> column -> value. What is not known is left out.
   baselines, if any: title of a row -> column -> name in the results of a row.
-  of_changed_rows, if any: what differs in every row but that of the base.
+  of_changed_rows, if any: overrides of every row that differs from the base.
 
 Evaluations of a row have the encoder and the normalisation of its pre-training.
 """

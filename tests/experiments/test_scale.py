@@ -91,8 +91,8 @@ def _without_batch_statistics(monkeypatch, make, batch):
 def _run(experiment, batch, names, function, *, num_devices=1, state=None):
   """Results of a function of (training, state, batch, …) by loss, from one program.
 
-  On this many devices, at a state, by default that of the experiment; of each loss, a
-  `step.Gradients`.
+  It runs on `num_devices` devices, at `state` or else the state of the experiment. By
+  default each result is a `step.Gradients`.
   """
 
   def of_all(state, batch, *keys):
