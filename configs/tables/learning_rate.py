@@ -18,16 +18,12 @@ FACTORS = (0.3, 1.0, 3.0)  # Of the rate of the configuration.
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
   del base  # There is one.
-  held_out = {
-    'data.train_split': 'train[:55000]',
-    'evaluation.test_split': 'train[55000:]',
-    'evaluation.representations': (),
-  }
   rows = {}
   for title, overrides in losses.rows().items():
     for factor in FACTORS:
       rate = {'optimizer.base_learning_rate': factor * bases.FASHION_MNIST_RATE}
-      rows[f'{title}, {factor:g} × rate'] = overrides | held_out | rate
+      tried = overrides | bases.FASHION_MNIST_HELD_OUT | rate
+      rows[f'{title}, {factor:g} × rate'] = tried
   return {
     'title': 'Learning rate of every loss, on validation images',
     'note': 'kNN on train[55000:] after two epochs of train[:55000], in multiples of '

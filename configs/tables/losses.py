@@ -55,15 +55,25 @@ def rows() -> dict[str, dict[str, Any]]:
   return found
 
 
+def rows_at_their_rates() -> dict[str, dict[str, Any]]:
+  """The rows on Fashion-MNIST, each with its learning rate."""
+  return {
+    title: overrides
+    | (
+      {'optimizer.base_learning_rate': _RATES[title] * bases.FASHION_MNIST_RATE}
+      if title in _RATES
+      else {}
+    )
+    for title, overrides in rows().items()
+  }
+
+
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  chosen = rows()
-  rate = 'the rate of the base'
+  chosen, rate = rows(), 'the rate of the base'
   if base == 'fashion_mnist_small':
+    chosen = rows_at_their_rates()
     rate = 'the best of three rates on validation images (table learning_rate)'
-    for title, factor in _RATES.items():
-      of_loss = {'optimizer.base_learning_rate': factor * bases.FASHION_MNIST_RATE}
-      chosen[title] = chosen[title] | of_loss
   return bases.ablation(base) | {
     'title': 'Losses',
     'note': f'Every loss has {rate}, length and augmentation of the base, and the '
