@@ -135,11 +135,16 @@ def table(comparison: dict[str, Any]) -> str:
   return printed.columns(rows, width=13, first=10)
 
 
-def sentence(comparison: dict[str, Any]) -> str:
-  """What the last representation was measured to be, against the first, in words."""
+def sentence(comparison: dict[str, Any], split: str) -> str:
+  """What the last representation was measured to be, against the first, in words.
+
+  Args:
+    comparison: what `compare` measured.
+    split: the name of the images that it was measured on.
+  """
   *others, (_, after) = comparison['representations'].items()
   parts = []
   for kind, key in (('kNN', 'knn_top1'), ('linear', 'linear_top1')):
     against = ''.join(f' ({x} {100 * of[key]:.1f} %)' for x, of in others[:1])
     parts.append(f'{kind} {100 * after[key]:.1f} %{against}')
-  return f'top-1 on test images: {", ".join(parts)}'
+  return f'top-1 on {split}: {", ".join(parts)}'

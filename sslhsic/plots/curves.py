@@ -1,23 +1,33 @@
 """Figures of the logged scalars over training, and of accuracy by labels."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sslhsic import storage
 from sslhsic.plots import charts, panels
+
+# A scalar and the setting, such as a learning rate, that it belongs to.
+_NUMBERED = re.compile(r'(.+)_(\d+(?:\.\d+)?(?:e[+-]\d+)?)')
 
 
 @panels.look()
 def plot(rows: Sequence[dict[str, Any]], path: storage.Path) -> None:
   """Draws a panel for each scalar of `metrics.jsonl` into a PNG.
 
-  The loss comes first, then accuracies, then all else by its name.
+  Scalars that differ in a number at the end, NAME_0.1 and NAME_0.3, share a panel. The
+  loss comes first, then accuracies, then all else by its name.
   """
-  names = sorted({name for row in rows for name in row} - {'step'}, key=_rank)
-  figure, axes = panels.open_figure(len(names))
-  for axis, name in zip(axes, names, strict=True):
-    charts.lines(axis, {name: _over_time(rows, name)})
-    axis.set_title(name)
+  families = _families({name for row in rows for name in row} - {'step'})
+  figure, axes = panels.open_figure(len(families))
+  for axis, title in zip(axes, sorted(families, key=_rank), strict=True):
+    members = families[title]
+    charts.lines(
+      axis, {label: _over_time(rows, name) for label, name in members.items()}
+    )
+    axis.set_title(title)
+    if len(members) > 1:
+      axis.legend()
   figure.supxlabel('step')
   panels.save(figure, path)
 
@@ -61,6 +71,19 @@ def few_label_curve(top1: Mapping[int, float], path: storage.Path) -> None:
   axis.minorticks_off()
   axis.set(xlabel='labels per class', ylabel='top-1')
   panels.save(figure, path)
+
+
+def _families(names: Iterable[str]) -> dict[str, dict[str, str]]:
+  """Title of a panel -> label -> name of a scalar, in the order of the numbers."""
+  found = {}
+  for name in names:
+    match = _NUMBERED.fullmatch(name)
+    title, number = match.groups() if match else (name, '-inf')
+    found.setdefault(title, []).append((float(number), name))
+  return {
+    title: {name.removeprefix(f'{title}_'): name for _, name in sorted(members)}
+    for title, members in found.items()
+  }
 
 
 def _rank(name: str) -> tuple[bool, bool, str]:

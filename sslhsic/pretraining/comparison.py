@@ -110,7 +110,7 @@ class Comparison:
       compared, num_classes=self._train.num_classes, protocol=self._protocol
     )
     print(representations.table(comparison))
-    print(representations.sentence(comparison))
+    print(representations.sentence(comparison, self._parts[1].split))
     return comparison
 
   def _split(self, network: Network | None, part: Part) -> representations.Split:

@@ -18,7 +18,7 @@ from sslhsic.runs import checkpoint
 from sslhsic.weights import pretrained
 from sslhsic.weights import settings as settings_lib
 
-_NUM_IMAGES = 1000  # Test images that are looked at.
+_NUM_IMAGES = 1000  # Images of the evaluation that are looked at.
 _NUM_QUERIES = 8
 _NUM_NEIGHBOURS = 8
 _NUM_AUGMENTED = 12
@@ -26,7 +26,7 @@ _MAP = 2.5, 2.7  # Inches.
 
 
 class Seen(NamedTuple):
-  """What an encoder makes of test images, before and after training.
+  """What an encoder makes of the images of the evaluation, before and after training.
 
   Attributes:
     images: uint8 [n, H, W, C].
@@ -62,21 +62,22 @@ def sections(
       continue
     if sheet not in views:  # Of another seed or augmentation than those before.
       views += [page.heading(run.name), sheet]
-    maps += [page.heading(run.name), map_charts(seen)]
-    nearest += [page.heading(run.name), neighbour_sheets(seen)]
+    heading = page.heading(f'{run.name}: {run.config["evaluation"]["test_split"]}')
+    maps += [heading, map_charts(seen)]
+    nearest += [heading, neighbour_sheets(seen)]
     spectra[f'{run.name}, untrained'] = geometry.spectrum(seen.before)
     spectra[run.name] = geometry.spectrum(seen.after)
   notes = ''.join(notes)
   return (
     page.Section('Augmented views', ''.join(views)),
-    page.Section('Maps of test images', notes + ''.join(maps)),
+    page.Section('Maps of the images of the evaluation', notes + ''.join(maps)),
     page.Section('Spectrum of the embedding covariance', _spectrum_chart(spectra)),
     page.Section('Nearest neighbours', ''.join(nearest)),
   )
 
 
 def look(config: dict[str, Any], directory: str) -> Seen:
-  """Embeds test images of a pre-training run.
+  """Embeds the first images of the evaluation of a pre-training run.
 
   Args:
     config: of the run.

@@ -108,8 +108,8 @@ def test_comparison_is_said_in_words():
     'untrained': {'knn_top1': 0.8, 'linear_top1': 0.9},
     'trained': {'knn_top1': 0.9944, 'linear_top1': 1.0},
   }
-  assert representations.sentence({'representations': measured}) == (
-    'top-1 on test images: kNN 99.4 % (pixels 97.5 %), linear 100.0 % (pixels 96.4 %)'
+  assert representations.sentence({'representations': measured}, 'train[9:]') == (
+    'top-1 on train[9:]: kNN 99.4 % (pixels 97.5 %), linear 100.0 % (pixels 96.4 %)'
   )
 
 

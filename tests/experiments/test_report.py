@@ -30,7 +30,7 @@ SECTIONS = [
   'Training',
   'InfoNCE and HSIC',
   'Augmented views',
-  'Maps of test images',
+  'Maps of the images of the evaluation',
   'Spectrum of the embedding covariance',
   'Nearest neighbours',
 ]

@@ -1,6 +1,6 @@
 """Figures of the logged scalars."""
 
-from sslhsic.plots import curves
+from sslhsic.plots import curves, panels
 
 ROWS = [
   {'step': 1, 'loss': 2.0, 'term': 3.0, 'term_approximation': 2.5},
@@ -12,6 +12,20 @@ ROWS = [
 def test_every_scalar_is_drawn(tmp_path):
   curves.plot(ROWS, tmp_path / 'curves.png')
   assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_scalars_of_several_learning_rates_share_a_panel(tmp_path, monkeypatch):
+  shown = {}
+
+  def keep(figure, path):
+    del path
+    for axis in figure.axes:
+      shown[axis.get_title()] = [line.get_label() for line in axis.lines]
+
+  monkeypatch.setattr(panels, 'save', keep)
+  rows = [{'step': 1, 'loss': 1.0, 'top1_10': 0.5, 'top1_1e-05': 0.1, 'top1_0.5': 0.2}]
+  curves.plot(rows, tmp_path / 'curves.png')
+  assert shown == {'loss': ['loss'], 'top1': ['1e-05', '0.5', '10']}
 
 
 def test_a_scalar_with_an_approximation_gets_a_figure_of_both(tmp_path):
