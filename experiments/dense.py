@@ -134,7 +134,12 @@ class DenseExperiment(trainings.SeveralTrainings):
     image = self.task.test_example(np.random.default_rng(0), example)['image']
     initial = encoder.initial_values(self.task.network, image.shape, config.seed)
     return pretrained.load(
-      config.init_from, *initial, mean=config.data.mean, std=config.data.std
+      config.init_from,
+      *initial,
+      encoder=config.network.encoder,
+      encoder_options=config.network.encoder_options,
+      mean=config.data.mean,
+      std=config.data.std,
     )
 
   @property

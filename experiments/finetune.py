@@ -137,7 +137,12 @@ class FineTune(trainings.SeveralTrainings):
     shape = shared.image_shape(config, self._sources['train'])
     initial = encoder.initial_values(self._networks['train'], shape, config.seed)
     return pretrained.load(
-      config.init_from, *initial, mean=config.data.mean, std=config.data.std
+      config.init_from,
+      *initial,
+      encoder=config.network.encoder,
+      encoder_options=config.network.encoder_options,
+      mean=config.data.mean,
+      std=config.data.std,
     )
 
   def _initial_state(self) -> trainings.State:

@@ -42,6 +42,8 @@ class Encoder:
     start = pretrained.load(
       str(init_from),
       *encoder_lib.shapes(network, shape),
+      encoder=found.encoder,
+      encoder_options=found.encoder_options,
       mean=found.mean,
       std=found.std,
     )

@@ -77,7 +77,14 @@ class FrozenEncoder:
     self.prepare = preparation(mean, std)
     image_shape = loader.image_shape(source, crop, max_pixels)
     initial = initial_values(self._network, image_shape, seed)
-    start = pretrained.load(init_from, *initial, mean=mean, std=std)
+    start = pretrained.load(
+      init_from,
+      *initial,
+      encoder=settings.encoder,
+      encoder_options=settings.encoder_options,
+      mean=mean,
+      std=std,
+    )
     images = jnp.zeros((1, *image_shape))
     # The size of an embedding, without running the network.
     embedding = jax.eval_shape(self.apply, start.params, start.network_state, images)

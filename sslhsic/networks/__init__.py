@@ -26,6 +26,7 @@ __all__ = [
   'ViT',
   'class_of',
   'create',
+  'unseen_options',
 ]
 
 
@@ -90,6 +91,26 @@ def class_of(encoder: str) -> type[Encoder]:
     ValueError: there is no such encoder.
   """
   return _preset(encoder).network
+
+
+def unseen_options(encoder: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """What an encoder computes that the shapes of its weights do not show.
+
+  Args:
+    encoder: a name in `ENCODERS`.
+    options: that replace the preset's.
+
+  Returns:
+    The values of `Encoder.unseen_options`, by name.
+
+  Raises:
+    ValueError: there is no such encoder.
+  """
+  network, of_preset = _preset(encoder)
+  arguments = inspect.signature(network.__init__).parameters
+  defaults = {name: argument.default for name, argument in arguments.items()}
+  chosen = {**defaults, **of_preset, **options}
+  return {name: chosen[name] for name in network.unseen_options}
 
 
 def _preset(encoder: str) -> Preset:

@@ -29,6 +29,8 @@ class Encoder(hk.Module):
 
   Attributes:
     norm_name: part of the names of all its normalisation modules, and of no others.
+    unseen_options: options that change what it computes and the shape of no parameter,
+      such as the number of heads of attention: weights fit either way.
     has_batch_statistics: whether it normalises by statistics of the batch, and keeps
       their averages as Haiku state; layer norm does not.
     stage_strides: pixels of the image per pixel of each stage, in both directions.
@@ -39,6 +41,7 @@ class Encoder(hk.Module):
 
   norm_name: ClassVar[str]
   has_batch_statistics: ClassVar[bool]
+  unseen_options: ClassVar[tuple[str, ...]] = ()
   stage_strides: tuple[int, ...]
   output_stride: int
   output_offset: float = 0.0

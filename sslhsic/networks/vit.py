@@ -53,6 +53,7 @@ class ViT(encoder.Encoder):
 
   norm_name = 'layernorm'
   has_batch_statistics = False
+  unseen_options = ('num_heads',)
 
   def __init__(
     self,

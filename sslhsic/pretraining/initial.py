@@ -1,6 +1,6 @@
 """Pre-training that starts from an earlier one, or from weights of an encoder."""
 
-from typing import Any
+import functools
 
 import ml_collections
 import numpy as np
@@ -46,27 +46,32 @@ def state(state: State, config: ml_collections.ConfigDict) -> State:
   if config.init_from == pretrained.RANDOM:
     return state
   start = _whole if config.init_what == STATE else _encoder
-  images = {'mean': config.data.mean, 'std': config.data.std}
-  state, description = start(parallel.first(state), config.init_from, images)
+  state, description = start(parallel.first(state), config)
   print(f'starting from the {config.init_what} of {description}')
   return parallel.replicate(state)
 
 
-def _whole(initial: State, init_from: str, images: dict[str, Any]) -> tuple[State, str]:
-  saved, description = pretrained.read_state(init_from, initial, **images)
+def _whole(initial: State, config: ml_collections.ConfigDict) -> tuple[State, str]:
+  saved, description = pretrained.read_state(
+    config.init_from, initial, mean=config.data.mean, std=config.data.std
+  )
   opt_state = optax.tree.set(saved.opt_state, _is_of_schedule, count=np.int32(0))
   return saved._replace(opt_state=opt_state), description
 
 
-def _encoder(
-  initial: State, init_from: str, images: dict[str, Any]
-) -> tuple[State, str]:
-  online = pretrained.load(init_from, initial.params, initial.network_state, **images)
+def _encoder(initial: State, config: ml_collections.ConfigDict) -> tuple[State, str]:
+  load = functools.partial(
+    pretrained.load,
+    config.init_from,
+    encoder=config.network.encoder,
+    encoder_options=config.network.encoder_options,
+    mean=config.data.mean,
+    std=config.data.std,
+  )
+  online = load(initial.params, initial.network_state)
   started = initial._replace(params=online.params, network_state=online.network_state)
   if initial.target_params is not None:
-    target = pretrained.load(
-      init_from, initial.target_params, initial.target_state, **images
-    )
+    target = load(initial.target_params, initial.target_state)
     started = started._replace(
       target_params=target.params, target_state=target.network_state
     )

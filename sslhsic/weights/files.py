@@ -10,10 +10,11 @@ import safetensors
 import safetensors.numpy
 
 from sslhsic import storage
+from sslhsic.weights import described as described_lib
 from sslhsic.weights import families, layouts
 from sslhsic.weights import settings as settings_lib
 
-WEIGHTS_NAME = 'model.safetensors'
+WEIGHTS_NAME = described_lib.WEIGHTS_NAME
 
 _METADATA = 'sslhsic'  # In the header of a file, the settings of its encoder.
 _PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
@@ -21,6 +22,7 @@ _PICKLES = ('.pth', '.pt', '.bin', '.ckpt', '.pkl', '.tar')
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _IMAGENET_CROP = 224
+_GUESSED = 'those of ImageNet, as it does not say'
 
 
 class EncoderFile(NamedTuple):
@@ -32,6 +34,7 @@ class EncoderFile(NamedTuple):
     tensors: of the encoder, by their names in the layout.
     others: names of the other tensors.
     settings: of the encoder; None if the file does not say.
+    described: what files beside it say, if it does not say all itself.
   """
 
   path: storage.Path
@@ -39,6 +42,7 @@ class EncoderFile(NamedTuple):
   tensors: layouts.Tensors
   others: list[str]
   settings: settings_lib.Settings | None
+  described: described_lib.Described
 
   @property
   def not_used(self) -> str:
@@ -53,7 +57,10 @@ class EncoderFile(NamedTuple):
 
   @property
   def known_settings(self) -> settings_lib.Settings:
-    """The settings; if the file does not say, by its tensors, and those of ImageNet.
+    """The settings; if the file does not say, by its tensors and the files beside it.
+
+    Where these do not say either, images are those of ImageNet, and attention has the
+    heads of the usual Vision Transformers.
 
     Raises:
       ValueError: it is not known which network it is or how gray images were
@@ -66,8 +73,10 @@ class EncoderFile(NamedTuple):
         f'{self.path} does not say which network it is; only files that '
         'experiments.export has written do'
       )
-    found = self.layout.infer(self.tensors)
-    if found.num_channels != 3:
+    found = self.layout.infer(self.tensors, self.described.num_heads)
+    mean, std = self.described.mean, self.described.std
+    is_described = bool(mean and std) and len(mean) == len(std) == found.num_channels
+    if not is_described and found.num_channels != 3:
       raise ValueError(
         f'{self.path} does not say how its images of {found.num_channels} channels are '
         'normalised; only files that experiments.export has written do'
@@ -75,11 +84,11 @@ class EncoderFile(NamedTuple):
     return settings_lib.Settings(
       found.encoder,
       found.options,
-      crop_size=_IMAGENET_CROP,
-      mean=_IMAGENET_MEAN,
-      std=_IMAGENET_STD,
-      description=f'{self.path}, in the layout of {self.layout.name}; images as those '
-      'of ImageNet, as it does not say',
+      crop_size=self.described.crop_size or _IMAGENET_CROP,
+      mean=mean if is_described else _IMAGENET_MEAN,
+      std=std if is_described else _IMAGENET_STD,
+      description=f'{self.path}, in the layout of {self.layout.name}; images as '
+      + ('the files beside it say' if is_described else _GUESSED),
     )
 
 
@@ -159,11 +168,13 @@ def read(path: storage.Path) -> EncoderFile:
   except ValueError as error:
     raise ValueError(f'{path} cannot be used: {error}') from error
   _check_finite(path, tensors)
-  settings = None
+  settings, described = None, described_lib.Described()
   if _METADATA in metadata:
     settings = settings_lib.from_json(metadata[_METADATA])
+  else:
+    described = described_lib.beside(path)
   others = [name for name in names if not is_of_encoder(name)]
-  return EncoderFile(path, layout, tensors, others, settings)
+  return EncoderFile(path, layout, tensors, others, settings, described)
 
 
 def write(

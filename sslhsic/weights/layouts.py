@@ -45,8 +45,9 @@ class Layout(NamedTuple):
       A projector is in a file of its own.
     part: how the names of an encoder's tensors begin, a pattern.
     anchors: names that show where an encoder is, such as its first two convolutions.
-    infer: finds the network by the tensors; raises a ValueError where it is none of
-      ours. None: only the settings of the file say which it is.
+    infer: finds the network by the tensors and the number of heads of attention, where
+      that is known; raises a ValueError where it is none of ours. None: only the
+      settings of the file say which it is.
     is_haiku: whether values are laid out as ours, else as PyTorch's.
     pack: turns tensors named by `tensor` into those of a file, where they do not
       correspond one to one, such as query, key and value in one tensor or three.
@@ -59,7 +60,7 @@ class Layout(NamedTuple):
   tensor: Callable[[str, str], str | None]
   part: re.Pattern
   anchors: tuple[str, ...] = ()
-  infer: Callable[[Tensors], Inferred] | None = None
+  infer: Callable[[Tensors, int | None], Inferred] | None = None
   is_haiku: bool = False
   pack: Callable[[Tensors], Tensors] = dict
   unpack: Callable[[Tensors], Tensors] = dict

@@ -8,12 +8,12 @@ import haiku as hk
 import numpy as np
 from absl import logging
 
+from sslhsic import networks, storage
 from sslhsic import state as state_lib
-from sslhsic import storage
 from sslhsic.networks import classifier
 from sslhsic.runs import checkpoint, paths
 from sslhsic.runs import workdir as workdir_lib
-from sslhsic.weights import files, layouts
+from sslhsic.weights import described, files, layouts
 from sslhsic.weights import settings as settings_lib
 
 RANDOM = 'random'
@@ -63,6 +63,8 @@ def load(
   params: hk.Params,
   network_state: hk.State,
   *,
+  encoder: str,
+  encoder_options: Mapping[str, Any],
   mean: Sequence[float],
   std: Sequence[float],
 ) -> Start:
@@ -77,6 +79,7 @@ def load(
       `families`, or a directory with its model.safetensors; or 'random', to replace
       nothing.
     params, network_state: initial values of a network whose encoder is named 'encoder'.
+    encoder, encoder_options: that network, see `networks.create`.
     mean, std: of the images that the network will see.
 
   Raises:
@@ -85,10 +88,12 @@ def load(
   """
   if init_from == RANDOM:
     return _start(params, network_state, 'random initial values')
+  unseen = networks.unseen_options(encoder, encoder_options)
   path = _file(init_from)
   if path:
-    return _from_file(files.read(path), params, network_state, mean, std)
+    return _from_file(files.read(path), params, network_state, unseen, mean, std)
   run = read_run(init_from)
+  _check_unseen(run.settings, unseen, init_from)
   _check_normalization(run.settings, mean, std, init_from)
   replace = lambda initial, found: _replace_encoder(
     initial, _encoder(found), run.settings.description, _flags(run.settings)
@@ -249,15 +254,34 @@ def _check_normalization(
     )
 
 
+def _check_unseen(
+  found: settings_lib.Settings, wanted: Mapping[str, Any], init_from: str
+) -> None:
+  """Checks the options that no shape shows: other values would give garbage."""
+  there = networks.unseen_options(found.encoder, found.encoder_options)
+  # Networks of different classes do not fit anyway.
+  for name in there.keys() & wanted.keys():
+    if there[name] != wanted[name]:
+      raise ValueError(
+        f'the encoder of {init_from} does not fit: its {name} is {there[name]}, '
+        f'{wanted[name]} in the network; {_flags(found)}'
+      )
+
+
 def _from_file(
   file: files.EncoderFile,
   params: hk.Params,
   network_state: hk.State,
+  unseen: Mapping[str, Any],
   mean: Sequence[float],
   std: Sequence[float],
 ) -> Start:
-  if file.settings:
-    _check_normalization(file.settings, mean, std, str(file.path))
+  found = file.settings
+  if not found and file.layout.infer and file.described != described.Described():
+    found = file.known_settings
+  if found:
+    _check_unseen(found, unseen, str(file.path))
+    _check_normalization(found, mean, std, str(file.path))
   if file.not_used:
     logging.warning('%s: not used are %s', file.path, file.not_used)
   layout, where = file.layout, str(file.path)
@@ -281,8 +305,8 @@ def _from_file(
   called = lambda module, name: layout.tensor(module, name) or f'{module}/{name}'
 
   def replace(tree, wanted):
-    found = layouts.from_tensors(layout, file.tensors, wanted)
-    return _replace_encoder(tree, _encoder(found), where, remedy, called)
+    values = layouts.from_tensors(layout, file.tensors, wanted)
+    return _replace_encoder(tree, _encoder(values), where, remedy, called)
 
   description = file.settings.description if file.settings else ''
   return _start(

@@ -83,6 +83,7 @@ def _infer(
   shortcut: str,
   convolution: re.Pattern,
   tensors: layouts.Tensors,
+  num_heads: int | None = None,
   *,
   is_haiku: bool,
 ) -> layouts.Inferred:
@@ -94,8 +95,10 @@ def _infer(
     convolution: the name of a convolution in a block: a pattern of group, block and
       number of the convolution.
     tensors: of the encoder.
+    num_heads: not used, as there is no attention.
     is_haiku: whether they are laid out as ours.
   """
+  del num_heads
   out_axis, in_axis, side_axis = (3, 2, 0) if is_haiku else (0, 1, 2)
   matches = [(convolution.fullmatch(name), name) for name in tensors]
   # (group, block, convolution) -> its output channels.

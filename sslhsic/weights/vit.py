@@ -46,8 +46,10 @@ _TIMM_SIZES = {192: 'tiny', 384: 'small', 768: 'base'}  # By width.
 # Which network it is
 
 
-def _infer(layout: layouts.Layout, tensors: Tensors) -> layouts.Inferred:
-  """See `layouts.Layout.infer`; attention is assumed to have heads of 64 channels."""
+def _infer(
+  layout: layouts.Layout, tensors: Tensors, num_heads: int | None = None
+) -> layouts.Inferred:
+  """See `layouts.Layout.infer`; heads are assumed to have 64 channels."""
   is_fixed = bool(layout.computed(tensors))
   tensors = layout.unpack(tensors)
   of = lambda module, name: tensors.get(layout.tensor(module, name))
@@ -56,10 +58,11 @@ def _infer(layout: layouts.Layout, tensors: Tensors) -> layouts.Inferred:
   if not layout.is_haiku:  # [out, in, h, w] -> [h, w, in, out].
     kernel, hidden = kernel.transpose(2, 3, 1, 0), hidden.transpose()
   patch_size, _, num_channels, width = kernel.shape
-  if width % _HEAD_SIZE:
+  if not num_heads and width % _HEAD_SIZE:
     raise ValueError(
       f'a Vision Transformer of width {width}, no multiple of {_HEAD_SIZE}: its number '
-      'of heads is unknown; only files that experiments.export has written say it'
+      'of heads is unknown; say it in a config.json beside model.safetensors, as '
+      '{"num_attention_heads": N}'
     )
   depth = 0
   while of(f'encoder/block_{depth}/qkv', 'w') is not None:
@@ -69,7 +72,7 @@ def _infer(layout: layouts.Layout, tensors: Tensors) -> layouts.Inferred:
     'patch_size': patch_size,
     'width': width,
     'depth': depth,
-    'num_heads': width // _HEAD_SIZE,
+    'num_heads': num_heads or width // _HEAD_SIZE,
     'mlp_ratio': hidden.shape[1] // width,
     'pooling': 'mean' if of('encoder', 'class_token') is None else 'class',
     'num_registers': 0 if registers is None else len(registers),

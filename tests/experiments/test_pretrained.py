@@ -9,7 +9,12 @@ from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
 from sslhsic.weights import pretrained
 
-NORMALIZATION = {'mean': (0.3053,), 'std': (0.3760,)}
+EXPECTED = {
+  'encoder': 'resnet_digits',
+  'encoder_options': {},
+  'mean': (0.3053,),
+  'std': (0.3760,),
+}
 
 
 def _initial(channels=(4, 8)):
@@ -31,7 +36,7 @@ def _assert_encoder_is(found, expected):
 def test_encoder_has_averaged_parameters_and_online_batch_statistics(pretrained_run):
   workdir, experiment = pretrained_run
   initial = _initial()
-  start = pretrained.load(str(workdir), *initial, **NORMALIZATION)
+  start = pretrained.load(str(workdir), *initial, **EXPECTED)
   averaged, state = jax.device_get(parallel.first(experiment._averaged_network()))
   _assert_encoder_is(start.params, averaged)
   _assert_encoder_is(start.network_state, state)
@@ -42,7 +47,7 @@ def test_encoder_has_averaged_parameters_and_online_batch_statistics(pretrained_
 def test_a_checkpoint_may_be_named(pretrained_run):
   workdir, _ = pretrained_run
   starts = [
-    pretrained.load(f'{workdir}{step}', *_initial(), **NORMALIZATION)
+    pretrained.load(f'{workdir}{step}', *_initial(), **EXPECTED)
     for step in ('', '/checkpoints/2', '/checkpoints/1')
   ]
   prints = [start.fingerprint for start in starts]
@@ -52,7 +57,7 @@ def test_a_checkpoint_may_be_named(pretrained_run):
 
 def test_random_replaces_nothing():
   params, network_state = _initial()
-  start = pretrained.load('random', params, network_state, **NORMALIZATION)
+  start = pretrained.load('random', params, network_state, **EXPECTED)
   assert start.params is params
   assert start.network_state is network_state
 
@@ -65,7 +70,7 @@ def test_network_that_does_not_fit_is_refused_with_the_differing_shapes(pretrain
     r'--config.network.encoder=resnet_digits --config.network.encoder_options="{'
   )
   with pytest.raises(ValueError, match=message):
-    pretrained.load(str(workdir), *_initial((6, 8)), **NORMALIZATION)
+    pretrained.load(str(workdir), *_initial((6, 8)), **EXPECTED)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +88,16 @@ def test_network_that_does_not_fit_is_refused_with_the_differing_shapes(pretrain
 def test_wrong_starts_are_refused(pretrained_run, suffix, changes, message):
   workdir, _ = pretrained_run
   with pytest.raises(ValueError, match=message):
-    pretrained.load(f'{workdir}{suffix}', *_initial(), **(NORMALIZATION | changes))
+    pretrained.load(f'{workdir}{suffix}', *_initial(), **(EXPECTED | changes))
 
 
 def test_run_of_another_program_is_refused(tmp_path):
   (tmp_path / 'config.json').write_text('{"init_from": "runs/digits"}')
   message = 'is a run of another program; give the pre-training run .*, runs/digits'
   with pytest.raises(ValueError, match=message):
-    pretrained.load(str(tmp_path), *_initial(), **NORMALIZATION)
+    pretrained.load(str(tmp_path), *_initial(), **EXPECTED)
 
 
 def test_no_start_is_refused():
   with pytest.raises(ValueError, match='init_from is empty; give'):
-    pretrained.load('', *_initial(), **NORMALIZATION)
+    pretrained.load('', *_initial(), **EXPECTED)

@@ -140,9 +140,10 @@ def test_file_that_does_not_say_which_network_it_is(run, tmp_path):
   files.safetensors.numpy.save_file(tensors, path)
   with pytest.raises(ValueError, match='does not say which network it is; only files'):
     files.read(path).known_settings  # noqa: B018
-  network = classifier.encoder(encoder='patches', encoder_options={'patch_size': 2})
+  options = {'encoder': 'patches', 'encoder_options': {'patch_size': 2}}
+  network = classifier.encoder(**options)
   initial = network.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)), True)
-  start = pretrained.load(str(path), *initial, mean=(0.5,), std=(0.2,))
+  start = pretrained.load(str(path), *initial, **options, mean=(0.5,), std=(0.2,))
   jax.tree.map(np.testing.assert_array_equal, start.params, encoder)
 
 

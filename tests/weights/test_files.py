@@ -37,7 +37,9 @@ def digits(random_encoder):
 
 def _load(path, trees):
   zeros = [{m: {n: 0 * x for n, x in v.items()} for m, v in t.items()} for t in trees]
-  return pretrained.load(str(path), *zeros, **IMAGENET)
+  return pretrained.load(
+    str(path), *zeros, encoder='resnet_digits', encoder_options=OPTIONS, **IMAGENET
+  )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 import sslhsic
+from sslhsic import networks
 from sslhsic.networks import classifier, vit
 from sslhsic.weights import export, families, files, layouts, pretrained
 from sslhsic.weights import vit as layouts_of_vit
@@ -46,6 +47,11 @@ def _export(directory, format_name, trees, crop_size=32, **options):
   settings = settings_of('vit_s16', crop_size=crop_size, options=TINY | options)
   export.write(directory, format_name, network, settings, facts())
   return safetensors.numpy.load_file(directory / 'model.safetensors')
+
+
+def _load(path, params, state, **changes):
+  options = {'encoder': 'vit_s16', 'encoder_options': TINY, **IMAGENET, **changes}
+  return pretrained.load(str(path), params, state, **options)
 
 
 @pytest.mark.parametrize(('library', 'kind'), LIBRARIES)
@@ -138,13 +144,13 @@ def test_fixed_positions_are_those_of_the_images(library, trees, tmp_path):
   assert files.read(path).known_settings.encoder_options['positions'] == 'sincos'
   params, state = trees(positions='sincos')
   zeros = jax.tree.map(np.zeros_like, params)
-  start = pretrained.load(str(path), zeros, state, **IMAGENET)
+  start = _load(path, zeros, state)
   jax.tree.map(np.testing.assert_array_equal, start.params, params)
   # They are no fixed ones, once one differs.
   tensors[name][0, 5, 5] += 1
   safetensors.numpy.save_file(tensors, path)
   with pytest.raises(ValueError, match=f'the network has no {name}; set config'):
-    pretrained.load(str(path), zeros, state, **IMAGENET)
+    _load(path, zeros, state)
 
 
 def test_configuration_of_timm_has_every_argument(trees, tmp_path):
@@ -179,7 +185,7 @@ def test_files_of_other_transformers_are_named(trees, tmp_path):
   params, state = trees()
   tensors = layouts.to_tensors(layouts_of_vit.TIMM, params)
   path = tmp_path / 'other.safetensors'
-  load = lambda: pretrained.load(str(path), params, state, **IMAGENET)
+  load = lambda: _load(path, params, state)
   scale = np.ones(64, np.float32)
   safetensors.numpy.save_file(tensors | {'blocks.0.ls1.gamma': scale}, path)
   with pytest.raises(ValueError, match=r'the network has no blocks\.0\.ls1\.gamma'):
@@ -191,3 +197,90 @@ def test_files_of_other_transformers_are_named(trees, tmp_path):
     ValueError, match=r'pos_embed is \(1, 18, 64\) there, \(4, 4, 64\)'
   ):
     load()
+
+
+@pytest.mark.parametrize('library', ['timm', 'huggingface', 'haiku'])
+def test_another_number_of_heads_is_refused(library, trees, tmp_path):
+  """Its weights fit, and what they would compute means nothing."""
+  params, state = trees()
+  _export(tmp_path / 'out', library, trees)
+  start = _load(tmp_path / 'out', params, state)
+  jax.tree.map(np.testing.assert_array_equal, start.params, params)
+  message = r'does not fit: its num_heads is 1, 2 in the network; use its network, --'
+  with pytest.raises(ValueError, match=message):
+    _load(tmp_path / 'out', params, state, encoder_options=TINY | {'num_heads': 2})
+
+
+# As timm and Hugging Face write them, which say nothing in the file of weights.
+BESIDE = {
+  'timm': {
+    'config.json': {
+      'architecture': 'vit_small_patch16_224',
+      'model_args': {'num_heads': 4},
+      'pretrained_cfg': {
+        'input_size': [3, 40, 40],
+        'mean': [0.5, 0.5, 0.5],
+        'std': [0.25, 0.25, 0.25],
+      },
+    },
+  },
+  'huggingface': {
+    'config.json': {'model_type': 'vit', 'num_attention_heads': 4},
+    'preprocessor_config.json': {
+      'size': {'height': 40, 'width': 40},
+      'image_mean': [0.5, 0.5, 0.5],
+      'image_std': [0.25, 0.25, 0.25],
+    },
+  },
+}
+
+
+@pytest.mark.parametrize('library', list(BESIDE))
+def test_files_beside_the_weights_describe_them(library, trees, tmp_path):
+  params, state = trees()
+  path = tmp_path / 'model.safetensors'
+  tensors = layouts.to_tensors(LAYOUTS[library], params)
+  safetensors.numpy.save_file(tensors, path)
+  guessed = files.read(path).known_settings
+  assert (guessed.encoder_options['num_heads'], guessed.crop_size) == (1, 224)
+  for name, content in BESIDE[library].items():
+    (tmp_path / name).write_text(json.dumps(content))
+  found = files.read(path).known_settings
+  assert (found.encoder_options['num_heads'], found.crop_size) == (4, 40)
+  assert (found.mean, found.std) == ((0.5,) * 3, (0.25,) * 3)
+  assert found.description.endswith('images as the files beside it say')
+  here = {'mean': found.mean, 'std': found.std}
+  with pytest.raises(ValueError, match='its num_heads is 4, 1 in the network'):
+    _load(path, params, state, **here)
+  options = TINY | {'num_heads': 4}
+  with pytest.raises(ValueError, match=r'has seen images of mean \(0\.5, 0\.5, 0\.5\)'):
+    _load(path, params, state, encoder_options=options)
+  start = _load(path, params, state, encoder_options=options, **here)
+  jax.tree.map(np.testing.assert_array_equal, start.params, params)
+  # Another name is no file of theirs.
+  safetensors.numpy.save_file(tensors, tmp_path / 'other.safetensors')
+  assert files.read(tmp_path / 'other.safetensors').known_settings.crop_size == 224
+
+
+def test_a_width_that_is_no_multiple_of_64_needs_its_heads(random_encoder, tmp_path):
+  params, _ = random_encoder('vit_s16', **TINY | {'width': 48, 'num_heads': 3})
+  path = tmp_path / 'model.safetensors'
+  tensors = layouts.to_tensors(layouts_of_vit.HUGGINGFACE, params)
+  safetensors.numpy.save_file(tensors, path)
+  with pytest.raises(
+    ValueError, match=r'of width 48, .* say it in a config\.json beside'
+  ):
+    files.read(path).known_settings  # noqa: B018
+  (tmp_path / 'config.json').write_text('{"num_attention_heads": 3}')
+  found = files.read(path).known_settings
+  unseen = networks.unseen_options(found.encoder, found.encoder_options)
+  assert unseen == {'num_heads': 3}
+
+
+def test_nonsense_beside_the_weights_is_named(trees, tmp_path):
+  path = tmp_path / 'model.safetensors'
+  tensors = layouts.to_tensors(layouts_of_vit.TIMM, trees()[0])
+  safetensors.numpy.save_file(tensors, path)
+  (tmp_path / 'config.json').write_text('{"num_attention_heads": "many"}')
+  with pytest.raises(ValueError, match=r'config\.json or .* does not describe model'):
+    files.read(path)
