@@ -73,15 +73,6 @@ STEPS = {
   },
 }
 
-FASHION_MNIST_RATE = 4e-3  # Of its small configurations.
-
-# What chooses a setting on Fashion-MNIST: kNN on training images that are held out.
-FASHION_MNIST_HELD_OUT = {
-  'data.train_split': 'train[:55000]',
-  'evaluation.test_split': 'train[55000:]',
-  'evaluation.representations': (),
-}
-
 # What ablations of small data sets start from.
 _SHORT = {
   'digits': 'pretrain/digits_40epochs',

@@ -9,7 +9,7 @@ python -m experiments.reproduce --table=learning_rate --base=fashion_mnist_small
 
 from typing import Any
 
-from configs.tables import bases, losses
+from configs.tables import losses, tuned
 
 BASES = ('fashion_mnist_small',)
 FACTORS = (0.3, 1.0, 3.0)  # Of the rate of the configuration.
@@ -21,8 +21,8 @@ def get_table(base: str) -> dict[str, Any]:
   rows = {}
   for title, overrides in losses.rows().items():
     for factor in FACTORS:
-      rate = {'optimizer.base_learning_rate': factor * bases.FASHION_MNIST_RATE}
-      tried = overrides | bases.FASHION_MNIST_HELD_OUT | rate
+      rate = {'optimizer.base_learning_rate': factor * tuned.RATE}
+      tried = overrides | tuned.HELD_OUT | rate
       rows[f'{title}, {factor:g} × rate'] = tried
   return {
     'title': 'Learning rate of every loss, on validation images',

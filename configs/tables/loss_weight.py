@@ -12,7 +12,7 @@ python -m experiments.reproduce --table=loss_weight --base=fashion_mnist_small \
 from typing import Any
 
 from configs.pretrain import fashion_mnist_tiny
-from configs.tables import bases, losses
+from configs.tables import losses, tuned
 
 BASES = ('fashion_mnist_small',)
 FACTORS = (0.3, 3.0)  # Of the value in the configuration.
@@ -30,10 +30,9 @@ _WEIGHTS = {
 
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  del base  # There is one.
   config = fashion_mnist_tiny.get_config()
   rows = {}
-  for title, overrides in losses.rows_at_their_rates().items():
+  for title, overrides in tuned.rows_at_their_rates(base, losses.rows()).items():
     name = overrides.get('loss.name', config.loss.name)
     for factor in FACTORS:
       if title == 'BYOL':
@@ -46,7 +45,7 @@ def get_table(base: str) -> dict[str, Any]:
         value = shown = round(factor * config.loss[name][setting], 6)
       else:
         continue
-      tried = overrides | bases.FASHION_MNIST_HELD_OUT | {field: value}
+      tried = overrides | tuned.HELD_OUT | {field: value}
       rows[f'{title}, {symbol} = {shown:.3g}'] = tried
   return {
     'title': 'Weight of every loss, on validation images',

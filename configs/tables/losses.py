@@ -7,7 +7,7 @@ python -m experiments.reproduce --table=losses --base=digits --workdir=DIR
 
 from typing import Any
 
-from configs.tables import bases
+from configs.tables import bases, tuned
 from sslhsic import losses
 
 BASES = bases.CLASSIFICATION
@@ -17,22 +17,6 @@ _TITLES = {
   'ssl_hsic': 'SSL-HSIC',
   'barlow_twins': 'Barlow Twins',
   'sigreg': 'LeJEPA (SIGReg)',
-}
-
-
-# On Fashion-MNIST: the best of 0.3, 1 and 3 times the rate of the configuration, by kNN
-# on train[55000:]; see learning_rate.py. It is 1 for the others.
-_RATES = {
-  'SSL-HSIC, without': 0.3,
-  'InfoNCE, with target network': 0.3,
-  'InfoNCE, without': 0.3,
-  'SimSiam': 0.3,
-  'Barlow Twins, with target network': 3.0,
-  'Barlow Twins, without': 0.3,
-  'VICReg, without': 0.3,
-  'LeJEPA (SIGReg), without': 0.3,
-  'SFRIK, with target network': 0.3,
-  'SFRIK, without': 0.3,
 }
 
 
@@ -55,29 +39,15 @@ def rows() -> dict[str, dict[str, Any]]:
   return found
 
 
-def rows_at_their_rates() -> dict[str, dict[str, Any]]:
-  """The rows on Fashion-MNIST, each with its learning rate."""
-  return {
-    title: overrides
-    | (
-      {'optimizer.base_learning_rate': _RATES[title] * bases.FASHION_MNIST_RATE}
-      if title in _RATES
-      else {}
-    )
-    for title, overrides in rows().items()
-  }
-
-
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  chosen, rate = rows(), 'the rate of the base'
+  rate = 'the rate of the base'
   if base == 'fashion_mnist_small':
-    chosen = rows_at_their_rates()
     rate = 'the best of three rates on validation images (table learning_rate)'
   return bases.ablation(base) | {
     'title': 'Losses',
     'note': f'Every loss has {rate}, length and augmentation of the base, and the '
     'weights of its paper; the weight of SFRIK, which depends on the batch size, was '
     'chosen on validation images of the digits.',
-    'rows': chosen,
+    'rows': tuned.rows_at_their_rates(base, rows()),
   }

@@ -8,7 +8,7 @@ python -m experiments.reproduce --table=transfer_linear --base=digits --workdir=
 
 from typing import Any
 
-from configs.tables import bases
+from configs.tables import bases, tuned
 from configs.transfer import digits_linear, fashion_mnist_small_linear, linear
 
 _CONFIGS = {
@@ -31,6 +31,6 @@ def get_table(base: str) -> dict[str, Any]:
       name: ('transfer_linear', f'{name}_{config.tasks[name].metric}', 'percent')
       for name in config.only
     },
-    'rows': bases.transferred(),
+    'rows': tuned.rows_at_their_rates(base, bases.transferred()),
     'published': config.published.to_dict(),
   }

@@ -9,8 +9,6 @@ import ml_collections
 
 from sslhsic.tables import table as table_lib
 
-_BASES = 'bases'  # A module that the tables share.
-
 
 class Catalogue(NamedTuple):
   """The tables PACKAGE.tables.NAME and configurations PACKAGE.FOLDER.NAME.
@@ -22,9 +20,11 @@ class Catalogue(NamedTuple):
   package: str
 
   def names(self) -> list[str]:
-    """The tables that there are."""
-    path = self._module('tables').__path__
-    return sorted(x.name for x in pkgutil.iter_modules(path) if x.name != _BASES)
+    """The tables that there are; modules that they share have no `BASES`."""
+    modules = pkgutil.iter_modules(self._module('tables').__path__)
+    return sorted(
+      x.name for x in modules if hasattr(self._module(f'tables.{x.name}'), 'BASES')
+    )
 
   def bases_of(self, name: str) -> tuple[str, ...]:
     """The scales that there are of a table."""

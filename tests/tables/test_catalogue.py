@@ -9,7 +9,7 @@ CATALOGUE = catalogue.Catalogue('configs')
 
 def test_tables_and_configurations_are_found():
   assert {'kernel', 'linear', 'depth'} < set(CATALOGUE.names())
-  assert 'bases' not in CATALOGUE.names()
+  assert not {'bases', 'tuned'} & set(CATALOGUE.names())
   table = CATALOGUE.table('kernel', 'digits')
   assert (table.name, table.base) == ('kernel', 'digits')
   assert CATALOGUE.config('pretrain/digits').data.source == 'digits'
