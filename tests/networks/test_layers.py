@@ -1,4 +1,4 @@
-"""Batch norm over a part of the positions, against NumPy."""
+"""Batch norm over a part of the positions, and max-pooling, against NumPy."""
 
 import functools
 
@@ -95,3 +95,38 @@ def test_mean_is_that_of_the_content():
     x[:r, :c].mean(axis=(0, 1)) for x, (r, c) in zip(X[:3], CONTENT[:3], strict=True)
   ]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def _pooled(x, gradient):
+  """Maxima and the gradient with respect to x, one window after another."""
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+  maxima, of_padded = np.zeros_like(gradient), np.zeros_like(padded)
+  for n, a, b, c in np.ndindex(gradient.shape):
+    window = padded[n, 2 * a : 2 * a + 3, 2 * b : 2 * b + 3, c]
+    i, j = np.unravel_index(window.argmax(), window.shape)  # The first of the largest.
+    maxima[n, a, b, c] = window[i, j]
+    of_padded[n, 2 * a + i, 2 * b + j, c] += gradient[n, a, b, c]
+  return maxima, of_padded[:, 1:-1, 1:-1]
+
+
+@pytest.mark.parametrize('of_x', [layers._gathered, layers._scattered, None])
+@pytest.mark.parametrize('size', [(1, 1), (1, 2), (4, 7), (8, 5)])
+def test_max_pool_is_that_of_every_window(size, of_x):
+  """On each platform: on a CPU the gradient is gathered, elsewhere scattered."""
+  rng = np.random.default_rng(0)
+  # With many equal values, also those of a rectifier.
+  x = np.maximum(rng.integers(-2, 3, (3, *size, 2)), 0).astype(np.float32)
+  found, backward = jax.vjp(layers.max_pool, x)
+  gradient = rng.normal(size=found.shape).astype(np.float32)
+  expected, of_expected = _pooled(x, gradient)
+  np.testing.assert_array_equal(found, expected)
+  of_found = of_x(x, gradient) if of_x else backward(gradient)[0]
+  np.testing.assert_allclose(of_found, of_expected, rtol=1e-6, atol=1e-6)
+
+
+def test_max_pool_keeps_the_type():
+  x = jnp.ones((1, 4, 4, 1), jnp.bfloat16)
+  gradient = jax.grad(lambda x: layers.max_pool(x).sum())(x)
+  assert gradient.dtype == layers.max_pool(x).dtype == jnp.bfloat16
+  # The first of equal values; of the padding, none.
+  np.testing.assert_array_equal(gradient[0, :, :, 0].astype(np.float32).sum(), 4)
