@@ -11,9 +11,7 @@ from unittest import mock
 
 import haiku as hk
 import jax
-import jax.numpy as jnp
 
-from sslhsic import collectives
 from sslhsic.networks import layers, mixed_precision
 
 
@@ -35,62 +33,21 @@ def recomputed_batch_norm() -> Iterator[None]:
     yield
 
 
-class _BatchNorm(hk.BatchNorm):
-  """Batch norm of which the gradient is written by hand; keeps x in bfloat16."""
+class _Derived(hk.BatchNorm):
+  """Batch norm of Haiku, of which JAX derives the gradient."""
 
-  def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
-    if not is_training:
-      return super().__call__(x, is_training)
-    shape = (1,) * (x.ndim - 1) + x.shape[-1:]
-    scale = hk.get_parameter('scale', shape, x.dtype, self.scale_init)
-    offset = hk.get_parameter('offset', shape, x.dtype, self.offset_init)
-    y, mean, variance = _normalised(x, scale, offset, self.cross_replica_axis)
-    self.mean_ema(mean)
-    self.var_ema(variance)
-    return y
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalised(x, scale, offset, axis_name):
-  return _normalised_forward(x, scale, offset, axis_name)[0]
-
-
-def _normalised_forward(x, scale, offset, axis_name):
-  mean, square = _means((x, jnp.square(x)), axis_name)
-  variance = square - jnp.square(mean)
-  root = jax.lax.rsqrt(variance + 1e-5)
-  y = (x - mean) * (root * scale) + offset
-  return (y, mean, variance), (x.astype(jnp.bfloat16), mean, root, scale)
-
-
-def _normalised_backward(axis_name, kept, gradients):
-  x, mean, root, scale = kept
-  dy = gradients[0]
-  axes = tuple(range(dy.ndim - 1))
-  centred = x.astype(jnp.float32) - mean
-  sums = [jnp.sum(v, axes, keepdims=True) for v in (dy, dy * centred)]
-  count = dy.size // dy.shape[-1]
-  dy_mean, product_mean = collectives.mean_over_devices(
-    [v / count for v in sums], axis_name
-  )
-  dx = scale * root * (dy - dy_mean - centred * (jnp.square(root) * product_mean))
-  return dx, sums[1] * root, sums[0]
-
-
-def _means(values, axis_name):
-  axes = tuple(range(values[0].ndim - 1))
-  means = [jnp.mean(v, axes, keepdims=True) for v in values]
-  return collectives.mean_over_devices(means, axis_name)
-
-
-_normalised.defvjp(_normalised_forward, _normalised_backward)
+  def __call__(
+    self, x: jax.Array, is_training: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    assert mask is None
+    return super().__call__(x, is_training)
 
 
 @contextlib.contextmanager
-def own_gradient_batch_norm() -> Iterator[None]:
-  """Batch norm with two sums in its backward pass, and x kept in bfloat16."""
+def derived_batch_norm() -> Iterator[None]:
+  """The gradient of batch norm is JAX's, with a sum more in its backward pass."""
   # Looked up there by the networks and by the policies of precision.
-  with mock.patch.object(hk, 'BatchNorm', _BatchNorm):
+  with mock.patch.object(layers, 'BatchNorm', _Derived):
     yield
 
 
@@ -100,7 +57,7 @@ def low_precision_batch_norm() -> Iterator[None]:
   plain = hk.mixed_precision.push_policy
 
   def push_policy(module, policy):
-    if module is hk.BatchNorm:
+    if module is layers.BatchNorm:
       policy = dataclasses.replace(policy, compute_dtype=policy.output_dtype)
     return plain(module, policy)
 
@@ -111,7 +68,7 @@ def low_precision_batch_norm() -> Iterator[None]:
 
 VARIANTS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
   'none': contextlib.nullcontext,
-  'batch norm with its own gradient': own_gradient_batch_norm,
+  'batch norm with a derived gradient': derived_batch_norm,
   'batch norm recomputed': recomputed_batch_norm,
   'batch norm in bfloat16': low_precision_batch_norm,
 }

@@ -54,6 +54,6 @@ def _pushed(
     modules: list[type[hk.Module]] = [*encoders, networks.MLP, *heads_of_task]
     for module in modules:
       stack.enter_context(push(module, of_networks))
-    for module in (hk.BatchNorm, layers.MaskedBatchNorm, hk.LayerNorm):
+    for module in (layers.BatchNorm, hk.LayerNorm):
       stack.enter_context(push(module, of_norms))
     yield

@@ -83,6 +83,83 @@ def test_stored_statistics_are_used_in_evaluation(values):
   jax.tree.map(np.testing.assert_array_equal, after, state)
 
 
+def _gradients(apply, params, x, weights, num_devices):
+  """Of Σ weights·batch norm: by parameters and by x."""
+
+  def loss(params, x, weights):
+    return (apply(params, x) * weights).sum()
+
+  split = lambda x: x.reshape(num_devices, -1, *x.shape[1:])
+  of_params, of_x = jax.pmap(
+    jax.grad(loss, (0, 1)),
+    axis_name='i',
+    in_axes=(None, 0, 0),
+    devices=jax.devices()[:num_devices],
+  )(params, split(x), split(weights))
+  return jax.tree.map(lambda x: x.sum(axis=0), of_params), of_x.reshape(x.shape)
+
+
+@pytest.mark.parametrize('num_devices', [1, 4])
+def test_gradient_is_the_derived_one(values, num_devices):
+  """That which JAX derives of Haiku's batch norm."""
+  params, state = values
+  weights = RNG.normal(size=X.shape).astype(np.float32)
+
+  def haikus(x):
+    layer = hk.BatchNorm(True, True, 0.9, cross_replica_axis='i', name='norm')
+    with jax.numpy_dtype_promotion('standard'):
+      return layer(x, True)
+
+  ours = lambda x: layers.batch_norm(x, is_training=True, axis_name='i', name='norm')
+  found, expected = (
+    _gradients(
+      lambda params, x, f=f: hk.transform_with_state(f).apply(params, state, None, x)[
+        0
+      ],
+      params,
+      X,
+      weights,
+      num_devices,
+    )
+    for f in (ours, haikus)
+  )
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, expected
+  )
+
+
+@pytest.mark.parametrize('num_devices', [1, 4])
+def test_gradient_is_that_of_the_content(values, num_devices):
+  params, state = values
+  weights = RNG.normal(size=X.shape).astype(np.float32)
+  is_content = np.array(layers.content_mask(X, CONTENT))
+  is_content = np.broadcast_to(is_content, X.shape)[..., 0]
+
+  def on_content(params, pixels):
+    """Batch norm of pixels [k, c] in a list."""
+    mean, variance = pixels.mean(axis=0, keepdims=True), pixels.var(0, keepdims=True)
+    scale, offset = (params['norm'][x].reshape(1, 2) for x in ('scale', 'offset'))
+    return (pixels - mean) / jnp.sqrt(variance + 1e-5) * scale + offset
+
+  loss = lambda params, x: (on_content(params, x) * weights[is_content]).sum()
+  of_params, of_pixels = jax.grad(loss, (0, 1))(params, X[is_content])
+  expected = np.zeros_like(X)
+  expected[is_content] = of_pixels
+
+  # Devices differ in their content, so it travels with x.
+  def apply(params, x):
+    content = x[:, 0, 0, 2:].astype(jnp.int32)
+    return _norm('i').apply(params, state, x[..., :2], content, True)[0]
+
+  with_content = np.concatenate(
+    [X, np.broadcast_to(CONTENT[:, None, None], X.shape)], -1
+  )
+  found = _gradients(apply, params, with_content, weights, num_devices)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+  jax.tree.map(close, found[0], of_params)
+  close(found[1][..., :2], expected)
+
+
 def test_nothing_at_all_is_finite(values):
   result, after = _norm().apply(*values, X, 0 * CONTENT, True)
   assert not np.any(result)
