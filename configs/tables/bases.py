@@ -79,6 +79,9 @@ _SHORT = {
   'fashion_mnist_small': 'pretrain/fashion_mnist_tiny',
 }
 
+# Of a row that measures the baselines too, though it is not the configuration itself.
+WITH_BASELINES = {'evaluation.representations': ('pixels', 'untrained', 'trained')}
+
 CLASSIFICATION = ('digits', 'fashion_mnist_small', 'cifar10', 'imagenette', 'imagenet')
 DENSE = ('shapes', 'imagenet')
 

@@ -33,7 +33,7 @@ def get_table(base: str) -> dict[str, Any]:
       'top-1': ('linear', 'linear_top1', 'percent'),
       'top-5': ('linear', 'linear_top5', 'percent'),
     },
-    'rows': tuned.rows_at_their_rates(base, rows),
+    'rows': tuned.tuned(base, rows),
     'published': {
       'SSL-HSIC, with target network': {'top-1': 74.8},
       'BYOL': {'top-1': 74.3, 'top-5': 91.6},

@@ -32,7 +32,7 @@ def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
   config = fashion_mnist_tiny.get_config()
   rows = {}
-  for title, overrides in tuned.rows_at_their_rates(base, losses.rows()).items():
+  for title, overrides in tuned.at_their_rates(base, losses.rows()).items():
     name = overrides.get('loss.name', config.loss.name)
     for factor in FACTORS:
       if title == 'BYOL':

@@ -30,7 +30,7 @@ def get_table(base: str) -> dict[str, Any]:
       for share in shares
       for k in (1, 5)
     },
-    'rows': tuned.rows_at_their_rates(base, rows),
+    'rows': tuned.tuned(base, rows),
     'published': {
       'BYOL': _row(53.2, 78.4, 68.8, 89.0)
       | ({'100 %, top-1': 77.7, '100 %, top-5': 93.9} if 100 in shares else {}),

@@ -31,6 +31,6 @@ def get_table(base: str) -> dict[str, Any]:
       name: ('transfer_linear', f'{name}_{config.tasks[name].metric}', 'percent')
       for name in config.only
     },
-    'rows': tuned.rows_at_their_rates(base, bases.transferred()),
+    'rows': tuned.tuned(base, bases.transferred()),
     'published': config.published.to_dict(),
   }

@@ -31,12 +31,14 @@ def test_every_row_can_be_planned(name, base, tmp_path):
     wanted = set(table.steps) - ({'pretrain'} if table.rows[row] == 'random' else set())
     assert first.keys() == second.keys() == wanted
     directories |= {str(job.workdir) for job in [*first.values(), *second.values()]}
-    if table.of_changed_rows and table.baselines:
-      assert {} in [plan['pretrain'].overrides for plan, _ in plans.values()]
     if 'pretrain' in first:
       loss = first['pretrain'].config.loss
       made = losses.create(loss.name, **loss.get(loss.name, {}))
       assert first['pretrain'].config.target_network or not made.needs_target
+  if table.baselines:
+    configs = [plan['pretrain'].config for plan, _ in plans.values()]
+    compared = [set(config.evaluation.representations) for config in configs]
+    assert {'pixels', 'untrained', 'trained'} in compared
   steps = [steps for seeds in plans.values() for steps in seeds]
   assert len(directories) == sum(map(len, steps))
 
