@@ -38,6 +38,9 @@ _WEIGHTS = {
   ('info_nce', False): {'loss.info_nce.temperature': 0.03},
   ('byol', True): {'target_base_decay': 0.97},
   ('barlow_twins', False): {'loss.barlow_twins.redundancy_weight': 0.015},
+  ('vicreg', False): {'loss.vicreg.invariance_weight': 7.5},
+  ('sigreg', False): {'loss.sigreg.weight': 0.015},
+  ('sfrik', False): {'loss.sfrik.alignment_weight': 1.5},
 }
 
 Row = dict[str, Any] | str | None
