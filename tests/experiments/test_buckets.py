@@ -237,20 +237,28 @@ class Killed(BaseException):
 
 
 class _Connection:
-  """A client whose process is killed after so many writes."""
+  """A client whose process is killed when one of its writes is due.
 
-  def __init__(self, client, left):
-    self._client, self.left = client, left
+  Args:
+    client: of the bucket.
+    is_due: whether it is killed now, of the numbers of files that it has written and
+      removed, the name of the next call, and the path of that.
+  """
+
+  def __init__(self, client, is_due):
+    self._client, self._is_due = client, is_due
+    self._made = {'put_file': 0, 'rm_file': 0, 'pipe_file': 0}
 
   def __getattr__(self, name):
     call = getattr(self._client, name)
-    if name not in ('put_file', 'rm_file', 'pipe_file'):
+    if name not in self._made:
       return call
 
     def counted(*args, **kwargs):
-      if self.left <= 0:
+      written, removed = self._made['put_file'], self._made['rm_file']
+      if self._is_due(written, removed, name, args[-1]):
         raise Killed
-      self.left -= 1
+      self._made[name] += 1
       return call(*args, **kwargs)
 
     return counted
@@ -264,12 +272,17 @@ def test_wherever_a_save_is_killed_a_whole_checkpoint_is_left(s3, tmp_path):
   directory = s3 / 'checkpoints'
   _save(directory, 1)
   storage.download(directory / '1', tmp_path / '1')
-  count = len(storage.find(directory / '1', '*'))
   client = storage.client(s3)
-  # In the middle, before and after the last file, in the middle of removing step 1.
-  states = {0: [1], count // 2: [1], count - 1: [1], count: [1, 2], count + 5: [2]}
-  for writes, left in states.items():
-    connection = _Connection(client, writes)
+  # How many files there are is not the same in every save.
+  states = (
+    (lambda *_: True, [1]),
+    (lambda written, *_: written == 3, [1]),
+    (lambda _, __, name, path: name == 'put_file' and path.endswith(f'/{LAST}'), [1]),
+    (lambda _, __, name, ___: name == 'rm_file', [1, 2]),  # Before the first of step 1.
+    (lambda _, removed, *__: removed == 3, [2]),
+  )
+  for is_due, left in states:
+    connection = _Connection(client, is_due)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(storage, 'client', lambda path, found=connection: found)
       made = checkpoint.Checkpointer(directory)
