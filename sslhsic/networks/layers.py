@@ -38,7 +38,7 @@ def conv2d(
 class BatchNorm(hk.BatchNorm):
   """Batch norm by the statistics of all positions, or of a part of them.
 
-  Parameters, state and values are those of `hk.BatchNorm`; the gradient is written out,
+  It has the parameters, state and values of `hk.BatchNorm`, and a gradient of its own,
   with the fewest passes over the maps.
   """
 
@@ -264,7 +264,7 @@ _WINDOWS_OF_A_ROW: tuple[_Windows, ...] = (((0, 0), (2, 1)), ((1, 0),))
 
 
 def _gathered(x: jax.Array, gradient: jax.Array) -> jax.Array:
-  """The same gradient: every pixel sums those of the windows whose maximum it is."""
+  """The same gradient: every pixel sums it over the windows whose maximum it is."""
   height, width = x.shape[1:3]
   n, rows, columns, channels = gradient.shape
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)

@@ -241,7 +241,7 @@ def _find(init_from: str) -> tuple[storage.Path, int | None]:
 
 
 def _check_normalization(
-  found: settings_lib.Settings,
+  found: settings_lib.Settings | described.Described,
   mean: Sequence[float],
   std: Sequence[float],
   init_from: str,
@@ -268,6 +268,23 @@ def _check_unseen(
       )
 
 
+def _check_described(
+  file: files.EncoderFile,
+  unseen: Mapping[str, Any],
+  mean: Sequence[float],
+  std: Sequence[float],
+) -> None:
+  """Checks what is said beside a file, and nothing that would be a guess."""
+  there, here = file.described.num_heads, unseen.get('num_heads')
+  if there and here and there != here:
+    raise ValueError(
+      f'the encoder of {file.path} does not fit: its num_heads is {there}, {here} in '
+      f'the network; set config.network.encoder_options.num_heads = {there}'
+    )
+  if file.described.mean and file.described.std:
+    _check_normalization(file.described, mean, std, str(file.path))
+
+
 def _from_file(
   file: files.EncoderFile,
   params: hk.Params,
@@ -276,12 +293,11 @@ def _from_file(
   mean: Sequence[float],
   std: Sequence[float],
 ) -> Start:
-  found = file.settings
-  if not found and file.layout.infer and file.described != described.Described():
-    found = file.known_settings
-  if found:
-    _check_unseen(found, unseen, str(file.path))
-    _check_normalization(found, mean, std, str(file.path))
+  if file.settings:
+    _check_unseen(file.settings, unseen, str(file.path))
+    _check_normalization(file.settings, mean, std, str(file.path))
+  else:
+    _check_described(file, unseen, mean, std)
   if file.not_used:
     logging.warning('%s: not used are %s', file.path, file.not_used)
   layout, where = file.layout, str(file.path)

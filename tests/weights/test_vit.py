@@ -257,6 +257,10 @@ def test_files_beside_the_weights_describe_them(library, trees, tmp_path):
     _load(path, params, state, encoder_options=options)
   start = _load(path, params, state, encoder_options=options, **here)
   jax.tree.map(np.testing.assert_array_equal, start.params, params)
+  # Nothing is said of the images: any normalisation may be right.
+  (tmp_path / 'preprocessor_config.json').unlink(missing_ok=True)
+  (tmp_path / 'config.json').write_text('{"num_attention_heads": 4}')
+  _load(path, params, state, encoder_options=options, mean=(0.1,) * 3)
   # Another name is no file of theirs.
   safetensors.numpy.save_file(tensors, tmp_path / 'other.safetensors')
   assert files.read(tmp_path / 'other.safetensors').known_settings.crop_size == 224
