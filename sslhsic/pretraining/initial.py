@@ -53,7 +53,12 @@ def state(state: State, config: ml_collections.ConfigDict) -> State:
 
 def _whole(initial: State, config: ml_collections.ConfigDict) -> tuple[State, str]:
   saved, description = pretrained.read_state(
-    config.init_from, initial, mean=config.data.mean, std=config.data.std
+    config.init_from,
+    initial,
+    encoder=config.network.encoder,
+    encoder_options=config.network.encoder_options,
+    mean=config.data.mean,
+    std=config.data.std,
   )
   opt_state = optax.tree.set(saved.opt_state, _is_of_schedule, count=np.int32(0))
   return saved._replace(opt_state=opt_state), description

@@ -139,6 +139,8 @@ def read_state(
   init_from: str,
   like: state_lib.State,
   *,
+  encoder: str,
+  encoder_options: Mapping[str, Any],
   mean: Sequence[float],
   std: Sequence[float],
 ) -> tuple[state_lib.State, str]:
@@ -147,6 +149,7 @@ def read_state(
   Args:
     init_from: a working directory, or DIR/checkpoints/STEP.
     like: a state with the same structure, shapes and types.
+    encoder, encoder_options: the network of that, see `networks.create`.
     mean, std: of the images that the networks will see.
 
   Returns:
@@ -162,6 +165,7 @@ def read_state(
       "config.init_what = 'encoder'"
     )
   workdir, step, _, settings = _describe(init_from)
+  _check_unseen(settings, networks.unseen_options(encoder, encoder_options), init_from)
   _check_normalization(settings, mean, std, init_from)
   found = checkpoint.read(workdir / 'checkpoints', step, {'state': like})
   return found.arrays['state'], settings.description

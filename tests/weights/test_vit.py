@@ -288,3 +288,13 @@ def test_nonsense_beside_the_weights_is_named(trees, tmp_path):
   (tmp_path / 'config.json').write_text('{"num_attention_heads": "many"}')
   with pytest.raises(ValueError, match=r'config\.json or .* does not describe model'):
     files.read(path)
+
+
+def test_a_training_with_another_number_of_heads_is_not_resumed(monkeypatch):
+  settings = settings_of('vit_s16', options=TINY)
+  monkeypatch.setattr(pretrained, '_describe', lambda _: (None, 1, {}, settings))
+  options = TINY | {'num_heads': 2}
+  with pytest.raises(ValueError, match='its num_heads is 1, 2 in the network; use its'):
+    pretrained.read_state(
+      'run', None, encoder='vit_s16', encoder_options=options, **IMAGENET
+    )
