@@ -24,6 +24,8 @@ from torch.utils import checkpoint
 
 # Keeps the gradient of the root finite when all features are equal.
 _SMALLEST_HSIC_ZZ = 1e-14
+# Keeps the kernel positive when features collapse and c falls past 0.
+_SMALLEST_SCALE = 1e-3
 # Entries of the Gram matrix that `exact` computes at once.
 _BLOCK_ENTRIES = 2**24
 # Features of a process that are compared to learn the scale, of `features` alone.
@@ -61,7 +63,7 @@ class SSLHSIC(torch.nn.Module):
     covariance: whether `pairs` takes the linear part of HSIC(Z,Z) from the covariance.
     num_features: D of `features`.
     seed: of the random features, the same in every process.
-    initial_scale: c at the start.
+    initial_scale: c at the start; the kernel has √(c² + 10⁻⁶), whatever c is learned.
 
   Raises:
     ValueError: the estimator is unknown.
@@ -112,6 +114,7 @@ class SSLHSIC(torch.nn.Module):
       views = _views(online, target)
       # The scale's gradient is averaged over processes, whether or not DDP does so too.
       scale = _all_reduce(self.kernel_scale.float()) / _num_processes()
+      scale = (scale.square() + _SMALLEST_SCALE**2).sqrt()
       terms = self._terms(views, scale)
       root = terms.hsic_zz.clamp(min=_SMALLEST_HSIC_ZZ).sqrt()
       loss = self.gamma * root - terms.hsic_zy

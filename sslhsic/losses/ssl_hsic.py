@@ -17,6 +17,7 @@ from sslhsic.losses import projections as projections_lib
 _NUM_ROWS = 256
 # Keeps the gradient of the root finite when all features are equal.
 _SMALLEST_HSIC_ZZ = 1e-14
+_SMALLEST_SCALE = 1e-3
 
 
 class Params(NamedTuple):
@@ -75,7 +76,7 @@ class SSLHSIC(loss_lib.Loss):
     draw_per_device: whether each device has draws of its own, for 'features' only;
       None: False. As published, each then computes the loss of the whole batch, and the
       mean over the devices is the loss: it depends on their number.
-    initial_scale: c at the start.
+    initial_scale: c at the start; a kernel has √(c² + 10⁻⁶), whatever c is learned.
     kernel: 'inverse_multiquadric', 'gaussian', or 'linear', which has no scale to learn
       and is its own feature map.
     regularizer: what γ weighs: 'root_hsic_zz', √HSIC(Z,Z); 'hsic_zz', HSIC(Z,Z);
@@ -157,7 +158,7 @@ class SSLHSIC(loss_lib.Loss):
 
   def kernel_of(self, params: Params | tuple[()]) -> kernels.Kernel:
     """The kernel at its learned scale."""
-    return KERNELS[self.kernel](*params)
+    return KERNELS[self.kernel](*map(_positive, params))
 
   def __call__(
     self,
@@ -188,7 +189,8 @@ class SSLHSIC(loss_lib.Loss):
       loss, metrics = collectives.mean_over_devices((loss, metrics), axis_name)
     if self.kernel == 'linear':
       return loss, metrics
-    metrics |= {'kernel_scale': params.kernel_scale, 'kernel_log_slope': log_slope}
+    scale = self.kernel_of(params).scale
+    metrics |= {'kernel_scale': scale, 'kernel_log_slope': log_slope}
     # The scale's objective adds its gradient to the loss, not its value.
     return loss + (jax.lax.stop_gradient(log_slope) - log_slope), metrics
 
@@ -226,6 +228,15 @@ class SSLHSIC(loss_lib.Loss):
     draw = functools.partial(fourier.draw, kernel, dim=views.shape[-1], **settings)
     phi_a, phi_b = (draw(rng=rng)(views) for rng in draw_rngs)
     return hsic.from_features(phi_a, phi_b, axis_name), log_slope
+
+
+def _positive(scale: chex.Array) -> chex.Array:
+  """The scale as a kernel has it, ≥ 1e-3: where features collapse, c falls past 0.
+
+  A scale below 0 would turn the sign of the inverse multiquadric, and of the loss; one
+  below 1e-3 would compare features by their rounding errors.
+  """
+  return jnp.sqrt(jnp.square(scale) + _SMALLEST_SCALE**2)
 
 
 def mean_log_slope(

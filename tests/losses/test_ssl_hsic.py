@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from sslhsic import fourier, hsic, kernels, losses, pairs
@@ -101,6 +102,39 @@ def test_kernel_scale_sees_its_own_objective_only():
   gradient = jax.jit(jax.grad(total))(loss.init(rng, 8)).kernel_scale
   expected = jax.jit(jax.grad(own))(jnp.float32(1))
   np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kernel', ['inverse_multiquadric', 'gaussian'])
+@pytest.mark.parametrize('estimator', ['pairs', 'exact'])
+def test_scale_survives_a_collapse(kernel, estimator):
+  """Equal features drive c to 0 and past it; others bring it back."""
+  loss = losses.create('ssl_hsic', estimator=estimator, kernel=kernel)
+  optimizer = optax.adam(0.02)
+
+  @jax.jit
+  def trained(params, projections):
+    def step(carry, _):
+      params, state = carry
+      total = lambda params: loss(params, jax.random.key(1), projections)
+      gradient, metrics = jax.grad(total, has_aux=True)(params)
+      with jax.numpy_dtype_promotion('standard'):  # Optax needs it.
+        updates, state = optimizer.update(gradient, state)
+      return (optax.apply_updates(params, updates), state), (params, metrics)
+
+    start = params, optimizer.init(params)
+    (params, _), logged = jax.lax.scan(step, start, length=300)
+    return params, logged
+
+  projections = _projections()
+  equal = losses.Projections(jnp.broadcast_to(projections.views[:1, :1], (2, 16, 8)))
+  params, (learned, metrics) = trained(loss.init(jax.random.key(0), 8), equal)
+  assert learned.kernel_scale.min() < 0.01
+  assert metrics['kernel_scale'].min() >= 1e-3
+  assert all(np.all(np.isfinite(x)) for x in metrics.values())
+  # A negative kernel would take the images apart.
+  assert loss(params, jax.random.key(1), projections)[1]['hsic_zy'] > 0
+  again = trained(params, projections)[1][1]['kernel_scale']
+  assert again[-1] > 0.2
 
 
 def test_objective_of_the_scale_is_a_mean_over_the_pairs_of_the_estimator():
