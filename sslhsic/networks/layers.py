@@ -105,7 +105,8 @@ def _normalise_forward(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
   sums = collectives.global_sum((_sum(x), _sum(jnp.square(x))), axis_name)
   mean, mean_square = (of_channel / count for of_channel in sums)
-  variance = mean_square - jnp.square(mean)
+  # Of equal values it would be rounded to below 0, and the root to NaN.
+  variance = jnp.maximum(mean_square - jnp.square(mean), 0)
   root = jax.lax.rsqrt(variance + epsilon)
   normalised = (x - mean) * (scale * root) + offset
   return (normalised, mean, variance), (x, scale, count, mean, root)

@@ -166,6 +166,23 @@ def test_nothing_at_all_is_finite(values):
   assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(after))
 
 
+def test_equal_values_are_finite():
+  # As of a collapsed encoder: the mean of their squares is rounded to below the square
+  # of their mean, by more than what is added to the variance.
+  x = np.broadcast_to(np.linspace(100, 5000, 64, dtype=np.float32), (24, 64))
+
+  def forward(x):
+    return layers.batch_norm(x, is_training=True, axis_name=None, name='norm')
+
+  norm = hk.without_apply_rng(hk.transform_with_state(forward))
+  params, state = norm.init(jax.random.key(0), x)
+  (result, state), of_x = jax.vjp(lambda x: norm.apply(params, state, x), x)
+  assert np.all(np.abs(result) < 1)
+  assert np.all(state['norm/~/var_ema']['average'] >= 0)
+  (gradient,) = of_x((np.ones_like(x), jax.tree.map(np.zeros_like, state)))
+  assert np.all(np.isfinite(gradient))
+
+
 def test_mean_is_that_of_the_content():
   found = layers.spatial_mean(X[:3], CONTENT[:3])
   expected = [
