@@ -189,7 +189,7 @@ def create(path: str, split: str) -> CocoSource:
       f'there is no {files["train"]}; use coco:PATH, PATH the folder that holds '
       "COCO's 'annotations' and 'train2017'"
     )
-  parts = splits.canonical(split)
+  parts = splits.canonical(split, {folder: name for name, folder in _FOLDERS.items()})
   read = splits.to_read(parts, there)
   found = {
     name: coco_file.read(files[name], root / _FOLDERS[name]) for name in sorted(read)

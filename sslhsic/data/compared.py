@@ -64,6 +64,7 @@ def create(
   _print_descriptions(named)
   if need_labels:
     _check_labels(named)
+    named = [_Named(title, labelled(title, source)) for title, source in named]
   first = named[0]
   named = [first, *(_with_classes_of(first, x, need_labels) for x in named[1:])]
   if need_labels:
@@ -110,6 +111,32 @@ def _print_descriptions(named: Sequence[_Named]) -> None:
   found = dict.fromkeys(getattr(whole, 'description', '') for whole in wholes)
   for description in filter(None, found):
     print(description)
+
+
+def labelled(title: str, source: sources.Source) -> sources.Source:
+  """The examples of a source that have a label; warns if others are left out.
+
+  A source without classes is taken as it is, and so is one whose labels are slow to
+  read or multi-hot.
+
+  Args:
+    title: what the source is called in messages.
+    source: the examples.
+  """
+  if not source.num_classes or not _has_quick_labels(source):
+    return source
+  has_label = source.labels >= 0
+  num_missing = np.sum(~has_label)
+  # Whether all are without one is for the source to say.
+  if num_missing in (0, len(source)):
+    return source
+  logging.warning(
+    '%d of the %d images of %s have no label and are left out',
+    num_missing,
+    len(source),
+    title,
+  )
+  return sources.SubsetSource(source, np.flatnonzero(has_label))
 
 
 # Classes
@@ -225,12 +252,17 @@ def _warn_of_missing_classes(first: _Named, other: _Named) -> None:
 
 def _classes_there(source: sources.Source) -> set[int] | None:
   """The classes that there are examples of; None if it takes long to find out."""
+  if not _has_quick_labels(source):
+    return None
+  return set(np.unique(source.labels).tolist()) - {-1}
+
+
+def _has_quick_labels(source: sources.Source) -> bool:
+  """Whether it has one label an example, all of which are read in no time."""
   whole = source
   while isinstance(whole, sources.SubsetSource | sources.RelabelledSource):
     whole = whole.source
-  if getattr(whole, 'has_slow_labels', False) or source.labels.ndim > 1:
-    return None
-  return set(np.unique(source.labels).tolist()) - {-1}
+  return not getattr(whole, 'has_slow_labels', False) and source.labels.ndim == 1
 
 
 def _class_names(source: sources.Source) -> tuple[str, ...]:

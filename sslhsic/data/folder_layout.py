@@ -89,7 +89,13 @@ def parse(given: Sequence[str]) -> Options:
     elif key == 'metadata' and value:
       options = options._replace(metadata=value)
     elif key not in _RESERVED and value and re.fullmatch(r'[A-Za-z]\w*', key):
-      folders[splits.canonical(key)] = value
+      name = splits.canonical(key)
+      if name in folders:
+        raise ValueError(
+          f'the options {"&".join(given)!r} name the split {name!r} twice; give it one '
+          'folder'
+        )
+      folders[name] = value
     else:
       raise ValueError(
         f"unknown option {option!r} of a folder; use 'splits=none', 'classes=none', "

@@ -9,8 +9,9 @@ of every class, and `all but` takes what such a subset leaves. The subset is a f
 of the seed (0 if there is none), and part of the subset of any larger size.
 """
 
+import collections
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -110,11 +111,35 @@ def canonical_name(name: str) -> str | None:
   return next((x for x, variant in _VARIANT.items() if variant.fullmatch(name)), None)
 
 
-def canonical(parts: str) -> str:
-  """The same parts, with 'train', 'validation' and 'test' for variants of them."""
-  return re.sub(
-    r'\b[a-zA-Z]\w*', lambda match: canonical_name(match[0]) or match[0], parts
-  )
+def called(names: Iterable[str]) -> dict[str, str]:
+  """What splits are called: by a canonical name, or as they are if two would share it.
+
+  Args:
+    names: of all splits that there are.
+  """
+  common = {name: canonical_name(name) or name for name in names}
+  counts = collections.Counter(common.values())
+  return {name: new if counts[new] == 1 else name for name, new in common.items()}
+
+
+def canonical(parts: str, names: Mapping[str, str] | None = None) -> str:
+  """The same parts, with 'train', 'validation' and 'test' for variants of them.
+
+  Args:
+    parts: in TFDS's syntax.
+    names: what the splits that there are are called, see `called`. A variant with a
+      year is then that split alone: 'train2014' is not 'train2017'.
+  """
+
+  def replaced(match: re.Match[str]) -> str:
+    name = match[0]
+    if names and name in names:
+      return names[name]
+    if names and any(character.isdigit() for character in name):
+      return name
+    return canonical_name(name) or name
+
+  return re.sub(r'\b[a-zA-Z]\w*', replaced, parts)
 
 
 def to_read(parts: str, there: Collection[str]) -> set[str]:

@@ -469,7 +469,8 @@ def cross_entropies(logits: chex.Array, labels: chex.Array) -> chex.Array:
   Args:
     logits: [n, C].
     labels: [n], integers in [0, C), for −log softmax(z)_y = log(1 + Σ_c exp(z_c − z_y))
-      over c ≠ y; or [n, C] of 1, 0 and -1, for the sum over the classes to be judged.
+      over c ≠ y, or -1 without a label, for 0; or [n, C] of 1, 0 and -1, for the sum
+      over the classes to be judged.
   """
   if labels.ndim == 2:
     losses = jax.nn.softplus(jnp.where(labels == 1, -logits, logits))
@@ -478,7 +479,7 @@ def cross_entropies(logits: chex.Array, labels: chex.Array) -> chex.Array:
   label_logits = jnp.sum(logits, axis=1, keepdims=True, where=is_label)
   # Σ_{c≠y} exp(z_c − z_y) in the log domain; softplus adds the 1.
   others = jax.nn.logsumexp(logits - label_logits, axis=1, where=~is_label)
-  return jax.nn.softplus(others)
+  return jnp.where(labels >= 0, jax.nn.softplus(others), 0)
 
 
 def _curvature(logits: chex.Array, *, multi_label: bool) -> chex.Array:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from sslhsic import augment, parallel
-from sslhsic.data import loader, sources
+from sslhsic.data import compared, loader, sources
 from sslhsic.evaluation import encoder, features
 from sslhsic.pretraining import step, views
 
@@ -47,7 +47,11 @@ class Extraction:
     of_views: Sequence[views.View],
   ):
     data, count = config.data, training.num_global_views
-    self.source = functools.cache(lambda part: sources.create(*part))
+    self.source = functools.cache(
+      lambda part: compared.labelled(
+        f'{part.source} {part.split}', sources.create(*part)
+      )
+    )
     self._batch_size = config.evaluation.batch_size
     self._limits = {
       'max_bad_fraction': data.max_bad_fraction,

@@ -87,6 +87,30 @@ def test_classes_without_images_are_warned_of(tmp_path, write_images, caplog):
   assert f'{source} train has no image of 1 of the classes: c; these' in caplog.text
 
 
+@pytest.fixture
+def partly_labelled(monkeypatch):
+  """A data set of 6 images, of which numbers 1 and 4 have no label."""
+  images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+  labels = np.array([0, -1, 1, 1, -1, 0], np.int32)
+  create = lambda argument, split: sources.ArraySource(images, labels, num_classes=2)
+  monkeypatch.setitem(sources.SOURCES, 'partly', create)
+  return _part('partly:', 'train')
+
+
+def test_images_without_a_label_are_left_out(partly_labelled, caplog):
+  train, test = compared.create(
+    partly_labelled, _part('partly:', 'train, random 100%'), allow_overlap=True
+  )
+  assert '2 of the 6 images of partly: train have no label' in caplog.text
+  assert 'partly: train, random 100% have no label' in caplog.text
+  assert [int(train[row]['image'].item()) for row in range(len(train))] == [0, 2, 3, 5]
+  assert sorted(test.labels) == [0, 0, 1, 1]
+  whole, _ = compared.create(
+    partly_labelled, partly_labelled, allow_overlap=True, need_labels=False
+  )
+  assert len(whole) == 6
+
+
 def test_labels_that_nobody_needs_are_not_compared():
   parts = _part('shapes', 'train[:5]'), _part('digits', 'test[:5]')
   _, digits = compared.create(*parts, need_labels=False)

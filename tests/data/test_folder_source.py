@@ -223,6 +223,12 @@ def test_layout_that_is_not_clear_raises_one_line(tmp_path, layout, message):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('options', ['train=A&train=B', 'val=A&validation=B'])
+def test_split_that_is_named_twice_raises_an_error(tmp_path, options):
+  with pytest.raises(ValueError, match=r"'(train|validation)' twice; give it one"):
+    _create(f'{tmp_path}?{options}')
+
+
 @pytest.mark.parametrize('options', ['split=none', 'splits=all', 'classes=', 'a b=c'])
 def test_unknown_options_raise_an_error(tmp_path, options):
   _make(tmp_path, '*')

@@ -119,12 +119,42 @@ def test_features_may_have_other_names(tmp_path):
 
 def test_labels_may_be_whole_numbers_or_missing(tmp_path):
   features = {'image': datasets.Image(), 'label': datasets.Value('int64')}
-  columns = {'image': list(_pixels(3)), 'label': [300, -1, 7]}
+  columns = {'image': list(_pixels(4)), 'label': [300, -1, 7, None]}
   _data_set(features, columns).save_to_disk(tmp_path)
   source = sources.create(f'huggingface:{tmp_path}', 'train')
   assert (source.num_classes, source.class_names) == (301, ())
-  np.testing.assert_array_equal(source.labels, [300, -1, 7])
-  assert [source[row]['label'] for row in range(3)] == [300, -1, 7]
+  np.testing.assert_array_equal(source.labels, [300, -1, 7, -1])
+  assert [source[row]['label'] for row in range(4)] == [300, -1, 7, -1]
+
+
+@pytest.mark.parametrize('nothing', [-1, None])
+def test_split_without_any_label_is_unlabelled(tmp_path, nothing):
+  """As the test split of a competition: with classes, whose numbers are hidden."""
+  hidden = {'image': list(_pixels(5)), 'label': [nothing] * 5}
+  data_set = {'train': _data_set(), 'test': _data_set(columns=hidden, split='test')}
+  datasets.DatasetDict(data_set).save_to_disk(tmp_path)
+  create = lambda split: sources.create(f'huggingface:{tmp_path}', split)
+  assert (create('test').num_classes, create('test').class_names) == (0, ())
+  np.testing.assert_array_equal(create('test').labels, [-1] * 5)
+  assert create('train').num_classes == create('test+train').num_classes == 3
+
+
+def test_splits_of_several_years_are_apart(tmp_path):
+  counts = {'train2014': 3, 'train2017': 4, 'val2017': 2, 'test': 1}
+  rows = lambda count: _data_set(
+    columns={'image': list(_pixels(count)), 'label': [1] * count}
+  )
+  datasets.DatasetDict({name: rows(n) for name, n in counts.items()}).save_to_disk(
+    tmp_path
+  )
+  create = lambda split: sources.create(f'huggingface:{tmp_path}', split)
+  found = {name: len(create(name)) for name in counts}
+  assert found == counts
+  assert len(create('validation')) == len(create('val')) == 2
+  with pytest.raises(ValueError, match=r"no split 'train'; it has train2014 \(3"):
+    create('train')
+  with pytest.raises(ValueError, match="no split 'val2014'"):
+    create('val2014')
 
 
 def test_labels_that_are_text_are_none(tmp_path):

@@ -138,3 +138,19 @@ def test_subset_that_cannot_be_drawn_is_refused(subset, num_classes, message):
 )
 def test_variants_of_a_name_are_the_same_split(parts, expected):
   assert splits.canonical(parts) == expected
+
+
+def test_splits_that_would_share_a_name_keep_theirs():
+  names = splits.called(['train', 'dev', 'val2014', 'test_2019', 'extra'])
+  assert names == {
+    'train': 'train',
+    'dev': 'dev',
+    'val2014': 'val2014',
+    'test_2019': 'test',
+    'extra': 'extra',
+  }
+  known = splits.canonical('Training+dev+val2014[1:]+test_2019+testing', names)
+  assert known == 'train+dev+val2014[1:]+test+test'
+  # Another year is another split, and which of two is meant is not known.
+  unknown = splits.canonical('test_2021+train2017+valid', names)
+  assert unknown == 'test_2021+train2017+validation'

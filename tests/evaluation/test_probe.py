@@ -129,6 +129,16 @@ def test_objective_and_predict_by_hand():
   np.testing.assert_allclose(value, np.mean(losses) + 0.3 / 2 * 2, rtol=1e-6)
 
 
+def test_example_without_a_label_adds_nothing():
+  logits = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+  labels = np.array([2, -1, 0])
+  losses, back = jax.vjp(lambda x: probe.cross_entropies(x, labels), logits)
+  expected = -special.log_softmax(logits, axis=1)[[0, 2], [2, 0]]
+  np.testing.assert_allclose(losses, [expected[0], 0, expected[1]], rtol=1e-6)
+  (gradient,) = back(np.ones(3, np.float32))
+  np.testing.assert_array_equal(np.any(gradient, axis=1), [True, False, True])
+
+
 def test_objective_is_exact_where_the_softmax_is_almost_certain():
   fitted = probe.LinearProbe(jnp.array([[20.0, 0.0, 1.0]]), jnp.zeros(3))
   value = probe.objective(fitted, jnp.ones((1, 1)), jnp.array([0]), 0.0)
