@@ -34,6 +34,7 @@ def measure(config: ml_collections.ConfigDict, path: storage.Path) -> dict[str, 
     )
   names = chosen(config)
   check_sources(config, names)
+  _check_encoder(config, path, names)
   results, protocols, failed = {}, {}, {}
   for name in names:
     # One process of several cannot go on alone.
@@ -63,12 +64,11 @@ def _do_task(
   config: ml_collections.ConfigDict, name: str, directory: storage.Path
 ) -> dict[str, Any]:
   """The results of a task, which is done unless it was before."""
-  found, of_task = _read_results(directory), task_config(config, name)
+  found = _read_results(directory)
   if found:
-    _check_encoder(of_task, directory)
     return found
   print(f'{name}:')
-  PROTOCOLS[config.protocol](of_task, directory)
+  PROTOCOLS[config.protocol](task_config(config, name), directory)
   # Networks, momenta and worker processes of a task end with it, and its programs.
   gc.collect()
   jax.clear_caches()
@@ -78,26 +78,32 @@ def _do_task(
   return found
 
 
-def _check_encoder(config: ml_collections.ConfigDict, directory: storage.Path) -> None:
-  """Checks that a task was done with the same encoder, which may have moved.
+def _check_encoder(
+  config: ml_collections.ConfigDict, path: storage.Path, names: list[str]
+) -> None:
+  """Checks that tasks that were done before were done with the encoder of now.
 
   Raises:
-    ValueError: it was another one.
+    ValueError: one was done with another encoder, or before this was trained further.
   """
-  read = lambda: workdir.read_json(directory / 'config.json').get('init_from')
-  found = processes.from_first(json.dumps(processes.first_does(read)).encode())
-  # An equal name needs no fingerprint, for which the encoder would be loaded.
-  if json.loads(found) != config.init_from:
-    train = config.data.train
-    encoder = shared.frozen_encoder(config, sources.create(train.source, train.split))
-    shared.check_encoder(directory, encoder.fingerprint, config.init_from)
+  fingerprints = {}  # By the number of channels, which random values depend on.
+  for name in names:
+    if not _read_results(path / name):
+      continue
+    of_task = task_config(config, name)
+    train = of_task.data.train
+    source = sources.create(train.source, train.split)
+    channels = shared.image_shape(of_task, source)[-1]
+    if channels not in fingerprints:
+      frozen = shared.frozen_encoder(of_task, source)
+      fingerprints[channels] = frozen.fingerprint
+    shared.check_encoder(path / name, fingerprints[channels], config.init_from)
 
 
 def _read_results(directory: storage.Path) -> dict[str, Any]:
   """Of a task; empty if it is not done. The same in all processes."""
-  file = directory / 'results.json'
-  found = storage.read(file) if storage.exists(file) else b'{}'
-  return json.loads(processes.from_first(found))
+  found = processes.first_does(lambda: workdir.read_results(directory))
+  return json.loads(processes.from_first(json.dumps(found).encode()))
 
 
 def chosen(config: ml_collections.ConfigDict) -> list[str]:
@@ -252,4 +258,5 @@ _SHORT = {
 
 
 if __name__ == '__main__':
-  measurement.main(measure, free=('init_from',))
+  # Tasks that were done before count, whichever were named with them.
+  measurement.main(measure, free=('init_from', 'only'))

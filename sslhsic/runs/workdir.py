@@ -1,6 +1,7 @@
 """The working directory of a run: one configuration, and the run's results."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from typing import IO, Any
 
@@ -16,7 +18,7 @@ import ml_collections
 from absl import logging
 
 from sslhsic import atomic, storage
-from sslhsic.runs import lease
+from sslhsic.runs import lease, strict_json
 
 try:
   import fcntl
@@ -87,11 +89,10 @@ def _compare(
   wanted = flat(json.loads(config.to_json()))
   if not found:
     return []
-  is_free = lambda name: any(name == x or name.startswith(f'{x}.') for x in free)
   differing, new = [], []
   for name in sorted(found.keys() | wanted.keys()):
     there, here = found.get(name, _NOTHING), wanted.get(name, _NOTHING)
-    if there == here or is_free(name):
+    if there == here or _is_below(name, free):
       continue
     parents = name.split('.')[:-1]
     if name not in found and not any(x.endswith(_FREE_FORM) for x in parents):
@@ -215,13 +216,36 @@ def read_json(path: storage.Path) -> dict[str, Any]:
 
 def write_results(workdir: storage.Path, results: dict[str, Any]) -> None:
   """Writes `results.json`: what was measured, and on what."""
-  text = json.dumps({**results, **_environment()}, indent=2, default=_plain)
+  provenance = {'config_digest': _digest(workdir), **_environment()}
+  text = strict_json.dumps({**results, **provenance}, indent=2)
   atomic.write(workdir / 'results.json', text + '\n')
 
 
-def _plain(value: Any) -> Any:
-  """JSON values of an array; other objects, which should not be there, as text."""
-  return value.tolist() if hasattr(value, 'tolist') else str(value)
+def read_results(workdir: storage.Path) -> dict[str, Any]:
+  """What was measured in a working directory; empty if it is not done.
+
+  So it is if a part has failed, or if `config.json` has become that of another
+  evaluation since.
+  """
+  found = read_json(workdir / 'results.json')
+  # Results of earlier versions do not say.
+  is_of_config = found.get('config_digest') in (None, _digest(workdir))
+  return found if is_of_config and 'failed' not in found else {}
+
+
+def _digest(workdir: storage.Path) -> str:
+  """A digest of `config.json`, without what changes no result."""
+  fields = flat(read_json(workdir / 'config.json'))
+  # Weights and data may move, and are known again by their values.
+  free = (*_FREE, 'init_from')
+  kept = {name: x for name, x in sorted(fields.items()) if not _is_below(name, free)}
+  digest = hashlib.blake2b(json.dumps(kept).encode(), digest_size=8)
+  return digest.hexdigest()
+
+
+def _is_below(name: str, fields: Iterable[str]) -> bool:
+  """Whether a dotted name is one of these fields, or below one."""
+  return any(name == x or name.startswith(f'{x}.') for x in fields)
 
 
 def _environment() -> dict[str, Any]:

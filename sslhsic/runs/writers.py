@@ -12,6 +12,7 @@ from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 from sslhsic import atomic, storage
+from sslhsic.runs import strict_json
 
 
 class MetricWriter:
@@ -35,8 +36,8 @@ class MetricWriter:
   ):
     self._mirror = storage.Mirror(workdir)
     path = self._mirror.path / 'metrics.jsonl'
-    kept = [row for row in read(workdir) if row['step'] <= start_step]
-    atomic.write(path, ''.join(json.dumps(row) + '\n' for row in kept))
+    kept = [row for row in _rows(workdir) if row['step'] <= start_step]
+    atomic.write(path, ''.join(strict_json.dumps(row) + '\n' for row in kept))
     # Without a buffer: what was written and what was not is known at any moment.
     self._lines = path.open('ab', buffering=0)
     self._waiting = b''
@@ -50,7 +51,7 @@ class MetricWriter:
     Raises:
       OSError: not all is on disk; the next call tries again.
     """
-    self._waiting += (json.dumps({'step': step, **scalars}) + '\n').encode()
+    self._waiting += (strict_json.dumps({'step': step, **scalars}) + '\n').encode()
     # Without a buffer, a write may take only some of the bytes; the rest waits.
     while self._waiting:
       self._waiting = self._waiting[self._lines.write(self._waiting) :]
@@ -115,8 +116,16 @@ def read(workdir: storage.Path) -> list[dict[str, Any]]:
   """The rows of `metrics.jsonl`; none if there is no such file.
 
   A last line that was cut short when the job was killed is left out. So are damaged
-  lines, which the log names.
+  lines, which the log names, and numbers that were not finite.
   """
+  return [
+    {name: value for name, value in row.items() if value is not None}
+    for row in _rows(workdir)
+  ]
+
+
+def _rows(workdir: storage.Path) -> list[dict[str, Any]]:
+  """The rows, with None for what was not finite."""
   path = workdir / 'metrics.jsonl'
   if not storage.exists(path):
     return []

@@ -67,8 +67,7 @@ class Job(NamedTuple):
       found = json.loads(storage.read(self.workdir / 'config.json'))
       config.init_from = found['init_from']
     workdir.check_results(self.workdir, config)
-    found = workdir.read_json(path)
-    return found if found and 'failed' not in found else None
+    return workdir.read_results(self.workdir) or None
 
 
 # The jobs of each seed, by row.

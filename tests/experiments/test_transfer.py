@@ -108,11 +108,23 @@ def test_linear_protocol_measures_every_kind(data_dir, tmp_path, monkeypatch, ca
   measurement.run(transfer.measure, config, tmp_path)
   again = json.loads((tmp_path / 'results.json').read_text())
   assert again['tasks'] == results['tasks']
+  # Of the tasks that are done some are enough; with another encoder they do not count.
+  config.only = ('balanced', 'official')
+  measurement.run(transfer.measure, config, tmp_path, free=('init_from', 'only'))
+  some = json.loads((tmp_path / 'results.json').read_text())
+  assert some['tasks'] == {name: results['tasks'][name] for name in config.only}
+  config.only = tuple(KINDS)
+  file = tmp_path / 'balanced' / 'results.json'
+  kept = file.read_text()
+  file.write_text(json.dumps(json.loads(kept) | {'encoder_fingerprint': '0123'}))
+  with pytest.raises(ValueError, match=r'another one than when .* 0123 then'):
+    measurement.run(transfer.measure, config, tmp_path, free=('init_from', 'only'))
+  file.write_text(kept)
   # A task that fails is named, and the others are written.
   for file in (tmp_path / 'official').glob('*[nz]'):
     file.unlink()
   with pytest.raises(ValueError, match=r'results\.json: official: TypeError'):
-    measurement.run(transfer.measure, config, tmp_path)
+    measurement.run(transfer.measure, config, tmp_path, free=('init_from', 'only'))
   rest = json.loads((tmp_path / 'results.json').read_text())
   assert rest['failed'].keys() == {'official'}
   assert rest['tasks'].keys() == set(KINDS) - {'official'}
@@ -164,10 +176,18 @@ def test_fine_tuning_measures_one_label_and_several(data_dir, tmp_path, monkeypa
   results = json.loads((tmp_path / 'results.json').read_text())
   assert list(results['tasks']) == ['balanced', 'multi_label']
   assert all(0 < task['value'] <= 1 for task in results['tasks'].values())
-  found = json.loads((tmp_path / 'multi_label' / 'results.json').read_text())
+  file = tmp_path / 'multi_label' / 'results.json'
+  found = json.loads(file.read_text())
   assert [x['weight_decay'] for x in found['validation_scores']] == pytest.approx(
     [0, 1e-4 * 64 / 8 / 0.1]
   )
+  # Where the report had failed, it is made again, and the training is not.
+  failed = {name: found[name] for name in ('protocol', 'encoder')}
+  file.write_text(json.dumps(failed | {'failed': {'report': 'InputError'}}))
+  monkeypatch.setattr('experiments.finetune.FineTune.step', None)
+  measurement.run(transfer.measure, config, tmp_path)
+  again = json.loads((tmp_path / 'results.json').read_text())
+  assert again['tasks'] == results['tasks']
 
 
 @pytest.mark.usefixtures('few_devices')

@@ -142,6 +142,39 @@ def test_results_say_what_they_were_measured_on(tmp_path):
   assert {'git_commit', 'command'} <= results.keys()
 
 
+def test_results_are_json_whatever_was_measured(tmp_path):
+  measured = {
+    'alpha_req': float('nan'),
+    'scores': (np.float64('inf'), np.float32(0.5), np.arange(2)),
+    'by_name': {'error': ValueError('none')},
+  }
+  workdir.write_results(tmp_path, measured)
+
+  def refuse(constant):
+    raise AssertionError(constant)
+
+  text = (tmp_path / 'results.json').read_text()
+  found = json.loads(text, parse_constant=refuse)
+  assert found['alpha_req'] is None
+  assert found['scores'] == [None, 0.5, [0, 1]]
+  assert found['by_name'] == {'error': 'none'}
+
+
+def test_results_of_another_configuration_are_not_done(tmp_path):
+  """As where a finished run was taken up again with another evaluation."""
+  workdir.write_config(tmp_path, _run_config())
+  workdir.write_results(tmp_path, {'knn_top1': 0.5})
+  assert workdir.read_results(tmp_path)['knn_top1'] == 0.5
+  # What changes no result, or is known again by its values.
+  workdir.write_config(tmp_path, _run_config(**{'data.num_workers': 7}))
+  workdir.write_config(tmp_path, _run_config(init_from='moved'))
+  assert workdir.read_results(tmp_path)
+  workdir.write_config(tmp_path, _run_config(**{'evaluation.split': 'test'}))
+  assert workdir.read_results(tmp_path) == {}
+  workdir.write_results(tmp_path, {'knn_top1': 0.4, 'failed': {'report': 'none'}})
+  assert workdir.read_results(tmp_path) == {}
+
+
 def test_provenance_that_cannot_be_found_out_is_null(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))  # Without git.
   monkeypatch.setattr(workdir, '_PACKAGES', ('no-such-package',))

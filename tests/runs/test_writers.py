@@ -20,6 +20,17 @@ def test_rows_are_read_back(tmp_path):
   assert list((tmp_path / 'tensorboard').iterdir())
 
 
+def test_what_is_not_finite_is_null(tmp_path):
+  """Parsers of JSON other than Python's know no NaN."""
+  first = writers.MetricWriter(tmp_path, start_step=0)
+  first.write(1, {'loss': 0.5, 'alpha_req': float('nan'), 'rankme': float('inf')})
+  first.close()
+  writers.MetricWriter(tmp_path, start_step=1).close()
+  (line,) = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert line == '{"step": 1, "loss": 0.5, "alpha_req": null, "rankme": null}'
+  assert writers.read(tmp_path) == [{'step': 1, 'loss': 0.5}]
+
+
 def test_restart_replaces_what_was_logged_after_its_checkpoint(tmp_path):
   first = writers.MetricWriter(tmp_path, start_step=0)
   for step in (1, 2, 3):
