@@ -5,6 +5,7 @@ import threadpoolctl
 from sklearn import decomposition, manifold
 
 _MIN_POINTS = 4  # Fewer have no neighbours to be kept.
+_SMALLEST_SPREAD = 1e-6  # Of directions; less are rounding errors.
 
 
 def maps(features: np.ndarray) -> dict[str, np.ndarray]:
@@ -19,11 +20,17 @@ def maps(features: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def tsne(features: np.ndarray) -> np.ndarray:
-  """Map [n, 2] of features [n, d] by t-SNE; of directions, which the losses shape."""
+  """Map [n, 2] of features [n, d] by t-SNE; of directions, which the losses shape.
+
+  Features that do not vary are all mapped to 0.
+  """
   x = unit_norm(features)
   if len(x) < _MIN_POINTS or x.shape[1] < 2:  # Nothing to map.
     # The first two coordinates; 0 in place of a second that is not there.
     return np.pad(x, ((0, 0), (0, 1)))[:, :2]
+  # scikit-learn divides by the spread; of none it makes NaN, which ends the process.
+  if x.std(axis=0).max() < _SMALLEST_SPREAD:
+    return np.zeros((len(x), 2))
   # Fewer dimensions first, as van der Maaten and Hinton (2008): faster, less noise.
   x = decomposition.PCA(min(50, *x.shape), random_state=0).fit_transform(x)
   # scikit-learn requires a perplexity below the number of points.

@@ -67,6 +67,14 @@ class Comparison:
         f'config.evaluators.knn.k is {k}, but {self._parts[0].split} has {count} '
         'images; use a smaller k'
       )
+    num_missing = int(
+      (self._train.labels < 0).sum()
+    )  # Of a source that is slow to read.
+    if num_missing:
+      raise ValueError(
+        f'config.evaluation.train_split: {num_missing} of the {count} images of '
+        f'{self._parts[0].split} have no label; use a split in which all have one'
+      )
     with measurements.errors_of('config.evaluation.labels_per_class'):
       # A draw of the most labels fails if a class has too few images.
       few_label.draw_subsets(
@@ -102,15 +110,15 @@ class Comparison:
     for name in self._names:
       network = networks[name]() if name in networks else None
       compared[name] = [self._split(network, part) for part in self._parts]
-    if len(compared) > 1:
-      maps = {name: test.features for name, (_, test) in compared.items()}
-      labels = compared[self._names[-1]][1].labels
-      embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
     comparison = representations.compare(
       compared, num_classes=self._train.num_classes, protocol=self._protocol
     )
     print(representations.table(comparison))
     print(representations.sentence(comparison, self._parts[1].split))
+    if len(compared) > 1:
+      maps = {name: test.features for name, (_, test) in compared.items()}
+      labels = compared[self._names[-1]][1].labels
+      embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
     return comparison
 
   def _split(self, network: Network | None, part: Part) -> representations.Split:

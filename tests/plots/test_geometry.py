@@ -1,6 +1,7 @@
 """Geometry of embeddings, against scikit-learn."""
 
 import numpy as np
+import pytest
 from sklearn import decomposition, neighbors
 
 from sslhsic.plots import geometry
@@ -18,6 +19,13 @@ def test_neighbours_and_spectrum_are_those_of_scikit_learn():
     geometry.spectrum(features), pca.explained_variance_ratio_, rtol=1e-6
   )
   assert not geometry.spectrum(np.ones((5, 3))).any()
+
+
+@pytest.mark.parametrize('value', [0, 0.1, 3])
+def test_features_that_do_not_vary_are_one_point(value):
+  features = np.full((40, 6), value, np.float32)
+  assert not geometry.tsne(features).any()
+  np.testing.assert_allclose(geometry.maps(features)['PCA'], 0, atol=1e-9)
 
 
 def test_maps_are_of_directions():
