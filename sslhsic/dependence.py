@@ -282,9 +282,10 @@ def conditional_hsic(
 def median_scale(
   x: chex.Array, *, max_samples: int = 1000, axis_name: str | None = None
 ) -> chex.Array:
-  """The median heuristic: the median distance ‖xᵢ − xⱼ‖ of two different samples.
+  """The median heuristic: the median distance ‖xᵢ − xⱼ‖ of two unequal samples.
 
-  As in `kernels.Gaussian(median_scale(x))`.
+  As in `kernels.Gaussian(median_scale(x))`. Equal samples, such as the many zeros of
+  some quantities, would make it 0, and the kernel one that knows equality alone.
 
   Args:
     x: [b, d] features of this device's samples.
@@ -292,7 +293,7 @@ def median_scale(
     axis_name: the mapped axis over which the samples are spread, if they are.
 
   Returns:
-    A float32 scalar without gradient, the same on every device.
+    A float32 scalar without gradient, the same on every device; 0 if all are equal.
 
   Raises:
     ValueError: there is only one sample.
@@ -306,7 +307,17 @@ def median_scale(
   some -= some.mean(axis=0, keepdims=True)  # Distances keep more digits.
   rows, columns = np.triu_indices(len(some), 1)
   distances = jnp.sqrt(kernels.squared_distances(some, some))
-  return jnp.median(distances[rows, columns])
+  # Distances of equal samples are rounding errors, not 0.
+  unequal = jnp.where(
+    _are_equal(some)[rows, columns], jnp.nan, distances[rows, columns]
+  )
+  return jnp.nan_to_num(jnp.nanmedian(unequal))
+
+
+@jax.jit
+def _are_equal(x: chex.Array) -> chex.Array:
+  """Which samples [b, d] are equal, [b, b] bool."""
+  return jnp.all(x[:, None] == x[None], axis=-1)
 
 
 def kernel_of(

@@ -238,6 +238,14 @@ def test_median_scale_is_the_median_distance(samples):
   np.testing.assert_allclose(found, np.median(distances), rtol=1e-5)
 
 
+def test_median_scale_is_of_unequal_samples():
+  x = np.concatenate([np.zeros((20, 1)), [[0.1], [3], [7]]]).astype(np.float32)
+  distances = metrics.pairwise_distances(x)[np.triu_indices(len(x), 1)]
+  expected = np.median(distances[distances > 0])
+  np.testing.assert_allclose(dependence.median_scale(x), expected, rtol=1e-5)
+  assert dependence.median_scale(np.full((5, 3), 0.1, np.float32)) == 0
+
+
 def test_values_and_gradients_are_equal_on_any_number_of_devices(samples):
   x, y, labels = samples
   heldout = dependence.Heldout(y[:6], labels[:6])

@@ -73,6 +73,16 @@ def test_collapsed_features_have_no_spread_and_no_rank(value):
   assert diagnostics.feature_std_of_hosts(collapsed) == pytest.approx(0, abs=1e-6)
 
 
+def test_rank_of_many_features_far_from_zero():
+  """What counts as rounding does not grow with the number of features."""
+  features = 1 + 0.05 * np.random.default_rng(0).normal(size=(50_000, 16))
+  rank = diagnostics.effective_rank(features.astype(np.float32))
+  assert rank == pytest.approx(16, rel=1e-3)
+  noise = np.random.default_rng(1).uniform(-1, 1, size=features.shape)
+  noise *= np.finfo(np.float32).eps / 2
+  assert diagnostics.effective_rank(np.full((50_000, 16), 3.0) * (1 + noise)) == 0
+
+
 def test_diagnostics_of_bfloat16_features():
   features = jnp.asarray(embeddings(), jnp.bfloat16)
   std = jax.jit(diagnostics.feature_std)(features)
