@@ -10,7 +10,7 @@ may be of several classes) and `names` [n], what the data set calls the images.
 from absl import flags
 
 from sslhsic import parallel
-from sslhsic.data import sources
+from sslhsic.data import images, sources
 from sslhsic.evaluation import embed
 from sslhsic.runs import command_line, paths, processes
 from sslhsic.weights import pretrained
@@ -25,6 +25,9 @@ _SPLIT = flags.DEFINE_string('split', 'train', 'Which part of it.')
 _OUT = flags.DEFINE_string('out', 'embeddings.npz', 'The file to write.')
 _MAX_BAD_FRACTION = flags.DEFINE_float(
   'max_bad_fraction', 0.001, 'Share of the images that may be corrupt; left out.'
+)
+_MAX_PIXELS = flags.DEFINE_integer(
+  'max_pixels', images.MAX_PIXELS, 'Of an image; larger ones count as corrupt.'
 )
 
 _IMAGES_PER_DEVICE = 64  # Little memory for a forward pass, and enough work.
@@ -49,6 +52,7 @@ def main(argv: list[str]) -> None:
       init_from=_INIT_FROM.value,
       batch_size=_IMAGES_PER_DEVICE * len(parallel.devices()),
       max_bad_fraction=_MAX_BAD_FRACTION.value,
+      max_pixels=_MAX_PIXELS.value,
     )
     processes.first_does(lambda: embed.write(out, found))
     count, size = found.embeddings.shape

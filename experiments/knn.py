@@ -21,7 +21,7 @@ from sslhsic.runs import measurement
 
 def measure(config: ml_collections.ConfigDict, path: storage.Path) -> dict[str, Any]:
   """Top-1 and top-5 for every k and temperature."""
-  data, extra = config.data, config.evaluation.extra_tests
+  data, extra = config.data, shared.extra_tests(config)
   train_source, test_source, *extra_sources = compared.create(
     data.train, data.test, *extra.values(), allow_overlap=data.allow_overlap
   )

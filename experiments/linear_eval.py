@@ -55,7 +55,7 @@ class LinearEval(shared.OneInput):
     shared.check_microbatches(config)
     self._config = config
     parts = [data.test] + [data.validation] * bool(data.validation.source)
-    extra = config.evaluation.extra_tests
+    extra = shared.extra_tests(config)
     self._train, self._test, *others = compared.create(
       data.train, *parts, *extra.values(), allow_overlap=data.allow_overlap
     )

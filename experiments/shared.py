@@ -106,6 +106,23 @@ class OneInput(KnownData):
     return self._input.wait_s
 
 
+def extra_tests(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The further test sets of `config.evaluation`, by name.
+
+  Raises:
+    ValueError: one does not say its source or its split.
+  """
+  found = dict(config.evaluation.extra_tests)
+  for name, part in found.items():
+    missing = [x for x in ('source', 'split') if not getattr(part, x, None)]
+    if missing:
+      raise ValueError(
+        f'config.evaluation.extra_tests.{name} has no {" and no ".join(missing)}; give '
+        "{'source': SOURCE, 'split': SPLIT}"
+      )
+  return found
+
+
 def check_microbatches(config: ml_collections.ConfigDict) -> None:
   """Checks that a device's share of a training batch divides into microbatches.
 

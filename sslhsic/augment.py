@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from absl import logging
 from jax.scipy import ndimage
 
+from sslhsic import registry
+
 Operation = Callable[[jax.Array, jax.Array], jax.Array]  # key, image -> image
 Policy = Callable[[jax.Array, jax.Array], jax.Array]  # keys, images -> images
 
@@ -556,9 +558,6 @@ def create(name: str, **settings: Any) -> Policy:
     The policy, jitted.
 
   Raises:
-    ValueError: if there is no policy of that name.
+    ValueError: there is no policy of that name, or it has no such setting.
   """
-  if name not in _POLICIES:
-    known = ', '.join(sorted(_POLICIES))
-    raise ValueError(f'unknown policy {name!r}; choose one of {known}')
-  return _POLICIES[name](**settings)
+  return registry.find('policy', _POLICIES, name, settings)(**settings)

@@ -104,8 +104,10 @@ def _pixels(picture: Image.Image, channels: int) -> np.ndarray:
       'to 0 … 255 and use uint8'
     )
   picture = ImageOps.exif_transpose(picture)
+  if picture.has_transparency_data:
+    rgba = picture.convert('RGBA')
+    white = Image.new('RGBA', rgba.size, 'white')
+    picture = Image.alpha_composite(white, rgba)
   if channels == 1:
     return np.asarray(picture.convert('L'))[..., None]
-  rgba = picture.convert('RGBA')
-  white = Image.new('RGBA', rgba.size, 'white')
-  return np.asarray(Image.alpha_composite(white, rgba).convert('RGB'))
+  return np.asarray(picture.convert('RGB'))

@@ -395,6 +395,14 @@ def test_what_is_left_out_is_logged(caplog):
   )
 
 
+def test_strength_that_a_policy_does_not_have_is_named():
+  message = r"policy digits has no setting 'noize'; did you mean 'noise'\?"
+  with pytest.raises(ValueError, match=message):
+    augment.create('digits', noize=0.1)
+  with pytest.raises(ValueError, match=r"flip has no setting 'blur'.* mean, std$"):
+    augment.create('flip', blur=0.0)
+
+
 def test_unknown_policy_lists_the_known_ones():
   with pytest.raises(
     ValueError, match=r"'byol'.*byol_view1, byol_view2, depth, digits"

@@ -101,6 +101,13 @@ def test_gray_encoder_reads_files_as_gray(random_encoder, tmp_path):
   expected = encoder.preprocess([pixels[..., None]])
   for picture in (tmp_path / 'a.png', Image.fromarray(pixels)):
     np.testing.assert_array_equal(encoder.preprocess([picture]), expected)
+  # A drawing in black that is transparent elsewhere, as programs for that save it.
+  drawing = Image.fromarray(np.stack([np.zeros_like(pixels), 255 - pixels], axis=-1))
+  assert drawing.mode == 'LA'
+  drawing.save(tmp_path / 'b.png')
+  for picture in (tmp_path / 'b.png', drawing):
+    found = encoder.preprocess([picture])
+    np.testing.assert_allclose(found, expected, atol=1.01 / 255 / 0.4)
 
 
 def test_encoder_is_pickled_as_its_path(of_colour, monkeypatch):

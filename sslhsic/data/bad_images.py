@@ -50,5 +50,6 @@ class BadImages:
     return (
       f'{len(self.rows)} of {len(self._source)} images cannot be used, more than a '
       f'fraction of {self._max_fraction:g}: {"; ".join(bad)}{rest}. Repair or remove '
-      'them, or raise config.data.max_bad_fraction, which a resumed run may do'
+      'them, or raise config.data.max_bad_fraction (--max_bad_fraction of embed), '
+      'which a resumed run may do'
     )

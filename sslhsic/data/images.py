@@ -45,6 +45,7 @@ SUFFIXES = frozenset(x for name in _FORMATS for x in _SUFFIXES_OF[name])
 
 # An array of NumPy's format stands for an image of any number of channels.
 _NPY, _NPY_MAGIC = 'NPY', b'\x93NUMPY'
+_JPEG_MAGIC = b'\xff\xd8'
 _MOST_CHANNELS = 16
 
 
@@ -78,7 +79,7 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
     return _array(image, title)
   # Decoding at half the size, where crops allow it, is faster, but as interpolation
   # does not smooth, crops then differ by 12 of 255 on average in images with texture.
-  if image.startswith(b'\xff\xd8'):
+  if image.startswith(_JPEG_MAGIC):
     return _imdecode(image, cv2.IMREAD_COLOR_RGB, title)
   # Other formats may have opacity or 16 bits, which the flags for colour would drop.
   pixels = _imdecode(image, cv2.IMREAD_UNCHANGED, title)
@@ -94,12 +95,19 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
 def decode_gray(image: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
   """The pixels [H, W, 1] of an encoded image; RGB becomes its luma.
 
+  What is transparent lies on white.
+
   Raises:
     DecodeError: as by `decode`.
   """
   title = _checked(image, max_pixels)
   if image.startswith(_NPY_MAGIC):
     return _array(image, title)
+  if not image.startswith(_JPEG_MAGIC):  # Which has no opacity.
+    pixels = _imdecode(image, cv2.IMREAD_UNCHANGED, title)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+      rgb = _on_white(_eight_bits(pixels[..., :3], title), pixels[..., 3], title)
+      return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None]
   flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
   return _eight_bits(_imdecode(image, flags, title), title)[..., None]
 

@@ -124,10 +124,13 @@ class Saver:
     self._saved_at = time.perf_counter()
 
   def rescue(self) -> None:
-    """Saves the last whole step after an error, if it has left the state alone."""
+    """Saves the last whole step after an error, if it has left the state alone.
+
+    Before the first step there is nothing to save: the same command makes it again.
+    """
     # A step replaces the attributes: the same objects show that none is half done.
     is_whole = all(x is y for x, y in zip(self._state(), self._left, strict=True))
-    if not processes.is_first() or not is_whole:
+    if not processes.is_first() or not is_whole or not self._step:
       return
     try:
       self.save()

@@ -98,7 +98,8 @@ def locate(path: storage.Path) -> storage.Path | None:
     None if the path names something else.
 
   Raises:
-    ValueError: it is a file that could run code, or is not there.
+    ValueError: it is a file that could run code, or is not there; or a directory that
+      holds weights under another name, and no run.
   """
   if path.suffix in _PICKLES and not storage.is_directory(path):
     raise ValueError(
@@ -109,7 +110,39 @@ def locate(path: storage.Path) -> storage.Path | None:
     if not storage.is_file(path):
       raise ValueError(f'there is no file {path}')
     return path
-  return path / WEIGHTS_NAME if storage.is_file(path / WEIGHTS_NAME) else None
+  if storage.is_file(path / WEIGHTS_NAME):
+    return path / WEIGHTS_NAME
+  if storage.is_directory(path):
+    _check_no_other_weights(path)
+  return None
+
+
+def _check_no_other_weights(directory: storage.Path) -> None:
+  """Checks that a directory that is no run holds no weights under another name.
+
+  Raises:
+    ValueError: it does.
+  """
+  names = sorted(storage.names(directory))
+  if 'checkpoints' in names:
+    return
+  tensors = [name for name in names if name.endswith('.safetensors')]
+  pickles = [name for name in names if name.endswith(_PICKLES)]
+  if len(tensors) > 1:
+    raise ValueError(
+      f'{directory} has weights in {len(tensors)} files, {tensors[0]} and others, of '
+      f'which none is {WEIGHTS_NAME}; write them into one, or name the one to read'
+    )
+  if tensors:
+    raise ValueError(
+      f'{directory} has no {WEIGHTS_NAME}; name its file, {directory / tensors[0]}'
+    )
+  if pickles:
+    raise ValueError(
+      f'{directory} has no {WEIGHTS_NAME}, and {pickles[0]} is of a kind that runs '
+      f'code when it is read; convert it where you trust it, with PyTorch: '
+      f'{conversion(directory / pickles[0])}'
+    )
 
 
 def _check_finite(path: storage.Path, tensors: Mapping[str, np.ndarray]) -> None:

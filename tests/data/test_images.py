@@ -86,6 +86,9 @@ def test_what_is_transparent_lies_on_white(suffix):
   decoded = images.decode(_encode(image, suffix, lossless=True, exact=True))
   expected = 255 - (255.0 - photo) * opacity / 255
   np.testing.assert_allclose(decoded, expected, atol=0.51)
+  luma = expected @ [0.299, 0.587, 0.114]
+  gray = images.decode_gray(_encode(image, suffix, lossless=True, exact=True))
+  np.testing.assert_allclose(gray[..., 0], luma, atol=1.01)
 
 
 def test_array_is_taken_as_it_is():

@@ -88,6 +88,14 @@ def test_classes_are_those_of_the_training_set(extra_tests, capsys):
   assert 'the names are numbers of' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('module', [knn_digits, linear_digits])
+def test_test_set_without_a_split_is_named(extra_tests, module):
+  config = _config(module, extra_tests)
+  config.evaluation.extra_tests = {'mine': {'source': f'folder:{extra_tests[0]}/test'}}
+  with pytest.raises(ValueError, match=r'extra_tests\.mine has no split; give'):
+    shared.extra_tests(config)
+
+
 def test_linear_evaluation_chooses_from_the_classes_of_a_test_set(
   extra_tests, tmp_path
 ):

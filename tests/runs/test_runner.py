@@ -236,6 +236,20 @@ def test_every_error_between_steps_saves_the_last_one(tmp_path, caplog, error, r
   assert (results['total'], results['position']) == (whole['total'], whole['position'])
 
 
+def test_error_before_the_first_step_leaves_no_checkpoint(tmp_path):
+  """Parameters that nothing has trained yet are no encoder to start from."""
+
+  class Failing(Counter):
+    def step(self, global_step, rng):
+      raise InputError('too many images cannot be used')
+
+  with pytest.raises(runner.TrainingError, match='too many images') as told:
+    _run(tmp_path, experiment=Failing)
+  assert 'there is no good checkpoint' in str(told.value)
+  assert not _steps(tmp_path)
+  assert _results(_run(tmp_path))['position'] == 7
+
+
 def test_closed_pipe_saves(tmp_path, monkeypatch):
   class Unread(Counter):
     def evaluate(self, global_step, rng):

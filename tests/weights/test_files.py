@@ -162,6 +162,22 @@ def test_what_could_run_code_is_refused(tmp_path):
     pretrained.settings(str(tmp_path / 'a.safetensors'))
 
 
+@pytest.mark.parametrize(
+  ('names', 'message'),
+  [
+    (['pytorch_model.bin'], r'pytorch_model\.bin is of a kind that runs code.*torch'),
+    (['model-1-of-2.safetensors', 'model-2-of-2.safetensors'], 'in 2 files, model-1'),
+    (['open_clip.safetensors'], r'name its file, .*open_clip\.safetensors'),
+  ],
+)
+def test_weights_under_another_name_are_named(tmp_path, names, message):
+  """A directory of Hugging Face, which also has a config.json."""
+  for name in ('config.json', *names):
+    (tmp_path / name).write_text('{}')
+  with pytest.raises(ValueError, match=message):
+    pretrained.settings(str(tmp_path))
+
+
 def test_conversion_of_a_pickle(digits, tmp_path):
   """The command of the message, where PyTorch is installed."""
   torch = pytest.importorskip('torch')
