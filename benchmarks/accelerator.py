@@ -24,8 +24,10 @@ import importlib.util
 import json
 import os
 import pathlib
+import shlex
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -570,6 +572,8 @@ def main(argv: list[str]) -> None:
     )
   output = pathlib.Path(_OUTPUT.value)
   with Run(output, _MINUTES.value, _COMPARE.value) as run:
+    command = ['python', '-m', 'benchmarks.accelerator', *sys.argv[1:]]
+    run.result['command'] = shlex.join(command)
     # This process only counts operations; those that it starts use the accelerator.
     jax.config.update('jax_platforms', 'cpu')
     Accelerator(run, _FASHION_MNIST.value).measure(

@@ -34,7 +34,7 @@ def _header(result: dict[str, Any]) -> str:
   return (
     f'# {device.get("kind", "no device")}\n\n{device.get("cores", "?")} CPU cores; '
     f'{versions}; {result.get("elapsed_s", 0):.0f} s in all. '
-    f'`python -m benchmarks.accelerator`'
+    f'`{result.get("command", "python -m benchmarks.accelerator")}`'
   )
 
 
