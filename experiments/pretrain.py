@@ -65,7 +65,7 @@ class Pretrain(shared.KnownData):
     self.training = build.training(config, self._views, self.source)
     self._extraction = extraction.Extraction(config, self.training, self._views)
     self._evaluation = evaluation.Evaluation(
-      config, self._extraction, self.source.num_classes, self._untrained_network
+      config, self._extraction, build.num_classes(self.source), self._untrained_network
     )
     self._comparison = None
     if config.evaluation.representations:

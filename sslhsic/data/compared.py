@@ -95,6 +95,8 @@ def for_pretraining(
   )
   _print_descriptions([trained])
   if train.source.num_classes and test.source.num_classes:
+    # Evaluations leave the images without a label out.
+    test = test._replace(source=_with_labels(test.source))
     # A split that is both trained on and fitted on is compared once.
     for other in {trained.title: trained, train.title: train}.values():
       _check_overlap(other, test, data.allow_overlap)
@@ -123,20 +125,23 @@ def labelled(title: str, source: sources.Source) -> sources.Source:
     title: what the source is called in messages.
     source: the examples.
   """
+  found = _with_labels(source)
+  if len(found) < len(source):
+    logging.warning(
+      '%d of the %d images of %s have no label and are left out',
+      len(source) - len(found),
+      len(source),
+      title,
+    )
+  return found
+
+
+def _with_labels(source: sources.Source) -> sources.Source:
   if not source.num_classes or not _has_quick_labels(source):
     return source
-  has_label = source.labels >= 0
-  num_missing = np.sum(~has_label)
+  rows = np.flatnonzero(source.labels >= 0)
   # Whether all are without one is for the source to say.
-  if num_missing in (0, len(source)):
-    return source
-  logging.warning(
-    '%d of the %d images of %s have no label and are left out',
-    num_missing,
-    len(source),
-    title,
-  )
-  return sources.SubsetSource(source, np.flatnonzero(has_label))
+  return source if len(rows) in (0, len(source)) else sources.SubsetSource(source, rows)
 
 
 # Classes

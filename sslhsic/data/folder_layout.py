@@ -32,6 +32,7 @@ class Options(NamedTuple):
   Attributes:
     is_one_split: `splits=none`, all subfolders are classes, whatever they are called.
     folders: `NAME=DIR`, the folders of the splits, below PATH; the only ones there are.
+    names: what the splits of these are called, see `splits.called`.
     classes: 'none', images have no labels and lie at any depth; 'folders', even a
       single folder in a split is a class; ''.
     is_arrays: `images=npy`, images are NPY files of uint8 [H, W, C], and nothing else.
@@ -40,6 +41,7 @@ class Options(NamedTuple):
 
   is_one_split: bool = False
   folders: tuple[tuple[str, str], ...] = ()
+  names: tuple[tuple[str, str], ...] = ()
   classes: str = ''
   is_arrays: bool = False
   metadata: str = ''
@@ -62,11 +64,13 @@ class Layout(NamedTuple):
 
   Attributes:
     splits: by name.
+    names: of the splits, by those of their folders or options; see `splits.canonical`.
     class_names: in the order of their numbers, the same in all splits.
     description: of the above, and of what was left out, in one or two lines.
   """
 
   splits: dict[str, Split]
+  names: dict[str, str]
   class_names: tuple[str, ...]
   description: str
 
@@ -89,13 +93,12 @@ def parse(given: Sequence[str]) -> Options:
     elif key == 'metadata' and value:
       options = options._replace(metadata=value)
     elif key not in _RESERVED and value and re.fullmatch(r'[A-Za-z]\w*', key):
-      name = splits.canonical(key)
-      if name in folders:
+      if key in folders:
         raise ValueError(
-          f'the options {"&".join(given)!r} name the split {name!r} twice; give it one '
+          f'the options {"&".join(given)!r} name the split {key!r} twice; give it one '
           'folder'
         )
-      folders[name] = value
+      folders[key] = value
     else:
       raise ValueError(
         f"unknown option {option!r} of a folder; use 'splits=none', 'classes=none', "
@@ -106,7 +109,11 @@ def parse(given: Sequence[str]) -> Options:
     raise ValueError(
       f"the options {'&'.join(given)!r} say 'splits=none' and name splits"
     )
-  return options._replace(folders=tuple(folders.items()))
+  names = splits.called(folders)
+  return options._replace(
+    folders=tuple((names[key], folder) for key, folder in folders.items()),
+    names=tuple(names.items()),
+  )
 
 
 def understand(
@@ -138,7 +145,11 @@ def understand(
   found = {
     name: _split(folders[name], labelled.get(name, {}), names) for name in folders
   }
-  return Layout(found, names, _describe(path, found, names, _others(roots), labelled))
+  description = _describe(path, found, names, _others(roots), labelled)
+  called = dict(options.names) or {
+    folder.path.rpartition('/')[2]: name for name, folder in folders.items()
+  }
+  return Layout(found, called, names, description)
 
 
 # Splits

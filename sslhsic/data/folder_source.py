@@ -113,7 +113,8 @@ def create(argument: str, split: str) -> FolderSource:
   options = folder_layout.parse(given)
   layout = _layout(path, options)
   sizes = {name: len(there.paths) for name, there in layout.splits.items()}
-  parts = splits.ranges(splits.canonical(split), sizes, f'folder:{printable(path)}')
+  known = splits.canonical(split, layout.names)
+  parts = splits.ranges(known, sizes, f'folder:{printable(path)}')
   paths = [x for name, part in parts for x in layout.splits[name].paths[part]]
   labels = np.concatenate([layout.splits[name].labels[part] for name, part in parts])
   # Parts without labels make an unlabelled source, whatever the other splits hold.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import chex
 import ml_collections
+import numpy as np
 import optax
 from absl import logging
 
@@ -41,7 +42,7 @@ def training(
       encoder_options=network.encoder_options,
       head=network.head,
       with_target=config.target_network,
-      num_classes=source.num_classes,
+      num_classes=num_classes(source),
       axis_name=parallel.AXIS_NAME,
       precision=settings.precision,
       gives_embeddings=bool(dependence) and dependence.features == 'embedding',
@@ -158,6 +159,12 @@ def check(config: ml_collections.ConfigDict, num_examples: int | None = None) ->
   initial.check(config.init_what)
 
 
+def num_classes(source: sources.Source) -> int:
+  """Classes of the monitoring classifier; 0 where images have no label, or several."""
+  has_one = source.num_classes and not np.ndim(source[0]['label'])
+  return source.num_classes if has_one else 0
+
+
 def check_minima(
   config: ml_collections.ConfigDict,
   of_step: step.Training,
@@ -179,7 +186,7 @@ def check_minima(
     of_step,
     batch_size=parallel.per_device(config.training.batch_size),
     feature_size=config.network.head.output_size,
-    num_classes=source.num_classes,
+    num_classes=num_classes(source),
   )
   # Evaluators that could measure a name, also those that the run leaves out.
   makers = {

@@ -22,10 +22,23 @@ Arrays = dict[str, np.ndarray]
 
 
 class Part(NamedTuple):
-  """A split of a data set, by name."""
+  """A split of a data set, by name.
+
+  Attributes:
+    source, split: see `sources.create`.
+    has_labels: whether it is only those of its images that have a label.
+  """
 
   source: str
   split: str
+  has_labels: bool = False
+
+
+def _open(part: Part) -> sources.Source:
+  source = sources.create(part.source, part.split)
+  if not part.has_labels:
+    return source
+  return compared.labelled(f'{part.source} {part.split}', source)
 
 
 class Extraction:
@@ -47,11 +60,7 @@ class Extraction:
     of_views: Sequence[views.View],
   ):
     data, count = config.data, training.num_global_views
-    self.source = functools.cache(
-      lambda part: compared.labelled(
-        f'{part.source} {part.split}', sources.create(*part)
-      )
-    )
+    self.source = functools.cache(_open)
     self._batch_size = config.evaluation.batch_size
     self._limits = {
       'max_bad_fraction': data.max_bad_fraction,

@@ -96,6 +96,14 @@ def create(
   }
 
 
+def labelled_part(part: Part, open_part: Open) -> Part:
+  """The part itself, or only its images with a label if others have none."""
+  labelled = part._replace(has_labels=True)
+  # Where it is all of them, evaluators that need no labels can share its pass.
+  is_all = len(open_part(labelled)) == len(open_part(part))
+  return part if is_all else labelled
+
+
 @contextlib.contextmanager
 def errors_of(field: str) -> Iterator[None]:
   """Names a field of the configuration in ValueErrors."""
@@ -127,6 +135,8 @@ def _measurement(
     )
     is_own = parts[key] != default
     with errors_of(field if is_own else f'config.evaluation.{key}_split'):
+      if evaluator.needs_labels:
+        parts[key] = labelled_part(parts[key], open_part)
       examples[key] = open_part(parts[key])
 
   with errors_of(field):

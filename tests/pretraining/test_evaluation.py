@@ -11,6 +11,7 @@ from configs.pretrain import digits
 from experiments import pretrain
 from sslhsic import parallel
 from sslhsic.data import digits_source, loader, sources
+from sslhsic.evaluation import diagnostics
 from sslhsic.pretraining import build, extraction, step, views
 from sslhsic.pretraining import evaluation as evaluation_lib
 from sslhsic.weights import files, layouts
@@ -46,6 +47,10 @@ def _made_up(monkeypatch):
     labels = np.minimum(found.labels, 8) if kind == 'nine' else found.labels
     if kind == 'unlabelled':
       return sources.ArraySource(images, np.full_like(labels, -1), 0)
+    if kind == 'several':  # Of which an image may have any number.
+      labels = np.eye(10, dtype=np.int32)[labels]
+    if kind == 'partly':
+      labels = np.where(np.arange(len(labels)) % 3, labels, -1).astype(np.int32)
     return sources.ArraySource(images, labels, 9 if kind == 'nine' else 10)
 
   monkeypatch.setitem(sources.SOURCES, 'made_up', create)
@@ -109,6 +114,30 @@ def test_evaluator_of_another_source_has_its_own_name():
     'one pass over test; train is train, test is test of made_up:other'
   )
   assert protocol['here_knn_top1'].endswith('one pass over test')
+
+
+@pytest.mark.usefixtures('_made_up')
+def test_only_what_needs_labels_leaves_out_images_without():
+  config = _config(names=('collapse', 'knn'), knn={'k': 5})
+  config.data.update(source='made_up:partly', train_split='train')
+  config.evaluation.update(train_split='train', test_split='test')
+  run = _Run(config)
+  results = run.measure()
+  whole = extraction.Part('made_up:partly', 'test')
+  train, test = (
+    run.extraction.of_split(run.network, part, ['embedding'])
+    for part in (whole._replace(split='train', has_labels=True), whole)
+  )
+  assert (len(train['label']), len(test['label'])) == (40, 30)
+  expected = diagnostics.effective_rank(test['embedding'])
+  assert results['effective_rank'] == pytest.approx(expected)
+  nearest = neighbors.KNeighborsClassifier(
+    5, metric='cosine', weights=lambda distance: np.exp((1 - distance) / 0.07)
+  )
+  nearest.fit(train['embedding'], train['label'])
+  has_label = test['label'] >= 0
+  expected = nearest.score(test['embedding'][has_label], test['label'][has_label])
+  assert results['knn_top1'] == pytest.approx(expected)
 
 
 def test_references_are_the_initial_network_and_a_file(tmp_path):
@@ -266,6 +295,18 @@ def test_labelled_source_is_measured_on_without_labels_to_train_with():
   run = _Run(config)
   assert run.evaluation.names == ['knn_top1']
   assert run.evaluation.skipped == ['online_classifier']
+
+
+@pytest.mark.usefixtures('_made_up')
+def test_images_with_several_labels_are_trained_on_without_a_classifier():
+  config = _config()
+  config.evaluators.names = ('collapse',)
+  config.data.update(source='made_up:several', train_split='train')
+  config.evaluation.update(train_split='train', test_split='test')
+  experiment = pretrain.Pretrain('train', jax.random.key(0), config)
+  scalars = experiment.step(0, jax.random.key_data(jax.random.key(0)))
+  assert np.isfinite(scalars['loss'])
+  assert not [name for name in scalars if 'classifier' in name or 'top1' in name]
 
 
 UNLABELLED = OTHER | {'source': 'made_up:unlabelled'}
