@@ -18,6 +18,7 @@ from sslhsic.data import compared, loader, reading, sources
 from sslhsic.evaluation import encoder, features
 from sslhsic.networks import classifier
 from sslhsic.plots import sheets
+from sslhsic.runs import parts
 from sslhsic.tables import printed
 from sslhsic.tasks.task import Batch, Scores, Task
 from sslhsic.weights import pretrained
@@ -327,9 +328,10 @@ class DenseExperiment(trainings.SeveralTrainings):
     scores = self._score('test', network)
     shown = '  '.join(f'{name} {value:.4g}' for name, value in scores.scalars.items())
     print(f'test split, learning rate {self._rate:g}: {shown}')
-    sheet = self.task.sheet(self._shown(network))
-    sheets.sheet(sheet, directory / f'{self.task.name}.png')
-    return {
+    shown, failed = self._shown(network), {}
+    with parts.part(f'{self.task.name}.png', failed):
+      sheets.sheet(self.task.sheet(shown), directory / f'{self.task.name}.png')
+    return ({'failed': failed} if failed else {}) | {
       **scores.scalars,
       **scores.details,
       'learning_rate': self._rate,
@@ -378,6 +380,7 @@ class DenseExperiment(trainings.SeveralTrainings):
         make=self.task.test_example,
         batch_size=self._config.evaluation.batch_size,
         max_bad_fraction=self._config.data.max_bad_fraction,
+        num_images=len(self._sources[name]),
         max_pixels=self._config.data.max_pixels,
       )
       for batch in batches:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from sslhsic.data import sources
-from sslhsic.data.errors import InputError
+from sslhsic.data.errors import DecodeError, InputError
 
 _THREADS = 16
 _ORIENTATION = 274  # The tag of EXIF; from 5 on, rows and columns change places.
@@ -32,6 +32,8 @@ def of(source: sources.Source) -> np.ndarray:
   def size(row: int) -> tuple[int, int]:
     try:
       return _of_image(source[row]['image'])
+    except DecodeError:  # The loader will tell, and count it.
+      return 0, 0
     except OSError as error:
       raise InputError(f'cannot read {source.name(row)}: {error}') from error
 

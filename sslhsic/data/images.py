@@ -105,7 +105,9 @@ def decode_gray(image: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return _array(image, title)
   if not image.startswith(_JPEG_MAGIC):  # Which has no opacity.
     pixels = _imdecode(image, cv2.IMREAD_UNCHANGED, title)
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
+    if pixels.ndim == 2:
+      return _eight_bits(pixels, title)[..., None]
+    if pixels.shape[2] == 4:
       rgb = _on_white(_eight_bits(pixels[..., :3], title), pixels[..., 3], title)
       return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None]
   flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH

@@ -391,6 +391,7 @@ def every_example(
   make: reading.Make,
   batch_size: int,
   max_bad_fraction: float = MAX_BAD_FRACTION,
+  num_images: int | None = None,
   max_pixels: int = images.MAX_PIXELS,
   host_index: int | None = None,
   host_count: int | None = None,
@@ -405,6 +406,7 @@ def every_example(
     batch_size: B of the global batch; host h gets rows [h·b, (h + 1)·b) of each, with
       b = B / hosts.
     max_bad_fraction: share of the images that may be bad.
+    num_images: of which it is the share, if the source is a part of a whole.
     max_pixels: largest number of pixels of an image.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
@@ -419,7 +421,7 @@ def every_example(
   example = reading.Example(source, make, max_pixels)
   chunks = _chunks(example, batch_size, host_index, host_count)
   chunks = dataclasses.replace(chunks, reads_in_flight=READS_IN_FLIGHT)
-  bad_images = BadImages(source, max_bad_fraction)
+  bad_images = BadImages(source, max_bad_fraction, num_images)
   received = slots.Received()
   # ⌈n / B⌉: the last batch may be partly filled.
   num_batches = -(-len(source) // batch_size)

@@ -10,6 +10,7 @@ from sslhsic.evaluation import features, few_label, representations
 from sslhsic.plots import embeddings
 from sslhsic.pretraining import measurements
 from sslhsic.pretraining.extraction import Extraction, Network, Part
+from sslhsic.runs import parts
 
 _KEYS = ('train', 'test')
 
@@ -45,8 +46,9 @@ class Comparison:
     self._parts, examples = [], []
     # Open both splits before the training, so that one that is missing fails early.
     for key in _KEYS:
-      self._parts.append(measurements.part_of(config, key))
+      part = measurements.part_of(config, key)
       with measurements.errors_of(f'config.evaluation.{key}_split'):
+        self._parts.append(measurements.labelled_part(part, extraction.source))
         examples.append(extraction.source(self._parts[-1]))
     self._train = examples[0]
     self.is_possible = all(source.num_classes for source in examples)
@@ -103,7 +105,7 @@ class Comparison:
       directory: where the figure of the embeddings goes, if there are several.
 
     Returns:
-      See `representations.compare`.
+      See `representations.compare`; and under 'failed', why the figure is missing.
     """
     networks = {'untrained': untrained, 'trained': trained}
     compared = {}
@@ -115,11 +117,13 @@ class Comparison:
     )
     print(representations.table(comparison))
     print(representations.sentence(comparison, self._parts[1].split))
+    failed = {}
     if len(compared) > 1:
       maps = {name: test.features for name, (_, test) in compared.items()}
       labels = compared[self._names[-1]][1].labels
-      embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
-    return comparison
+      with parts.part('embeddings.png', failed):
+        embeddings.embedding_maps(maps, labels, directory / 'embeddings.png')
+    return comparison | ({'failed': failed} if failed else {})
 
   def _split(self, network: Network | None, part: Part) -> representations.Split:
     """Embeddings of a network, or pixels."""

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sslhsic.data import image_sizes, images, sources
-from sslhsic.data.errors import InputError
+from sslhsic.data.errors import DecodeError, InputError
 
 
 class _Source:
@@ -69,6 +69,7 @@ def test_known_sizes_are_not_read():
 
 
 def test_what_is_no_image_has_no_size_and_what_cannot_be_read_is_named():
-  assert image_sizes.of(_Source(b'no image')).tolist() == [[0, 0]]
+  damaged = DecodeError('its record is damaged')
+  assert image_sizes.of(_Source(b'no image', damaged)).tolist() == [[0, 0]] * 2
   with pytest.raises(InputError, match='cannot read row 0: gone'):
     image_sizes.of(_Source(OSError('gone')))

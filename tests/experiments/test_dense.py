@@ -12,6 +12,8 @@ from configs.depth import shapes as depth_shapes
 from configs.segmentation import shapes as segmentation_shapes
 from experiments import dense, depth, segmentation
 from sslhsic import parallel
+from sslhsic.data import shapes_source, sources
+from sslhsic.data.errors import DecodeError
 from sslhsic.networks import classifier, layers
 from sslhsic.runs import runner
 from sslhsic.weights import pretrained
@@ -171,6 +173,33 @@ def test_run_resumes_and_reports(task, tmp_path, monkeypatch):
   assert results[0][metric] == results[1][metric]
   assert 'shapes:32 test[:11]' in results[0]['protocol'][metric]
   assert (whole / 'figures' / f'{task}.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('fault', ['image', 'figure'])
+def test_scores_do_not_need_the_first_images(fault, tmp_path, monkeypatch):
+  """Of 11 test images one may be bad, also if it is one of the few that are shown."""
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+  changes = {'data.max_bad_fraction': 0.1, 'training.steps': 1}
+  if fault == 'image':
+    read = shapes_source.ShapesSource.__getitem__
+    bad = sources.create('shapes:32', 'test').rows[1].tolist()
+
+    def fail(source, row):
+      if source.rows[row].tolist() == bad:
+        raise DecodeError('truncated')
+      return read(source, row)
+
+    monkeypatch.setattr(shapes_source.ShapesSource, '__getitem__', fail)
+  else:
+    monkeypatch.setattr('sslhsic.plots.sheets.sheet', lambda *_: 1 / 0)
+  config = _config('segmentation', **changes)
+  made = runner.Runner(segmentation.Segmentation, config, tmp_path, 'train_and_eval')
+  if fault == 'image':
+    made.run()
+  else:
+    with pytest.raises(runner.TrainingError, match=r'segmentation\.png: ZeroDivision'):
+      made.run()
+  assert 0 <= json.loads((tmp_path / 'results.json').read_text())['mean_iou'] <= 1
 
 
 RATES = {
