@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ def directory(path: storage.Path, last: str) -> Iterator[pathlib.Path]:
     return
   path.parent.mkdir(parents=True, exist_ok=True)
   # Next to the target, since a rename is atomic only within one file system.
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  # A number of its own: in a container every process has the same one.
+  temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
   temporary.mkdir()
   try:
     yield temporary

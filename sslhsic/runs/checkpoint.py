@@ -162,7 +162,10 @@ class Checkpointer:
     """Which checkpoint is the last one, in words; waits until it is on disk."""
     with contextlib.suppress(SaveError):
       self.wait()
-    step = max(steps(self._directory), default=None)
+    try:
+      step = max(steps(self._directory), default=None)
+    except OSError as error:  # The error of the run is the one to be told.
+      return f'the last good checkpoint is not known: {_one_line(error)}'
     if step is None:
       return 'there is no good checkpoint'
     return f'the last good checkpoint is that of step {step}'

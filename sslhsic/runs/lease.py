@@ -29,6 +29,14 @@ _CLOCKS_DIFFER = 10
 DIRECTORY = '.lease'
 
 
+# Seconds that also pass while a machine is suspended, where it has such a clock.
+_CLOCK = getattr(time, 'CLOCK_BOOTTIME', None)
+
+
+def _now() -> float:
+  return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
 class _Found(NamedTuple):
   """A lease as it was read; `time` is by its holder's clock."""
 
@@ -58,7 +66,7 @@ class Lease:
     self._holder = f'process {os.getpid()} on {socket.gethostname()}'
     self._lock = threading.Lock()
     self._lost = ''
-    self._renewed = 0.0  # By `time.monotonic`.
+    self._renewed = 0.0  # By `_now`.
     self._number = self._take()
     storage.guard(directory, self.check)
     self._closed = threading.Event()
@@ -87,7 +95,7 @@ class Lease:
     self, number: int, *, is_new: bool = False, is_released: bool = False
   ) -> None:
     # Before it is seen: another job, which waits from then on, must not be ahead.
-    now = time.monotonic()
+    now = _now()
     content = _Found(number, self._holder, self._token, time.time(), is_released)
     path = self._directory / DIRECTORY / _name(number)
     storage.put(path, json.dumps(content._asdict()).encode(), is_new=is_new)
@@ -122,7 +130,7 @@ class Lease:
     """
     if self._lost:
       raise OSError(self._lost)
-    if time.monotonic() - self._renewed > EXPIRY_S:  # This process may have slept.
+    if _now() - self._renewed > EXPIRY_S:  # This process may have slept.
       self._renew()
 
   def close(self) -> None:
@@ -160,8 +168,8 @@ def _wait_for_end(directory: storage.Path, found: _Found) -> None:
   if time.time() - found.time > _CLOCKS_DIFFER * EXPIRY_S:
     return
   # On one clock: the holder's may be fast or slow.
-  start, is_told = time.monotonic(), False
-  while time.monotonic() - start < EXPIRY_S:
+  start, is_told = _now(), False
+  while _now() - start < EXPIRY_S:
     now = _latest(directory)
     if now.is_released:
       return

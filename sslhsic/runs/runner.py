@@ -226,8 +226,12 @@ class Runner:
       self._saver,
       self._lock,
     ):
-      if held:
+      if not held:
+        continue
+      try:
         held.close()
+      except OSError as error:  # A full disk must not keep the rest from closing.
+        logging.warning('%s', parts.describe(error))
 
   # Training
 

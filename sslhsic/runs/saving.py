@@ -120,7 +120,9 @@ class Saver:
     host = self._host | {'elapsed_s': self.elapsed_s}
     # A save before this one may turn out to have failed; this one is made all the same.
     self.excuse(self._checkpointer.wait)
-    self._checkpointer.save(checkpoint.Checkpoint(self._step, arrays, host))
+    made = checkpoint.Checkpoint(self._step, arrays, host)
+    # It looks at what is there, which a bucket may not tell.
+    self.excuse(lambda: self._checkpointer.save(made))
     self._saved_at = time.perf_counter()
 
   def rescue(self) -> None:

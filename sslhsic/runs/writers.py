@@ -92,7 +92,14 @@ class _Events:
   def write(self, step: int, scalars: dict[str, float]) -> None:
     for name, value in scalars.items():
       self._add(step=step, summary=summary.scalar(name, value))
-    self._writer.flush()
+    self._flush()
+
+  def _flush(self) -> None:
+    try:
+      self._writer.flush()
+    except OSError:
+      self._writer = None
+      raise
 
   def _add(self, **event: Any) -> None:
     try:

@@ -22,6 +22,10 @@ def _arrays(value=0.0):
   }
 
 
+def _raise(error):
+  raise error
+
+
 def test_what_was_saved_is_restored_exactly(tmp_path):
   writer = checkpoint.Checkpointer(tmp_path / 'checkpoints')
   writer.save(checkpoint.Checkpoint(5, _arrays(1 / 3), {'input': {'next': 12}}))
@@ -208,6 +212,11 @@ def test_failed_save_is_told_once_and_the_next_one_works(two, monkeypatch):
     with pytest.raises(checkpoint.SaveError, match=r'step 3: .*No space left on dev'):
       checkpointer.wait()
     assert checkpointer.last_good() == 'the last good checkpoint is that of step 2'
+  with monkeypatch.context() as patch:  # As a bucket that cannot be reached.
+    patch.setattr(checkpoint, 'steps', lambda _: _raise(OSError('no answer')))
+    assert (
+      checkpointer.last_good() == 'the last good checkpoint is not known: no answer'
+    )
   checkpointer.check()
   checkpointer.save(checkpoint.Checkpoint(4, _arrays(4), {}))
   checkpointer.close()

@@ -95,3 +95,20 @@ def test_lines_wait_until_the_disk_has_room(tmp_path):
   writer.write(3, {'loss': 0.5})
   writer.close()
   assert [row['step'] for row in writers.read(tmp_path)] == [1, 2, 3]
+
+
+def test_event_file_that_cannot_be_written_is_begun_anew(tmp_path, monkeypatch):
+  writer = writers.MetricWriter(tmp_path, start_step=0)
+  full = OSError('No space left on device')
+  with monkeypatch.context() as patch:
+    patch.setattr(writer._events._writer, 'flush', lambda: _raise(full))
+    with pytest.raises(OSError, match='No space'):
+      writer.write(1, {'loss': 0.5})
+  writer.write(2, {'loss': 0.25})
+  writer.close()
+  assert [row['step'] for row in writers.read(tmp_path)] == [1, 2]
+  assert len(list((tmp_path / 'tensorboard').iterdir())) == 2
+
+
+def _raise(error):
+  raise error
