@@ -18,12 +18,14 @@ class Described(NamedTuple):
     num_heads: of attention.
     crop_size: side of its images, in pixels.
     mean, std: of its images in [0, 1], one number a channel.
+    evaluation_crop: that of `encoder.CROPS` which is nearest to its own.
   """
 
   num_heads: int | None = None
   crop_size: int | None = None
   mean: tuple[float, ...] | None = None
   std: tuple[float, ...] | None = None
+  evaluation_crop: str = 'centre'
 
 
 def beside(path: storage.Path) -> Described:
@@ -47,11 +49,13 @@ def beside(path: storage.Path) -> Described:
       _side(of_timm.get('input_size')),
     ]
     heads = arguments.get('num_heads') or config.get('num_attention_heads')
+    size = next((size for size in sizes if size), None)
     return Described(
       None if heads is None else int(heads),
-      next((size for size in sizes if size), None),
+      size,
       _numbers(images.get('image_mean') or of_timm.get('mean')),
       _numbers(images.get('image_std') or of_timm.get('std')),
+      _crop(images, of_timm, size or 224),
     )
   except (TypeError, ValueError) as error:
     raise ValueError(
@@ -67,6 +71,17 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
   return None if values is None else tuple(float(x) for x in values)
+
+
+def _crop(images: Mapping[str, Any], of_timm: Mapping[str, Any], size: int) -> str:
+  """'centre', a part of the shorter side of an image, or 'shorter_side', all of it."""
+  share = images.get('crop_pct') or of_timm.get('crop_pct')
+  if share is None and images:  # Hugging Face's Vision Transformers cut nothing off.
+    share = None if images.get('do_center_crop', 'crop_pct' in images) else 1.0
+  if share is None:
+    return 'centre'
+  halfway = (1 + size / (size + 32)) / 2
+  return 'shorter_side' if float(share) > halfway else 'centre'
 
 
 def _side(size: Any) -> int | None:

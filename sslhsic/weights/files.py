@@ -88,6 +88,8 @@ class EncoderFile(NamedTuple):
       std=std if is_described else _IMAGENET_STD,
       description=f'{self.path}, in the layout of {self.layout.name}; images as '
       + ('the files beside it say' if is_described else _GUESSED),
+      evaluation_crop=self.described.evaluation_crop,
+      interpolation='bicubic_antialias',  # As other libraries resize.
     )
 
 

@@ -23,7 +23,13 @@ from sslhsic.weights import layouts
 from sslhsic.weights.settings import Settings, resized_side
 
 _STEMS = {7: 'imagenet', 3: 'small'}  # By the size of the kernel.
-_DEFAULTS = {'stem': 'imagenet', 'width': 1, 'project_first_shortcut': False}
+_DEFAULTS = {
+  'stem': 'imagenet',
+  'width': 1,
+  'project_first_shortcut': False,
+  'output_stride': None,
+  'dilate_first_block': False,
+}
 
 
 # Which network it is
@@ -37,6 +43,7 @@ class Architecture(NamedTuple):
   bottleneck: bool
   stem: str
   project_first_shortcut: bool  # Of basic blocks, which need no projection there.
+  is_dilated: bool = False  # In place of strides, which no parameter shows.
 
   @property
   def stem_channels(self) -> int:
@@ -60,6 +67,7 @@ def architecture(encoder: str, options: Mapping[str, Any]) -> Architecture:
     settings['bottleneck'],
     settings['stem'],
     settings['project_first_shortcut'] and not settings['bottleneck'],
+    bool(settings['output_stride'] or settings['dilate_first_block']),
   )
 
 
@@ -254,6 +262,12 @@ def _transformers(found: Architecture, settings: Settings) -> dict[str, Any]:
     raise ValueError(
       "Hugging Face's ResNet has a stem of a 7×7 convolution and a max-pool, "
       f"{settings.encoder} here has a stem '{found.stem}'; use the format 'torchvision'"
+    )
+  if found.is_dilated:
+    raise ValueError(
+      "Hugging Face's ResNet has no dilation, "
+      f'{settings.encoder} with {settings.encoder_options} has; use the format '
+      "'torchvision', and build the network yourself"
     )
   if found.project_first_shortcut:
     raise ValueError(

@@ -68,6 +68,12 @@ def test_nothing_is_written_over(small, tmp_path):
   [
     ('timm', settings_of('resnet50', options={'width': 2}), 'timm has no network like'),
     ('timm', settings_of('resnet18', options={'stem': 'small'}), 'timm has no network'),
+    ('timm', settings_of('resnet50', options={'output_stride': 16}), 'timm has no net'),
+    (
+      'huggingface',
+      settings_of('resnet50', options={'output_stride': 8}),
+      "Hugging Face's ResNet has no dilation",
+    ),
     ('huggingface', settings_of('resnet_digits'), "has a stem 'small'; use the format"),
     ('onnx', settings_of('resnet50'), "unknown format 'onnx'; use one of torchvision"),
   ],

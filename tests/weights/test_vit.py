@@ -221,6 +221,7 @@ BESIDE = {
         'input_size': [3, 40, 40],
         'mean': [0.5, 0.5, 0.5],
         'std': [0.25, 0.25, 0.25],
+        'crop_pct': 1.0,
       },
     },
   },
@@ -243,12 +244,16 @@ def test_files_beside_the_weights_describe_them(library, trees, tmp_path):
   safetensors.numpy.save_file(tensors, path)
   guessed = files.read(path).known_settings
   assert (guessed.encoder_options['num_heads'], guessed.crop_size) == (1, 224)
+  # As the library resizes; what it cuts off is not known.
+  how = lambda settings: (settings.evaluation_crop, settings.interpolation)
+  assert how(guessed) == ('centre', 'bicubic_antialias')
   for name, content in BESIDE[library].items():
     (tmp_path / name).write_text(json.dumps(content))
   found = files.read(path).known_settings
   assert (found.encoder_options['num_heads'], found.crop_size) == (4, 40)
   assert (found.mean, found.std) == ((0.5,) * 3, (0.25,) * 3)
   assert found.description.endswith('images as the files beside it say')
+  assert how(found) == ('shorter_side', 'bicubic_antialias')
   here = {'mean': found.mean, 'std': found.std}
   with pytest.raises(ValueError, match='its num_heads is 4, 1 in the network'):
     _load(path, params, state, **here)

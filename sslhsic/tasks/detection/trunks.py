@@ -1,5 +1,6 @@
 """Two ways to give a detector its feature maps, and features of regions."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -123,7 +124,18 @@ class FPN:
     channels: int,
     box_size: int,
   ):
-    """Sets the parts, see `detector.create`."""
+    """Sets the parts, see `detector.create`.
+
+    Raises:
+      ValueError: a stage has not half the resolution of the one before.
+    """
+    pairs = itertools.pairwise(network.stage_strides)
+    if any(next_one != 2 * stride for stride, next_one in pairs):
+      raise ValueError(
+        "the detector 'fpn' needs stages of half the resolution of the one before, but "
+        f'the strides of the encoder are {network.stage_strides}; leave output_stride '
+        "out of config.network.encoder_options, or use the detector 'c4'"
+      )
     self._network = network
     self._settings = settings
     self._freeze = frozen.trunk

@@ -264,6 +264,15 @@ def test_mistakes_are_refused():
   keys = jax.random.split(jax.random.key(0), 2)
   with pytest.raises(ValueError, match='anchor sizes for 5 levels, but there are 3'):
     jax.eval_shape(made.losses, params, state, None, images, sizes, truth, keys)
+  # A pyramid adds every stage, twice as large, to the one before.
+  dilated = ENCODER['encoder_options'] | {'output_stride': 4}
+  with pytest.raises(ValueError, match='of half the resolution of the one before, but'):
+    jax.eval_shape(
+      lambda x: small_detector('fpn', encoder_options=dilated).init(
+        jax.random.key(0), x, True
+      ),
+      images,
+    )
 
 
 @pytest.mark.parametrize(
