@@ -2,8 +2,10 @@
 
 From MoCo v3 (arXiv:2104.02057, and its code) are the network (12 heads, fixed
 positions, frozen embedding of patches), AdamW, learning rate, weight decay, batch,
-length and the target network's decay. Ours are the loss and what decays: MoCo v3 decays
-everything. No result of SSL-HSIC with it is known; MoCo v3 has 73.2 linear top-1.
+length and the target network's decay. Ours are the loss, the heads (BYOL's, of two
+layers; MoCo v3's projector has three, and batch norm on what the heads give out) and
+what decays: MoCo v3 decays everything. No result of SSL-HSIC with it is known; MoCo v3
+has 73.2 linear top-1.
 
 ViT-B/16 is --config.network.encoder=vit_b16_moco.
 

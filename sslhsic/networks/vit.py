@@ -215,7 +215,8 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   """Fixed embeddings of the places of a grid.
 
   For row y and column x at frequencies ω_k = 10000^(−k/K), K = width/4:
-  (sin ω_k x, cos ω_k x, sin ω_k y, cos ω_k y), each for all k.
+  (sin ω_k y, cos ω_k y, sin ω_k x, cos ω_k x), each for all k: the row first, as
+  in the code of MoCo v3.
 
   Returns:
     [rows, columns, width], float32.
@@ -224,7 +225,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
   frequencies = np.exp(-math.log(10_000) * np.arange(count) / count)
   y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing='ij')
   x, y = x[..., None] * frequencies, y[..., None] * frequencies
-  waves = [np.sin(x), np.cos(x), np.sin(y), np.cos(y)]
+  waves = [np.sin(y), np.cos(y), np.sin(x), np.cos(x)]
   return np.concatenate(waves, axis=-1).astype(np.float32)
 
 

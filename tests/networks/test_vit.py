@@ -133,8 +133,8 @@ def test_fixed_positions_are_sines_of_row_and_column():
   for y in range(3):
     for x in range(5):
       expected = [
-        math.sin(x), math.sin(x / 100), math.cos(x), math.cos(x / 100),
         math.sin(y), math.sin(y / 100), math.cos(y), math.cos(y / 100),
+        math.sin(x), math.sin(x / 100), math.cos(x), math.cos(x / 100),
       ]  # fmt: skip
       np.testing.assert_allclose(table[y, x], expected, atol=1e-6)
 
