@@ -266,7 +266,7 @@ def total_loss(
   value, scalars = loss(loss_params, rng, projections, axis_name, loss_state)
   if training.dependence:
     is_embedding = training.dependence.features == 'embedding'
-    features = online.embeddings if is_embedding else online.views
+    features = online.embeddings if is_embedding else list(projections.online)
     hsic_za = training.dependence(features, batch['metadata'], axis_name)
     scalars |= {'hsic_za': hsic_za}
     value += training.dependence.weight * hsic_za

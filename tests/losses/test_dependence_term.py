@@ -90,7 +90,9 @@ def test_term_is_added_to_the_loss_with_its_weight(monkeypatch, features, of):
   without, scalars = measure(_training())
   assert 'hsic_za' not in scalars
   with_term, scalars = measure(_training(metadata='colour', weight=-2.0, features=of))
-  z = features if of == 'embedding' else features[..., ::-1]
+  z = features
+  if of == 'projection':  # As the loss sees them: of unit norm.
+    z = np.array(losses.l2_normalize(features[..., ::-1]))
   expected = _expected(z, METADATA['categories'])
   assert scalars['hsic_za'] == pytest.approx(expected, rel=1e-4, abs=1e-6)
   assert with_term == pytest.approx(without - 2 * expected, rel=1e-4)
