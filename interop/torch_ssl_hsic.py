@@ -5,7 +5,9 @@ global batch, of which every process holds an equal share. Gradients are of the 
 batch after the average over processes that DistributedDataParallel takes:
 
   criterion = SSLHSIC().to(device)
-  optimizer.add_param_group({'params': criterion.parameters(), 'lr': 3e-4})
+  optimizer.add_param_group(  # Of Adam or AdamW; its weight decay is not for the scale.
+    {'params': criterion.parameters(), 'lr': 3e-4, 'weight_decay': 0.0}
+  )
   loss, metrics = criterion(online, target)
   loss.backward()
 
@@ -141,7 +143,8 @@ class SSLHSIC(torch.nn.Module):
       fourier(views / scale.detach(), w.to(views), b.to(views)) for w, b in draws
     )
     rows = views.detach().flatten(0, 1)
-    x, y = rows[::2][:_NUM_ROWS], rows[1::2][:_NUM_ROWS]
+    drawn = torch.randint(len(rows), (2, _NUM_ROWS), generator=generator)
+    x, y = rows[drawn.to(rows.device)]
     log_slope = _log_slope(x @ y.T, scale).mean()
     hsic_zy, hsic_zz = features(phi_a, phi_b)
     return Terms(hsic_zy, hsic_zz, _all_reduce(log_slope) / _num_processes())

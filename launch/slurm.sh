@@ -33,8 +33,7 @@ trap 'is_time_over=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 # Every process has its own loader, whose workers are for one GPU. srun does not inherit
 # --cpus-per-task from sbatch (since Slurm 22.05): without it, all would share a core.
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-  .venv/bin/python -m experiments.pretrain "$@" \
-  --config.data.num_workers="${NUM_WORKERS:-8}" &
+  .venv/bin/python -m experiments.pretrain --config.data.num_workers=8 "$@" &
 step=$!
 wait "$step"  # Until the step ends, or the signal has come.
 status=$?

@@ -63,6 +63,25 @@ def test_loss_and_gradients_are_those_in_jax(settings, with_target):
     np.testing.assert_allclose(by_scale, expected_by_scale, rtol=1e-5)
 
 
+def test_features_learn_the_scale_from_all_views():
+  rng = np.random.default_rng(0)
+  alike = np.ones((2, 300, 8)) + 0.1 * rng.normal(size=(2, 300, 8))
+  online, target = np.float32(alike), np.float32(rng.normal(size=(2, 300, 8)))
+  rows = np.concatenate([online, target]).reshape(-1, 8)
+  rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+  square = 2 - 2 * rows @ rows.T
+  # Of -mean(log c - 3/2 log(s + c^2)).
+  expected = np.mean(3 * SCALE / (square + SCALE**2) - 1 / SCALE)
+  criterion = torch_ssl_hsic.SSLHSIC(
+    initial_scale=SCALE, estimator='features', num_features=4
+  )
+  num_draws = 40
+  for _ in range(num_draws):
+    criterion(torch.tensor(online), torch.tensor(target))[0].backward()
+  gradient = criterion.kernel_scale.grad.item() / num_draws
+  assert gradient == pytest.approx(expected, rel=0.05)
+
+
 @pytest.mark.parametrize('case', range(4))
 def test_features_give_the_published_loss(case, golden_values):
   golden = lambda key: torch.tensor(golden_values[f'case{case}/{key}'])

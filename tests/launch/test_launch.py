@@ -73,7 +73,8 @@ def test_missing_arguments_show_the_usage(checkout, script, arguments, variables
 
 def test_slurm_starts_the_program_in_every_task(checkout):
   assert _run(checkout, 'slurm.sh', *ARGUMENTS, **SLURM) == (0, '')
-  command = ['-m', 'experiments.pretrain', *ARGUMENTS, '--config.data.num_workers=8']
+  # The last flag counts: that of the user, if there is one.
+  command = ['-m', 'experiments.pretrain', '--config.data.num_workers=8', *ARGUMENTS]
   assert fakes.calls(checkout / '.venv' / 'bin', 'python') == [command] * 2
   assert fakes.calls(checkout.parent / 'bin', 'srun') == [
     ['--kill-on-bad-exit=1', '--cpus-per-task=3', '.venv/bin/python', *command]
