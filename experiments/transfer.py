@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from experiments import finetune, shared
-from sslhsic import atomic, storage
+from sslhsic import atomic, parallel, storage
 from sslhsic.data import compared, sources
 from sslhsic.evaluation import encoder, metrics, probe, representations
 from sslhsic.runs import measurement, parts, processes, runner, workdir
@@ -224,9 +224,9 @@ def _cached(
   """Embeddings of a part of the data, extracted once and kept on disk."""
   # The fingerprint keeps embeddings of another encoder from being read.
   file = path / f'embeddings-{frozen.fingerprint}-{part}.npz'
-  # The first process decides for all: they embed together, or not at all.
-  is_there = json.loads(processes.from_first(json.dumps(storage.exists(file)).encode()))
-  if is_there:
+  # Where one process does not see the file of the first, all of them embed together.
+  num_seen = parallel.sum_of_hosts(np.int32(storage.exists(file)))
+  if num_seen == jax.process_count():
     with storage.local(file) as local, np.load(local, allow_pickle=False) as arrays:
       return representations.Split(arrays['features'], arrays['labels'])
   split = frozen.embed(source)
