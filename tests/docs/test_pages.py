@@ -49,7 +49,9 @@ def test_python_examples_run():
 
 def test_make_targets_exist():
   makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
-  for target in set(re.findall(r'^make (\w+)', TEXT, re.MULTILINE)):
+  targets = set(re.findall(r'^make (\w+)', TEXT, re.MULTILINE))
+  assert {'test', 'pretrain', 'docs'} <= targets
+  for target in targets:
     assert f'\n{target}:' in makefile
 
 

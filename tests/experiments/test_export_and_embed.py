@@ -74,10 +74,17 @@ def test_weights_are_averaged_or_those_of_the_last_step(pretrained_run, tmp_path
     code, _, _ = _program('export', *arguments, f'--out={tmp_path / weights}')
     assert code == 0
     found = safetensors.numpy.load_file(tmp_path / weights / files.WEIGHTS_NAME)
-    for name, value in found.items():
-      module, _, leaf = name.rpartition('/')
-      if module in params:
-        np.testing.assert_allclose(value, params[module][leaf], rtol=1e-6)
+    of_encoder = {
+      f'{module}/{leaf}': value
+      for module, leaves in params.items()
+      if module.startswith('encoder/')
+      for leaf, value in leaves.items()
+    }
+    assert len(of_encoder) > 5
+    for name, value in of_encoder.items():
+      np.testing.assert_allclose(found[name], value, rtol=1e-6)
+  name = 'encoder/stem_conv'
+  assert not np.allclose(averaged[name]['w'], state.params[name]['w'], rtol=1e-6)
 
 
 def test_card_lists_evaluations_of_these_weights_only(pretrained_run, tmp_path):

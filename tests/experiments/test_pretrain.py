@@ -29,14 +29,13 @@ def _tiny(channels=(4, 8), **changes):
   return config
 
 
-def _gradients(config):
-  experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
+def _gradients(training, state):
   source = sources.create('digits', 'train')
   batch = next(loader.views(source, batch_size=16, seed=0))
-  gradients = functools.partial(step_lib.gradients, experiment.training)
+  gradients = functools.partial(step_lib.gradients, training)
   gradients = parallel.pmap(gradients, in_axes=(0, 0, None, None))
   keys = jax.random.key(1), jax.random.key(0)
-  result = gradients(experiment.state, parallel.shard(batch), *keys)
+  result = gradients(parallel.replicate(state), parallel.shard(batch), *keys)
   return jax.device_get(parallel.first(result))
 
 
@@ -49,10 +48,11 @@ def one_device(monkeypatch):
 def test_step_is_equal_on_any_number_of_devices(monkeypatch, target_network):
   """Loss, gradients, batch statistics and every scalar, to rounding."""
   config = _tiny(target_network=target_network)
-  results = []
+  experiment = pretrain.Pretrain('eval', jax.random.key(0), config)
+  state, results = parallel.first(experiment.state), []
   for count in (1, 4):
     monkeypatch.setattr(parallel, 'devices', lambda n=count: jax.devices()[:n])
-    results.append(_gradients(config))
+    results.append(_gradients(experiment.training, state))
   one = jax.tree_util.tree_leaves_with_path(results[0])
   four = jax.tree.leaves(results[1])
   gradient_norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(results[0].params)))
@@ -173,6 +173,16 @@ def test_names_of_the_scalars_are_known_before_the_first_step(trained):
     experiment.training, batch_size=2, feature_size=8, num_classes=10
   )
   assert names == scalars.keys()
+
+
+def test_average_is_of_the_updated_parameters(trained):
+  experiment, states, _ = trained
+  decay = experiment._config.weight_ema_decay
+  _, first, second = (state.params for state in states)
+  expected = jax.tree.map(lambda x, y: (decay * x + y) / (1 + decay), first, second)
+  params, _ = experiment._averaged_network()
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, jax.device_get(parallel.first(params)), expected)
 
 
 def test_collapse_is_watched_in_what_is_measured(caplog):

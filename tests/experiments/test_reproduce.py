@@ -6,6 +6,7 @@ import pathlib
 import jax
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from ml_collections import config_flags
 
 from experiments import reproduce
@@ -58,6 +59,35 @@ def test_command_says_the_configuration(name, base, tmp_path, monkeypatch):
       assert config.value.to_json() == job.config.to_json()
       assert parsed.workdir == str(job.workdir)
       assert job.config.seed == 1
+
+
+def _command(root, **flags_given):
+  given = {'table': 'kernel', 'base': 'digits', 'seeds': 1, 'workdir': str(root)}
+  with flagsaver.flagsaver(**given | flags_given):
+    reproduce.main(['reproduce'])
+
+
+def test_jobs_are_listed_and_collected_and_failures_named(
+  tmp_path, monkeypatch, capsys
+):
+  """The command itself: where a job fails, the table is written with a gap."""
+  monkeypatch.chdir(ROOT)
+  started = []
+  monkeypatch.setattr(execution, 'in_subprocess', started.append)
+  _command(tmp_path, dry_run=True, jobs=str(tmp_path / 'jobs'))
+  lines = (tmp_path / 'jobs').read_text().splitlines()
+  assert len(lines) == 3
+  assert capsys.readouterr().out.splitlines() == [*lines, '3 commands']
+  _command(tmp_path, collect=True)
+  table = tmp_path / 'tables' / 'kernel-digits.md'
+  assert '| inverse multiquadric |  |' in table.read_text()
+  assert not started
+  table.unlink()
+  with pytest.raises(SystemExit):
+    _command(tmp_path)
+  assert len(started) == 3
+  assert 'error: 3 jobs are not done' in capsys.readouterr().err
+  assert table.exists()
 
 
 # A row of every table

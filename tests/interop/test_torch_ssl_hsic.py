@@ -63,6 +63,20 @@ def test_loss_and_gradients_are_those_in_jax(settings, with_target):
     np.testing.assert_allclose(by_scale, expected_by_scale, rtol=1e-5)
 
 
+@pytest.mark.parametrize('estimator', torch_ssl_hsic.ESTIMATORS)
+@pytest.mark.parametrize('scale', [1.0, 0.0, -0.5])
+def test_collapse_is_survived(estimator, scale):
+  criterion = torch_ssl_hsic.SSLHSIC(estimator=estimator, initial_scale=scale)
+  equal = torch.ones((2, 16, 8), requires_grad=True)
+  loss, metrics = criterion(equal)
+  loss.backward()
+  for x in (loss, equal.grad, criterion.kernel_scale.grad):
+    assert torch.isfinite(x).all()
+  assert metrics['kernel_scale'] >= 1e-3
+  # A negative kernel would take the images apart.
+  assert criterion(torch.tensor(_views()))[1]['hsic_zy'] > 0
+
+
 def test_features_learn_the_scale_from_all_views():
   rng = np.random.default_rng(0)
   alike = np.ones((2, 300, 8)) + 0.1 * rng.normal(size=(2, 300, 8))

@@ -1,5 +1,7 @@
 """Figures of the logged scalars."""
 
+import pytest
+
 from sslhsic.plots import curves, panels
 
 ROWS = [
@@ -9,8 +11,28 @@ ROWS = [
 ]
 
 
-def test_every_scalar_is_drawn(tmp_path):
+@pytest.fixture
+def drawn(monkeypatch):
+  """The points of every line that is drawn, by the titles of the panels."""
+  found, save = {}, panels.save
+
+  def keep(figure, path):
+    for axis in figure.axes:
+      found[axis.get_title()] = [x.get_xydata().tolist() for x in axis.lines]
+    save(figure, path)
+
+  monkeypatch.setattr(panels, 'save', keep)
+  return found
+
+
+def test_every_scalar_is_drawn(tmp_path, drawn):
   curves.plot(ROWS, tmp_path / 'curves.png')
+  assert drawn == {
+    'loss': [[[1, 2.0], [2, 1.5]]],
+    'knn_top1': [[[2, 0.5]]],
+    'term': [[[1, 3.0], [2, 2.0]]],
+    'term_approximation': [[[1, 2.5], [2, 1.9]]],
+  }
   assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG'
 
 
@@ -39,8 +61,9 @@ def test_scalars_without_approximations_get_none(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_accuracy_by_labels_is_drawn(tmp_path):
+def test_accuracy_by_labels_is_drawn(tmp_path, drawn):
   curves.few_label_curve({1: 0.2, 10: 0.7}, tmp_path / 'few_label.png')
+  assert list(drawn.values()) == [[[[1, 0.2], [10, 0.7]]]]
   assert (tmp_path / 'few_label.png').read_bytes()[:4] == b'\x89PNG'
 
 

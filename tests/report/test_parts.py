@@ -33,13 +33,17 @@ def test_legend_has_the_colours_of_the_clouds():
   for count in (3, 15):
     groups = {f'class {i}': [(i, i)] for i in range(count)}
     chart = page.chart('map', lambda axis, groups=groups: charts.clouds(axis, groups))
-    for colour in re.findall('color:(.*?)"', page.classes(list(groups))):
+    colours = re.findall('color:(.*?)"', page.classes(list(groups)))
+    assert len(colours) == count
+    for colour in colours:
       assert f'fill: {colour}' in chart
 
 
 def test_every_colour_of_a_figure_is_defined_by_the_page():
   text = page.page('title', [])
-  for scheme in re.findall(r':root{(.*?)}', text):
+  schemes = re.findall(r':root{(.*?)}', text)
+  assert len(schemes) == 3  # Light, dark, and print.
+  for scheme in schemes:
     defined = dict(x.split(':') for x in scheme.split(';') if x)
     assert defined.keys() >= {f'--c{i}' for i in range(len(panels.COLOURS))}
     assert defined.keys() >= {'--ink', '--soft', '--rule'}
