@@ -15,6 +15,11 @@ SECTIONS = dict(
   re.findall(r'^## (.*?)\n(.*?)(?=^## |\Z)', TEXT, re.DOTALL | re.MULTILINE)
 )
 SHORT = '--config.training.epochs=1 --config.training.warmup_epochs=0 --mode=train'
+# One group of blocks in place of two, with embeddings of the same size.
+SMALL = (
+  '--config.network.encoder_options='
+  '\'{"blocks_per_group": (1,), "channels_per_group": (64,)}\''
+)
 
 
 @pytest.fixture
@@ -30,10 +35,13 @@ def _run(section):
   for block in re.findall(r'```sh\n(.*?)```', SECTIONS[section], re.DOTALL):
     command = block.replace('.venv/bin/python', sys.executable).strip()
     if 'experiments.pretrain' in command:
-      command += f' {SHORT}'
+      command += f' {SHORT} {SMALL}'
+    if 'experiments.knn' in command:
+      command += f' {SMALL}'
     environment = os.environ | {
       'PYTHONPATH': os.getcwd(),
       'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'XLA_FLAGS': os.environ['XLA_FLAGS'].replace('device_count=8', 'device_count=1'),
     }
     run = subprocess.run(

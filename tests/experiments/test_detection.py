@@ -110,12 +110,11 @@ CANVAS = {
 }
 
 
-@pytest.mark.usefixtures('_both_orientations')
 def test_one_device_equals_several(monkeypatch):
   results = []
   for count in (1, 4):
     _devices(monkeypatch, count)
-    experiment = detection.Detection('train', jax.random.key(0), _config(**CANVAS))
+    experiment = detection.Detection('train', jax.random.key(0), _config())
     results.append(_steps(experiment, 3))
   one, several = results
   for a, b in zip(one[0], several[0], strict=True):
