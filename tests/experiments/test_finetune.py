@@ -1,11 +1,15 @@
 """Fine-tuning: the grid, and a run that is killed in it."""
 
+import functools
+
+import haiku as hk
 import jax
 import numpy as np
+import optax
 import pytest
 
 from configs.finetune import digits_1pct
-from experiments import finetune
+from experiments import finetune, shared
 from sslhsic import parallel
 from sslhsic.runs import runner
 
@@ -53,6 +57,64 @@ def test_grid_has_every_combination():
     for decay in (0.0, 1e-3)
   ]
   np.testing.assert_allclose(settings, expected)
+
+
+def test_every_setting_takes_the_steps_of_optax():
+  """SGD with Nesterov momentum, a cosine over its own steps, λ divided by the rate."""
+  config = _config(
+    **{
+      'network.encoder': 'vit_digits',  # Without batch statistics.
+      'network.encoder_options': {'width': 8, 'depth': 1, 'num_heads': 2},
+      'augment.policy': 'none',
+      'retrain': False,
+      'training.steps': (2,),
+      'training.learning_rates': (0.1, 0.05),
+      'training.weight_decays': (0.01,),
+    }
+  )
+  experiment = finetune.FineTune('train', jax.random.key(0), config)
+  stream = shared.training_input(config, experiment._sources['train'])
+  batches = [jax.tree.map(np.concatenate, jax.device_get(next(stream))) for _ in '12']
+  rates, ends = [], []
+  for number in range(4):
+    scalars = experiment.step(number, jax.random.key_data(jax.random.key(0)))
+    rates.append(float(scalars['learning_rate']))
+    ends.append(jax.device_get(parallel.first(experiment.state.network.params)))
+  np.testing.assert_allclose(rates, [0.1, 0.05, 0.05, 0.025], rtol=1e-6)
+
+  @jax.jit
+  def gradient(params, batch):
+    images = (batch['image'] / np.float32(255) - config.data.mean[0]) / np.float32(
+      config.data.std[0]
+    )
+
+    def loss(params):
+      network = experiment._networks['train']
+      logits, _ = network.apply(
+        params, experiment._start.network_state, None, images, True
+      )
+      return optax.softmax_cross_entropy_with_integer_labels(
+        logits, batch['label']
+      ).mean()
+
+    return jax.grad(loss)(params)
+
+  decayed = lambda params: hk.data_structures.map(
+    lambda m, name, _: name == 'w', params
+  )
+  for rate, found in zip((0.1, 0.05), ends[1::2], strict=True):
+    optimizer = optax.chain(
+      optax.add_decayed_weights(0.01 / rate, mask=decayed),
+      optax.sgd(optax.cosine_decay_schedule(rate, 2), momentum=0.9, nesterov=True),
+    )
+    params = experiment._start.params
+    state = optimizer.init(params)
+    for batch in batches:
+      with jax.numpy_dtype_promotion('standard'):
+        updates, state = optimizer.update(gradient(params, batch), state, params)
+      params = optax.apply_updates(params, updates)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    jax.tree.map(close, found, jax.device_get(params))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn import metrics
 
@@ -96,6 +97,50 @@ def test_term_is_added_to_the_loss_with_its_weight(monkeypatch, features, of):
   expected = _expected(z, METADATA['categories'])
   assert scalars['hsic_za'] == pytest.approx(expected, rel=1e-4, abs=1e-6)
   assert with_term == pytest.approx(without - 2 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize('of', ['embedding', 'projection'])
+def test_term_reaches_the_encoder(monkeypatch, write_images, tmp_path, of):
+  """From the table beside the images to the gradient, in microbatches, on devices."""
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+  write_images(tmp_path / 'a', 16)
+  rows = [f'a/{n}.jpg,{"red" if n % 3 else "blue"}' for n in range(16)]
+  (tmp_path / 'data.csv').write_text('\n'.join(['file,colour', *rows]))
+
+  def gradient(weight):
+    config = digits.get_config()
+    config.data.update(source=f'folder:{tmp_path}?metadata=data.csv', crop_size=8)
+    config.data.update(mean=(0.5,) * 3, std=(0.25,) * 3)
+    config.augment.views = ({'policy': 'none'},) * 2
+    config.network.head = {'hidden_size': 16, 'output_size': 8}
+    config.network.encoder_options = {
+      'blocks_per_group': (1,),
+      'channels_per_group': (4,),
+    }
+    config.training.update(batch_size=16, num_microbatches=2)
+    config.loss.ssl_hsic.block_size = 2
+    config.loss.dependence.update(metadata='colour', weight=weight, features=of)
+    of_views, source = views.parse(config.augment.views), build.source(config)
+    training = build.training(config, of_views, source)
+    state = step.initial_state(training, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), 8)
+    mapped = parallel.pmap(
+      functools.partial(step.gradients, training), in_axes=(0, 0, None, None)
+    )
+    batch = parallel.shard(next(build.batches(config, of_views, source)))
+    keys = jax.random.key(1), jax.random.key(2)
+    found = mapped(parallel.replicate(state), batch, *keys)
+    return jax.device_get(parallel.first(found.params))
+
+  none, one, two = map(gradient, (0.0, 1.0, 2.0))
+  by_term = optax.tree.sub(one, none)
+
+  def norm(part):
+    return optax.tree.norm({k: x for k, x in by_term.items() if k.startswith(part)})
+
+  assert norm('encoder/') > 1e-4
+  assert (norm('projector') > 1e-4) == (of == 'projection')
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-5)
+  jax.tree.map(close, optax.tree.sub(two, none), optax.tree.scale(2, by_term))
 
 
 def test_mistakes_name_the_field():
