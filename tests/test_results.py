@@ -24,7 +24,10 @@ ABLATIONS = [
       'target_ema',
     )
   ),
-  ('losses', 'fashion_mnist_small'),
+  *(
+    (name, 'fashion_mnist_small')
+    for name in ('losses', 'estimator', 'kernel', 'regularizer', 'temperature')
+  ),
 ]
 
 

@@ -1,4 +1,4 @@
-"""SSL-HSIC on Fashion-MNIST: a small ResNet, about 13 minutes of a CPU core.
+"""SSL-HSIC on Fashion-MNIST: a small ResNet, about ten minutes of a CPU core.
 
 60,000 images of clothing, 28×28 pixels, grey, ten classes, and 10,000 to test
 (Xiao et al., arXiv:1708.07747). Get them with `apt-get install dataset-fashion-mnist`,

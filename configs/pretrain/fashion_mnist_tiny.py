@@ -1,7 +1,7 @@
 """SSL-HSIC on Fashion-MNIST for 2 epochs: what ablations start from.
 
 A third as long as fashion_mnist_small.py, with the smallest network that tells losses
-apart: two to three minutes of one CPU core.
+apart: about two minutes of one CPU core.
 
 python -m experiments.pretrain --config=configs/pretrain/fashion_mnist_tiny.py \
   --workdir=DIR
