@@ -44,6 +44,9 @@ class Blank:
     object_classes=('class',) * 80,
   )
 
+  # There are labels of few examples alone, see below.
+  has_slow_labels: ClassVar[bool] = True
+
   def __len__(self) -> int:
     return self.num_examples
 
