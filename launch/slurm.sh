@@ -27,13 +27,17 @@ if [[ ! -x .venv/bin/python ]]; then
   exit 2
 fi
 
+# For one GPU, unless the command says it; after --config, which has to come first.
+workers=(--config.data.num_workers=8)
+[[ $* == *--config.data.num_workers* ]] && workers=()
+
 is_time_over=
 trap 'is_time_over=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 
 # Every process has its own loader, whose workers are for one GPU. srun does not inherit
 # --cpus-per-task from sbatch (since Slurm 22.05): without it, all would share a core.
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-  .venv/bin/python -m experiments.pretrain --config.data.num_workers=8 "$@" &
+  .venv/bin/python -m experiments.pretrain "$@" "${workers[@]}" &
 step=$!
 wait "$step"  # Until the step ends, or the signal has come.
 status=$?

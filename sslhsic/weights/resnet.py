@@ -83,7 +83,9 @@ def _to_options(found: Architecture) -> tuple[str, dict[str, Any]]:
     if architecture(name, options) == found:
       return name, options
   # No preset fits; the options override all of this one.
-  return 'resnet50', found._asdict()
+  options = found._asdict()
+  del options['is_dilated']  # No tensor shows it.
+  return 'resnet50', options
 
 
 def _infer(

@@ -74,13 +74,19 @@ def test_missing_arguments_show_the_usage(checkout, script, arguments, variables
 
 def test_slurm_starts_the_program_in_every_task(checkout):
   assert _run(checkout, 'slurm.sh', *ARGUMENTS, **SLURM) == (0, '')
-  # The last flag counts: that of the user, if there is one.
-  command = ['-m', 'experiments.pretrain', '--config.data.num_workers=8', *ARGUMENTS]
+  command = ['-m', 'experiments.pretrain', *ARGUMENTS, '--config.data.num_workers=8']
   assert fakes.calls(checkout / '.venv' / 'bin', 'python') == [command] * 2
   assert fakes.calls(checkout.parent / 'bin', 'srun') == [
     ['--kill-on-bad-exit=1', '--cpus-per-task=3', '.venv/bin/python', *command]
   ]
   assert not fakes.calls(checkout.parent / 'bin', 'scontrol')
+
+
+def test_slurm_leaves_the_workers_of_the_command(checkout):
+  arguments = [*ARGUMENTS, '--config.data.num_workers=2']
+  assert _run(checkout, 'slurm.sh', *arguments, **SLURM) == (0, '')
+  command = ['-m', 'experiments.pretrain', *arguments]
+  assert fakes.calls(checkout / '.venv' / 'bin', 'python') == [command] * 2
 
 
 def test_slurm_ends_as_the_program_does(checkout):
