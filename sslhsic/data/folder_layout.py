@@ -64,7 +64,7 @@ class Layout(NamedTuple):
 
   Attributes:
     splits: by name.
-    names: of the splits, by those of their folders or options; see `splits.canonical`.
+    names: name of a folder or option -> name of its split; see `splits.canonical`.
     class_names: in the order of their numbers, the same in all splits.
     description: of the above, and of what was left out, in one or two lines.
   """

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from sslhsic import storage
 from sslhsic.evaluation import features, few_label, representations
@@ -69,9 +70,8 @@ class Comparison:
         f'config.evaluators.knn.k is {k}, but {self._parts[0].split} has {count} '
         'images; use a smaller k'
       )
-    num_missing = int(
-      (self._train.labels < 0).sum()
-    )  # Of a source that is slow to read.
+    # A source whose labels are slow to read may have images without one.
+    num_missing = np.sum(self._train.labels < 0)
     if num_missing:
       raise ValueError(
         f'config.evaluation.train_split: {num_missing} of the {count} images of '

@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
   Attributes:
     source, split: see `sources.create`.
-    has_labels: whether it is only those of its images that have a label.
+    has_labels: whether images without a label are left out.
   """
 
   source: str
