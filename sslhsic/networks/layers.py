@@ -1,12 +1,14 @@
 """Convolution, batch norm and pooling, padded and normalised as in PyTorch."""
 
 import functools
+import math
 from typing import cast
 
 import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sslhsic import collectives
 
@@ -21,18 +23,105 @@ def conv2d(
   name: str,
 ) -> jax.Array:
   """Convolves [n, h, w, c] without bias, padded alike on both sides as in PyTorch."""
-  # 'SAME' at stride 2 pads more after than before an even side, unlike PyTorch.
-  padding = dilation * (kernel_size - 1) // 2
-  layer = hk.Conv2D(
-    channels,
-    kernel_size,
-    stride=stride,
-    rate=dilation,
-    padding=[(padding, padding)] * 2,
-    with_bias=False,
-    name=name,
+  return _Conv2D(channels, kernel_size, stride, dilation, name=name)(x)
+
+
+class _Conv2D(hk.Module):
+  """`hk.Conv2D`, with its parameters, which is fast on maps of a few pixels too."""
+
+  def __init__(
+    self, channels: int, kernel_size: int, stride: int, dilation: int, name: str
+  ):
+    super().__init__(name=name)
+    self.channels = channels
+    self.kernel_size = kernel_size
+    self.stride = stride
+    self.dilation = dilation
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.channels)
+    init = hk.initializers.TruncatedNormal(math.prod(shape[:3]) ** -0.5)
+    kernel = hk.get_parameter('w', shape, x.dtype, init)
+    outputs = [
+      _taps(side, self.kernel_size, self.stride, self.dilation).shape[1]
+      for side in x.shape[1:3]
+    ]
+    if self.kernel_size == 1 or math.prod(outputs) > _FEW_POSITIONS:
+      return _slid(x, kernel, self.stride, self.dilation)
+    return _convolve_to_few(x, kernel, self.stride, self.dilation)
+
+
+# On a CPU, XLA makes the maps the kernel where they are smaller than it, and is up to
+# 50 times as slow as one matrix product, which no longer leads at 3×3 positions.
+_FEW_POSITIONS = 4
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_to_few(
+  x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+) -> jax.Array:
+  """As `_slid`; for maps of a few positions."""
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_multiplied, stride=stride, dilation=dilation),
+    default=functools.partial(_slid, stride=stride, dilation=dilation),
   )
-  return layer(x)
+
+
+def _to_few_forward(
+  x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _convolve_to_few(x, kernel, stride, dilation), (x, kernel)
+
+
+def _to_few_gradient(
+  stride: int, dilation: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  # The gradient of `platform_dependent` would keep what each of both needs.
+  def of(convolve):
+    function = functools.partial(convolve, stride=stride, dilation=dilation)
+    return lambda x, kernel, gradient: jax.vjp(function, x, kernel)[1](gradient)
+
+  return jax.lax.platform_dependent(
+    *kept, gradient, cpu=of(_multiplied), default=of(_slid)
+  )
+
+
+_convolve_to_few.defvjp(_to_few_forward, _to_few_gradient)
+
+
+def _slid(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+  """Convolves maps [n, h, w, c] with a kernel [k, k, c, d]."""
+  # 'SAME' at stride 2 pads more after than before an even side, unlike PyTorch.
+  padding = dilation * (len(kernel) - 1) // 2
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    [(padding, padding)] * 2,
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def _multiplied(
+  x: jax.Array, kernel: jax.Array, stride: int, dilation: int
+) -> jax.Array:
+  """The same, by a matrix from all positions of the input to all of the output."""
+  rows, columns = (_taps(side, len(kernel), stride, dilation) for side in x.shape[1:3])
+  # One more tap of zeros, for positions that the kernel does not join.
+  taps = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+  matrix = taps[rows[:, None, :, None], columns[None, :, None, :]]
+  return jnp.einsum('nijc,ijabcd->nabd', x, matrix)
+
+
+def _taps(side: int, kernel_size: int, stride: int, dilation: int) -> np.ndarray:
+  """Which tap joins a pixel of the input and one of the output, [i, a]; k for none."""
+  reach = dilation * (kernel_size - 1)
+  first = np.arange(0, side + 2 * (reach // 2) - reach, stride) - reach // 2
+  tap, between = np.divmod(np.arange(side)[:, None] - first, dilation)
+  return np.where((between == 0) & (tap >= 0) & (tap < kernel_size), tap, kernel_size)
 
 
 class BatchNorm(hk.BatchNorm):

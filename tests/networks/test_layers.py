@@ -1,7 +1,8 @@
-"""Batch norm over a part of the positions, and max-pooling, against NumPy."""
+"""Convolution against Haiku; batch norm of a part of the positions, max-pooling."""
 
 import functools
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -224,3 +225,56 @@ def test_max_pool_keeps_the_type():
   assert gradient.dtype == layers.max_pool(x).dtype == jnp.bfloat16
   # The first of equal values; of the padding, none.
   np.testing.assert_array_equal(gradient[0, :, :, 0].astype(np.float32).sum(), 4)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'channels', 'kernel_size', 'stride', 'dilation'),
+  [
+    ((2, 2), 5, 3, 1, 1),
+    ((1, 1), 5, 3, 1, 1),
+    ((4, 3), 5, 3, 2, 1),
+    ((1, 4), 5, 3, 1, 2),
+    ((2, 2), 5, 7, 2, 1),
+    ((4, 4), 5, 4, 2, 1),
+    ((9, 8), 5, 3, 2, 1),
+    ((2, 2), 5, 1, 1, 1),
+  ],
+)
+def test_convolution_is_that_of_torch_s_padding_at_every_size(
+  shape, channels, kernel_size, stride, dilation
+):
+  """Maps of few positions go through another program than others, see `layers`."""
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(3, *shape, 2)), jnp.float32)
+  padding = dilation * (kernel_size - 1) // 2
+
+  def ours(x):
+    options = {'stride': stride, 'dilation': dilation, 'name': 'conv'}
+    return layers.conv2d(x, channels, kernel_size, **options)
+
+  def haiku_s(x):
+    layer = hk.Conv2D(
+      channels,
+      kernel_size,
+      stride=stride,
+      rate=dilation,
+      padding=[(padding, padding)] * 2,
+      with_bias=False,
+      name='conv',
+    )
+    return layer(x)
+
+  found, expected = (
+    hk.without_apply_rng(hk.transform(function)) for function in (ours, haiku_s)
+  )
+  params = found.init(jax.random.key(1), x)
+  chex.assert_trees_all_equal(params, expected.init(jax.random.key(1), x))
+
+  def value_and_gradients(function):
+    value, pull = jax.vjp(jax.jit(function.apply), params, x)
+    weights = jnp.arange(value.size, dtype=value.dtype).reshape(value.shape)
+    return value, pull(jnp.sin(weights))
+
+  chex.assert_trees_all_close(
+    value_and_gradients(found), value_and_gradients(expected), rtol=1e-5, atol=1e-5
+  )
