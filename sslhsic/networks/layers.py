@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import chex
@@ -46,14 +47,18 @@ class _Conv2D(hk.Module):
       _taps(side, self.kernel_size, self.stride, self.dilation).shape[1]
       for side in x.shape[1:3]
     ]
-    if self.kernel_size == 1 or math.prod(outputs) > _FEW_POSITIONS:
-      return _slid(x, kernel, self.stride, self.dilation)
-    return _convolve_to_few(x, kernel, self.stride, self.dilation)
+    convolve = _convolve_to_few if _are_few(outputs, kernel) else _slid
+    return convolve(x, kernel, self.stride, self.dilation)
 
 
-# On a CPU, XLA makes the maps the kernel where they are smaller than it, and is up to
-# 50 times as slow as one matrix product, which no longer leads at 3×3 positions.
-_FEW_POSITIONS = 4
+def _are_few(sides: Sequence[int], kernel: jax.Array) -> bool:
+  """Whether a kernel has more positions than maps of these sides.
+
+  Then XLA exchanges the two, and on a CPU is up to 50 times as slow as one matrix
+  product: in the convolution where its input is so small, and in the gradient by the
+  input where its output is.
+  """
+  return math.prod(sides) < math.prod(kernel.shape[:2])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -61,12 +66,12 @@ def _convolve_to_few(
   x: jax.Array, kernel: jax.Array, stride: int, dilation: int
 ) -> jax.Array:
   """As `_slid`; for maps of a few positions."""
-  return jax.lax.platform_dependent(
-    x,
-    kernel,
-    cpu=functools.partial(_multiplied, stride=stride, dilation=dilation),
-    default=functools.partial(_slid, stride=stride, dilation=dilation),
+  slid, multiplied = (
+    functools.partial(f, stride=stride, dilation=dilation) for f in (_slid, _multiplied)
   )
+  if not _are_few(x.shape[1:3], kernel):
+    return slid(x, kernel)
+  return jax.lax.platform_dependent(x, kernel, cpu=multiplied, default=slid)
 
 
 def _to_few_forward(
@@ -78,14 +83,18 @@ def _to_few_forward(
 def _to_few_gradient(
   stride: int, dilation: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  # The gradient of `platform_dependent` would keep what each of both needs.
-  def of(convolve):
-    function = functools.partial(convolve, stride=stride, dilation=dilation)
-    return lambda x, kernel, gradient: jax.vjp(function, x, kernel)[1](gradient)
+  def slid(x, kernel, gradient):
+    return jax.vjp(lambda *of: _slid(*of, stride, dilation), x, kernel)[1](gradient)
 
-  return jax.lax.platform_dependent(
-    *kept, gradient, cpu=of(_multiplied), default=of(_slid)
-  )
+  def multiplied(x, kernel, gradient):
+    pull = jax.vjp(lambda *of: _multiplied(*of, stride, dilation), x, kernel)[1]
+    of_x, of_kernel = pull(gradient)
+    if not _are_few(x.shape[1:3], kernel):
+      of_kernel = slid(x, kernel, gradient)[1]
+    return of_x, of_kernel
+
+  # Derived, `platform_dependent` would keep what each of the two needs.
+  return jax.lax.platform_dependent(*kept, gradient, cpu=multiplied, default=slid)
 
 
 _convolve_to_few.defvjp(_to_few_forward, _to_few_gradient)
