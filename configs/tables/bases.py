@@ -6,7 +6,8 @@ A table is a function of the base, the scale that it is made at:
   steps: the configurations that run for a row, FOLDER/NAME below configs/, by step.
   columns: title -> (step, name in its results.json, 'percent' or 'plain').
   rows: title -> what differs in the configuration of 'pretrain'; RANDOM for an encoder
-    that was not trained; PUBLISHED for a row without runs.
+    that was not trained; SUPERVISED for one that the step of that name trains on all
+    labels; PUBLISHED for a row without runs.
   published: row -> column -> value. What is not known is left out.
   baselines, if any: title of a row -> column -> name in the results of a row.
   of_changed_rows, if any: overrides of every row that differs from the base.
@@ -17,6 +18,7 @@ Evaluations of a row have the encoder and the normalisation of its pre-training.
 from typing import Any
 
 RANDOM = 'random'
+SUPERVISED = 'supervised'
 PUBLISHED = None
 
 STEPS = {
@@ -35,6 +37,7 @@ STEPS = {
     'few_label': 'few_label/fashion_mnist_small',
     'finetune_1pct': 'finetune/fashion_mnist_small_1pct',
     'finetune_10pct': 'finetune/fashion_mnist_small_10pct',
+    'supervised': 'finetune/fashion_mnist_small_100pct',
     'transfer_linear': 'transfer/fashion_mnist_small_linear',
   },
   'cifar10': {
@@ -87,8 +90,9 @@ DENSE = ('shapes', 'imagenet')
 
 
 def steps(base: str, *names: str) -> dict[str, str]:
-  """Pre-training and these evaluations, at the scale of a base."""
-  return {name: STEPS[base][name] for name in ('pretrain', *names)}
+  """What makes encoders, and these evaluations of them, at the scale of a base."""
+  made = ('pretrain', 'supervised') if 'supervised' in STEPS[base] else ('pretrain',)
+  return {name: STEPS[base][name] for name in (*made, *names)}
 
 
 def ablation(base: str) -> dict[str, Any]:
@@ -138,7 +142,7 @@ def of_changed_rows(base: str) -> dict[str, Any]:
   return {'evaluation.representations': ('trained',)}
 
 
-def transferred() -> dict[str, Any]:
+def transferred(base: str) -> dict[str, Any]:
   """Rows of the tables on other tasks: encoders that are worth a comparison."""
   return {
     'SSL-HSIC, with target network': {'target_network': True},
@@ -146,5 +150,5 @@ def transferred() -> dict[str, Any]:
     'BYOL': {'loss.name': 'byol'},
     'random initial values': RANDOM,
     'SimCLR': PUBLISHED,
-    'supervised': PUBLISHED,
+    'supervised': SUPERVISED if 'supervised' in STEPS[base] else PUBLISHED,
   }

@@ -27,7 +27,7 @@ def get_table(base: str) -> dict[str, Any]:
     'Depth v2; SSL-HSIC from a secondary source.',
     'steps': bases.steps(base, 'depth'),
     'columns': COLUMNS,
-    'rows': bases.transferred(),
+    'rows': bases.transferred(base),
     'published': {
       'SSL-HSIC, with target network': {'rms': 0.539},
       'BYOL': _row(84.6, 96.7, 99.1, 0.541, 0.129),

@@ -27,7 +27,7 @@ def get_table(base: str) -> dict[str, Any]:
       'mask AP': (coco, 'mask_ap', 'percent'),
       'VOC AP50': (voc, 'voc_ap50', 'percent'),
     },
-    'rows': bases.transferred() | {'MoCo': bases.PUBLISHED},
+    'rows': bases.transferred(base) | {'MoCo': bases.PUBLISHED},
     'published': {
       'SSL-HSIC, with target network': {'box AP': 41.3, 'mask AP': 36.8},
       'BYOL': {'VOC AP50': 77.5},

@@ -20,7 +20,7 @@ def get_table(base: str) -> dict[str, Any]:
     'source.',
     'steps': bases.steps(base, 'segmentation'),
     'columns': {'mean IoU': ('segmentation', 'mean_iou', 'percent')},
-    'rows': bases.transferred() | {'MoCo': bases.PUBLISHED},
+    'rows': bases.transferred(base) | {'MoCo': bases.PUBLISHED},
     'published': {
       'SSL-HSIC, with target network': {'mean IoU': 76},
       'BYOL': {'mean IoU': 76.3},

@@ -17,7 +17,7 @@ SHARES = (1, 10)
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
   shares = (*SHARES, 100) if base == 'imagenet' else SHARES
-  rows = bases.transferred()
+  rows = bases.transferred(base)
   del rows['supervised']
   return {
     'title': 'Semi-supervised learning',

@@ -26,6 +26,6 @@ def get_table(base: str) -> dict[str, Any]:
       name: ('transfer_finetune', f'{name}_{config.tasks[name].metric}', 'percent')
       for name in config.only
     },
-    'rows': bases.transferred(),
+    'rows': bases.transferred(base),
     'published': config.published.to_dict(),
   }

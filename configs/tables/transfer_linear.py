@@ -31,6 +31,6 @@ def get_table(base: str) -> dict[str, Any]:
       name: ('transfer_linear', f'{name}_{config.tasks[name].metric}', 'percent')
       for name in config.only
     },
-    'rows': tuned.tuned(base, bases.transferred()),
+    'rows': tuned.tuned(base, bases.transferred(base)),
     'published': config.published.to_dict(),
   }

@@ -31,7 +31,7 @@ class Job(NamedTuple):
     workdir: its working directory.
     overrides: dotted field -> value, where it differs from the file.
     config: the configuration with the overrides.
-    needs: the working directory of the pre-training that it starts from, if any.
+    needs: the working directory of the job whose encoder it starts from, if any.
   """
 
   config_name: str
@@ -95,7 +95,7 @@ def of_row(
   root: storage.Path,
   load_config: LoadConfig,
 ) -> dict[str, Job]:
-  """The jobs of a row and a seed, by step; the pre-training, if there is one, first.
+  """The jobs of a row and a seed, by step; that which makes the encoder, if any, first.
 
   Rows that differ in nothing share their jobs, also those of different tables: the
   directories are named after what differs from the file of the pre-training.
@@ -113,11 +113,11 @@ def of_row(
   overrides = table.rows[row]
   if overrides is None:
     return {}
-  is_random = overrides == table_lib.RANDOM
   name = table.steps[table_lib.PRETRAIN]
+  is_pretrained = not isinstance(overrides, str)
   # First without a seed: all seeds share a directory, named after the overrides.
   pretrain = _job(
-    name, {} if is_random else overrides, root, load_config(name), needs=None
+    name, overrides if is_pretrained else {}, root, load_config(name), needs=None
   )
   if pretrain.overrides:
     # What the row itself says counts.
@@ -127,34 +127,47 @@ def of_row(
       if field not in overrides
     }
     pretrain = _job(name, changed, root, load_config(name), needs=None)
-  described = table_lib.RANDOM if is_random else _slug(pretrain.overrides)
-  directory = root / name.partition('/')[2] / described / f'seed{seed}'
+  of_base = root / name.partition('/')[2]
+  directory = of_base / (_slug(pretrain.overrides) if is_pretrained else overrides)
   # Loads the file anew, since `_job` changes the configuration that it is given.
   pretrain = _job(
     name,
     pretrain.overrides | {'seed': seed},
-    directory,
+    directory / f'seed{seed}',
     load_config(name),
     needs=None,
   )
-  jobs = {} if is_random else {table_lib.PRETRAIN: pretrain}
-  for step, name in table.steps.items():
-    if step != table_lib.PRETRAIN:
-      jobs[step] = _evaluation(name, pretrain, directory, load_config(name), is_random)
+  evaluation = lambda step, directory, start: _evaluation(
+    table.steps[step], pretrain, start, directory, load_config(table.steps[step])
+  )
+  jobs = {}
+  if is_pretrained:
+    jobs[table_lib.PRETRAIN] = pretrain
+  elif overrides == table_lib.SUPERVISED:
+    # It begins at random values, and is among the evaluations of these.
+    random = of_base / table_lib.RANDOM / f'seed{seed}'
+    jobs[table_lib.SUPERVISED] = evaluation(table_lib.SUPERVISED, random, None)
+  start = next(iter(jobs.values()), None)
+  for step in table.steps:
+    if step not in (table_lib.PRETRAIN, table_lib.SUPERVISED):
+      jobs[step] = evaluation(step, directory / f'seed{seed}', start)
   return jobs
 
 
 def _evaluation(
   name: str,
   pretrain: Job,
+  start: Job | None,
   directory: storage.Path,
   config: ml_collections.ConfigDict,
-  is_random: bool,
 ) -> Job:
-  """An evaluation of what a pre-training made, as that has seen and made it."""
+  """An evaluation of what a job has made, with network and images as in pre-training.
+
+  It is of random values if there is no such job.
+  """
   network, data = pretrain.config.network, pretrain.config.data
   overrides = {
-    'init_from': table_lib.RANDOM if is_random else str(pretrain.workdir),
+    'init_from': str(start.workdir) if start else table_lib.RANDOM,
     'seed': pretrain.config.seed,
     'network.encoder': network.encoder,
     'data.mean': data.mean,
@@ -162,9 +175,7 @@ def _evaluation(
   }
   for option, value in network.encoder_options.items():
     overrides[f'network.encoder_options.{option}'] = value
-  return _job(
-    name, overrides, directory, config, needs=None if is_random else pretrain.workdir
-  )
+  return _job(name, overrides, directory, config, start and start.workdir)
 
 
 def _job(

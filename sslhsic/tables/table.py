@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 PRETRAIN = 'pretrain'  # The step that makes the encoder of a row.
 RANDOM = 'random'  # A row of an encoder that was not trained.
+# A row of an encoder that was trained on labels; and the step that does it.
+SUPERVISED = 'supervised'
 
 # How a metric is shown: factor and decimal places.
 UNITS = {'percent': (100.0, 1), 'plain': (1.0, 3)}
@@ -36,10 +38,11 @@ class Table(NamedTuple):
     name: of its file.
     base: the scale that it is made at.
     title, note: for the caption.
-    steps: FOLDER/NAME of the configuration by step, `PRETRAIN` first.
+    steps: FOLDER/NAME of the configuration by step, `PRETRAIN` first. Those but that
+      and `SUPERVISED`, a fine-tuning from random values, evaluate every row.
     columns: by title.
-    rows: title -> overrides of the configuration of `PRETRAIN`; `RANDOM`; or None for
-      a row without runs.
+    rows: title -> overrides of the configuration of `PRETRAIN`; `RANDOM`;
+      `SUPERVISED`; or None for a row without runs.
     published: row -> column -> value, in the unit of the column.
     baselines: title of a row -> column -> metric in the results of the first row with
       runs that has them, such as the accuracy of pixels. These rows come first.

@@ -70,21 +70,22 @@ def load(
 ) -> Start:
   """Replaces the encoder in initial values by a pre-trained one.
 
-  Of a run, its parameters are those averaged over training, its batch statistics those
-  of the online network, as in the published evaluations.
+  Of a pre-training run, its parameters are those averaged over training, its batch
+  statistics those of the online network, as in the published evaluations. Of a
+  fine-tuning, both are those of the network that it has tested.
 
   Args:
     init_from: the working directory of a pre-training run, for its latest checkpoint;
-      one of its checkpoints, DIR/checkpoints/STEP; a safetensors file in a layout of
-      `families`, or a directory with its model.safetensors; or 'random', to replace
-      nothing.
+      one of its checkpoints, DIR/checkpoints/STEP; that of a fine-tuning that is done;
+      a safetensors file in a layout of `families`, or a directory with its
+      model.safetensors; or 'random', to replace nothing.
     params, network_state: initial values of a network whose encoder is named 'encoder'.
     encoder, encoder_options: that network, see `networks.create`.
     mean, std: of the images that the network will see.
 
   Raises:
-    ValueError: there is no such checkpoint or file, its images were normalised
-      otherwise, or its encoder is not that of the network.
+    ValueError: there is no such checkpoint or file, the fine-tuning is not done, its
+      images were normalised otherwise, or its encoder is not that of the network.
   """
   if init_from == RANDOM:
     return _start(params, network_state, 'random initial values')
@@ -92,16 +93,21 @@ def load(
   path = _file(init_from)
   if path:
     return _from_file(files.read(path), params, network_state, unseen, mean, std)
-  run = read_run(init_from)
-  _check_unseen(run.settings, unseen, init_from)
-  _check_normalization(run.settings, mean, std, init_from)
-  replace = lambda initial, found: _replace_encoder(
-    initial, _encoder(found), run.settings.description, _flags(run.settings)
-  )
+  workdir, step, config, found = _describe(init_from)
+  _check_unseen(found, unseen, init_from)
+  _check_normalization(found, mean, std, init_from)
+  arrays = checkpoint.read(workdir / 'checkpoints', step).arrays
+  if _is_pretraining(config):
+    saved = state_lib.online_network(arrays['state'], config['weight_ema_decay'])
+    trained = saved.averaged, saved.network_state
+  else:
+    trained = arrays['best']['params'], arrays['best']['network_state']
   return _start(
-    replace(params, run.averaged),
-    replace(network_state, run.network_state),
-    run.settings.description,
+    *(
+      _replace_encoder(initial, _encoder(there), found.description, _flags(found))
+      for initial, there in zip((params, network_state), trained, strict=True)
+    ),
+    found.description,
   )
 
 
@@ -127,9 +133,10 @@ def read_run(init_from: str) -> Run:
     init_from: a working directory, or DIR/checkpoints/STEP.
 
   Raises:
-    ValueError: there is no such checkpoint, or it is damaged.
+    ValueError: there is no such checkpoint, it is damaged, or it is of a fine-tuning.
   """
   workdir, step, config, found = _describe(init_from)
+  _check_pretraining(config, init_from)
   state = checkpoint.read(workdir / 'checkpoints', step).arrays['state']
   saved = state_lib.online_network(state, config['weight_ema_decay'])
   return Run(workdir, step, config, *saved, found)
@@ -156,15 +163,16 @@ def read_state(
     The state, on the host, and where it comes from, in words.
 
   Raises:
-    ValueError: there is no such checkpoint, it is damaged or does not fit, or its
-      images were normalised otherwise.
+    ValueError: there is no such checkpoint, it is damaged or does not fit, it is of a
+      fine-tuning, or its images were normalised otherwise.
   """
   if _file(init_from):
     raise ValueError(
       f'{init_from} has the weights of an encoder and no state of a training; set '
       "config.init_what = 'encoder'"
     )
-  workdir, step, _, settings = _describe(init_from)
+  workdir, step, config, settings = _describe(init_from)
+  _check_pretraining(config, init_from)
   _check_unseen(settings, networks.unseen_options(encoder, encoder_options), init_from)
   _check_normalization(settings, mean, std, init_from)
   found = checkpoint.read(workdir / 'checkpoints', step, {'state': like})
@@ -187,17 +195,35 @@ def _describe(
       f'{workdir / "config.json"} is damaged; without it the encoder in {workdir} is '
       'not known. Resume the run with its command, which writes the file again'
     )
-  # Of all programs, only the pre-training has this field.
-  if 'target_network' not in config:
+  if _is_pretraining(config):
+    trained = f'{config["loss"]["name"]} on {config["data"]["source"]}'
+  elif 'retrain' in config:  # Of all programs, only fine-tuning has this field.
+    trained = f'fine-tuned on {config["data"]["train"]["source"]}'
+    if not storage.exists(workdir / 'results.json'):
+      raise ValueError(
+        f'the fine-tuning in {workdir} is not done, and has not chosen a network; '
+        'run its command to the end'
+      )
+  else:
     raise ValueError(
       f'{init_from} is a run of another program; give the pre-training run that it '
       f'began with, {config.get("init_from", "which it does not say")}'
     )
   step = checkpoint.resolve(workdir / 'checkpoints', step)
-  description = (
-    f'{init_from}, step {step}: {config["loss"]["name"]} on {config["data"]["source"]}'
-  )
+  description = f'{init_from}, step {step}: {trained}'
   return workdir, step, config, settings_lib.of_run(config, description)
+
+
+def _is_pretraining(config: Mapping[str, Any]) -> bool:
+  return 'target_network' in config  # Of all programs, only this one has the field.
+
+
+def _check_pretraining(config: Mapping[str, Any], init_from: str) -> None:
+  if not _is_pretraining(config):
+    raise ValueError(
+      f'{init_from} is a fine-tuned network, without the state of a pre-training; '
+      f'give the run that it began with, {config["init_from"]}'
+    )
 
 
 def fingerprint(params: layouts.Tree, network_state: layouts.Tree) -> str:

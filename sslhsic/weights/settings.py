@@ -28,7 +28,7 @@ class Settings(NamedTuple):
 
 
 def of_run(config: Mapping[str, Any], description: str) -> Settings:
-  """Those of a pre-training run, from its config.json."""
+  """Those of a pre-training or fine-tuning, from its config.json."""
   network, data = config['network'], config['data']
   return Settings(
     network['encoder'],

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import haiku as hk
 import jax
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 
 from configs.finetune import digits_1pct
 from experiments import finetune, shared
-from sslhsic import parallel
+from sslhsic import inference, parallel
+from sslhsic.evaluation import encoder
+from sslhsic.networks import classifier
 from sslhsic.runs import runner
+from sslhsic.weights import pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -173,8 +177,8 @@ def test_microbatches_take_the_steps_of_the_whole_batch():
   assert temporary[1] < 0.6 * temporary[0], temporary
 
 
-def _run(path, experiment=finetune.FineTune):
-  made = runner.Runner(experiment, _config(), path, 'train')
+def _run(path, experiment=finetune.FineTune, mode='train'):
+  made = runner.Runner(experiment, _config(), path, mode)
   made.run()
   return made._experiment
 
@@ -187,7 +191,9 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
     Killed.steps_left = steps
     with pytest.raises(KeyboardInterrupt):
       _run(tmp_path / 'killed', Killed)
-  resumed = _run(tmp_path / 'killed')
+    with pytest.raises(ValueError, match=r'fine-tuning in .*killed is not done'):
+      pretrained.settings(str(tmp_path / 'killed'))
+  resumed = _run(tmp_path / 'killed', mode='train_and_eval')
   assert resumed._trainings.scores == whole._trainings.scores
   assert len(whole._trainings.scores) == 2
   for x, y in zip(
@@ -198,6 +204,32 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
   assert report['setting']['learning_rate'] == pytest.approx(0.1)
   assert 0 <= report['finetune_top1'] <= report['finetune_top5'] <= 1
   assert 'trained again on train and validation' in report['protocol']['finetune_top1']
+  _assert_evaluations_start_from(tmp_path / 'killed', whole)
+
+
+def _assert_evaluations_start_from(workdir, experiment):
+  """That the encoder in a directory is the one that was tested, and no more."""
+  settings = pretrained.settings(str(workdir))
+  assert settings.description == f'{workdir}, step 12: fine-tuned on digits'
+  network = classifier.encoder(
+    encoder=settings.encoder, encoder_options=settings.encoder_options
+  )
+  initial = encoder.initial_values(network, (8, 8, 1), seed=5)
+  options = {'encoder': settings.encoder, 'encoder_options': settings.encoder_options}
+  start = pretrained.load(
+    str(workdir), *initial, mean=settings.mean, std=settings.std, **options
+  )
+  tested = parallel.first(experiment.best)
+  for found, expected in (
+    (start.params, tested.params),
+    (start.network_state, tested.network_state),
+  ):
+    assert found.keys() == {x for x in expected if x.startswith('encoder')}
+    for module, leaves in found.items():
+      chex.assert_trees_all_equal(leaves, expected[module])
+  assert np.isfinite(inference.Encoder(workdir)(np.zeros((1, 8, 8, 1)))).all()
+  with pytest.raises(ValueError, match='is a fine-tuned network, without the state'):
+    pretrained.read_run(str(workdir))
 
 
 def test_best_network_is_that_of_the_best_score(monkeypatch):

@@ -11,12 +11,17 @@ from sslhsic.tables import table as table_lib
 FOUND = {
   'title': 'A table',
   'note': '',
-  'steps': {'pretrain': 'pretrain/small', 'linear': 'linear_eval/small'},
+  'steps': {
+    'pretrain': 'pretrain/small',
+    'supervised': 'finetune/small',
+    'linear': 'linear_eval/small',
+  },
   'columns': {'top-1': ('linear', 'linear_top1', 'percent')},
   'rows': {
     'default': {'loss.gamma': 1.0},
     'other': {'loss.gamma': 3.0, 'network.encoder': 'wide'},
     'random': table_lib.RANDOM,
+    'supervised': table_lib.SUPERVISED,
     'published': None,
   },
   'published': {'published': {'top-1': 74.8, 'of another base': 1.0}},
@@ -28,6 +33,7 @@ def _load_config(name):
   config = {'seed': 0, 'network': network, 'data': {'mean': (0.0,), 'std': (2.0,)}}
   config |= {
     'pretrain/small': {'loss': {'gamma': 1.0}, 'runner': {}},
+    'finetune/small': {'init_from': ''},
     'linear_eval/small': {'init_from': '', 'data': {'mean': (0.5,), 'std': (2.0,)}},
   }[name]
   return ml_collections.ConfigDict(config)
@@ -50,6 +56,20 @@ def test_directory_says_what_differs_from_the_configuration(tmp_path):
       assert job.config.seed == seed
   assert list(_plan(tmp_path, 'random')) == ['linear']
   assert _plan(tmp_path, 'published') == {}
+
+
+def test_supervised_network_is_trained_from_random_values_and_evaluated(tmp_path):
+  plan = _plan(tmp_path, 'supervised', seed=1)
+  assert list(plan) == ['supervised', 'linear']
+  trained, evaluated = plan.values()
+  assert trained.config.init_from == 'random'
+  assert trained.needs is None
+  # Its score is one of random initial values too.
+  assert trained.workdir == tmp_path / 'small/random/seed1/finetune-small'
+  assert evaluated.workdir == tmp_path / 'small/supervised/seed1/linear_eval-small'
+  assert evaluated.config.init_from == str(trained.workdir)
+  assert evaluated.needs == trained.workdir
+  assert trained.config.data.mean == evaluated.config.data.mean == (0.0,)
 
 
 def test_long_names_that_differ_at_their_end_do_so_in_their_directory(tmp_path):
@@ -113,7 +133,7 @@ def test_field_that_there_is_not_is_refused(tmp_path):
 
 def test_column_of_no_step_is_refused():
   found = FOUND | {'columns': {'top-1': ('knn', 'knn_top1', 'percent')}}
-  with pytest.raises(ValueError, match=r"column 'top-1' .* step of pretrain, linear"):
+  with pytest.raises(ValueError, match=r"column 'top-1' .* step of pretrain, superv"):
     table_lib.parse('name', 'small', found)
 
 
