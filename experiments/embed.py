@@ -18,7 +18,8 @@ from sslhsic.weights import pretrained
 _INIT_FROM = flags.DEFINE_string(
   'init_from',
   None,
-  'A pre-training run, DIR/checkpoints/STEP, an export, or a safetensors file.',
+  'A pre-training run, DIR/checkpoints/STEP, a finished fine-tuning, an export, or a '
+  'safetensors file.',
 )
 _DATA = flags.DEFINE_string('data', None, 'A data set, as in config.data.source.')
 _SPLIT = flags.DEFINE_string('split', 'train', 'Which part of it.')

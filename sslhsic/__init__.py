@@ -12,8 +12,8 @@ def load(init_from: str | pathlib.Path) -> 'Encoder':
 
   Args:
     init_from: a pre-training run, DIR/checkpoints/STEP, what `experiments.export` has
-      made of one, or a safetensors file of a ResNet of torchvision, timm or Hugging
-      Face.
+      made of one, a finished fine-tuning, or a safetensors file of a ResNet of
+      torchvision, timm or Hugging Face.
 
   Raises:
     ValueError: there is none, or it cannot be used.

@@ -28,7 +28,7 @@ def run(
   missing = [job for job in wanted if not job.results()]
   print(f'{len(wanted) - len(missing)} of {len(wanted)} jobs are done')
   for number, job in enumerate(missing, 1):
-    # Without its pre-training, an evaluation cannot start.
+    # Without its encoder, an evaluation cannot start.
     if any(job.needs == other.workdir for other in failed):
       failed.append(job)
       continue

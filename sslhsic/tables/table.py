@@ -68,8 +68,8 @@ def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
   Published values of columns or rows that are not there at this base are left out.
 
   Raises:
-    ValueError: a column is of a step that there is not, or of an unknown unit; or a
-      baseline is of a column that there is not.
+    ValueError: a column is of a step that there is not, or of an unknown unit; a row is
+      of an unknown kind; or a baseline is of a column that there is not.
   """
   columns = {title: Column(*column) for title, column in found['columns'].items()}
   for title, column in columns.items():
@@ -77,6 +77,13 @@ def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
       raise ValueError(
         f'column {title!r} of table {name} is {tuple(column)}; use a step of '
         f'{", ".join(found["steps"])} and a unit of {", ".join(UNITS)}'
+      )
+  kinds = {RANDOM, SUPERVISED} & {RANDOM, *found['steps']}
+  for title, row in found['rows'].items():
+    if isinstance(row, str) and row not in kinds:
+      raise ValueError(
+        f'row {title!r} of table {name} is {row!r}; use overrides, None, {RANDOM!r} '
+        f'or, with a step of that name, {SUPERVISED!r}'
       )
   baselines = found.get('baselines', {})
   unknown = {title for row in baselines.values() for title in row} - set(columns)

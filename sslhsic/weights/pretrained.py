@@ -84,8 +84,8 @@ def load(
     mean, std: of the images that the network will see.
 
   Raises:
-    ValueError: there is no such checkpoint or file, the fine-tuning is not done, its
-      images were normalised otherwise, or its encoder is not that of the network.
+    ValueError: there is no such checkpoint or file, the fine-tuning has not tested it,
+      its images were normalised otherwise, or its encoder is not that of the network.
   """
   if init_from == RANDOM:
     return _start(params, network_state, 'random initial values')
@@ -93,20 +93,21 @@ def load(
   path = _file(init_from)
   if path:
     return _from_file(files.read(path), params, network_state, unseen, mean, std)
-  workdir, step, config, found = _describe(init_from)
+  workdir, step, config, found = _encoder_of_run(init_from)
   _check_unseen(found, unseen, init_from)
   _check_normalization(found, mean, std, init_from)
   arrays = checkpoint.read(workdir / 'checkpoints', step).arrays
   if _is_pretraining(config):
     saved = state_lib.online_network(arrays['state'], config['weight_ema_decay'])
-    trained = saved.averaged, saved.network_state
+    trained = {'params': saved.averaged, 'network_state': saved.network_state}
   else:
-    trained = arrays['best']['params'], arrays['best']['network_state']
+    trained = arrays['best']
+  replace = lambda initial, there: _replace_encoder(
+    initial, _encoder(there), found.description, _flags(found)
+  )
   return _start(
-    *(
-      _replace_encoder(initial, _encoder(there), found.description, _flags(found))
-      for initial, there in zip((params, network_state), trained, strict=True)
-    ),
+    replace(params, trained['params']),
+    replace(network_state, trained['network_state']),
     found.description,
   )
 
@@ -123,7 +124,7 @@ def settings(init_from: str) -> settings_lib.Settings:
   path = _file(init_from)
   if path:
     return files.read(path).known_settings
-  return _describe(init_from)[-1]
+  return _encoder_of_run(init_from)[-1]
 
 
 def read_run(init_from: str) -> Run:
@@ -136,7 +137,9 @@ def read_run(init_from: str) -> Run:
     ValueError: there is no such checkpoint, it is damaged, or it is of a fine-tuning.
   """
   workdir, step, config, found = _describe(init_from)
-  _check_pretraining(config, init_from)
+  origin = config.get('init_from', RANDOM)
+  began = '' if origin == RANDOM else f', such as the one that it began with, {origin}'
+  _check_pretraining(config, init_from, f'give a pre-training run{began}')
   state = checkpoint.read(workdir / 'checkpoints', step).arrays['state']
   saved = state_lib.online_network(state, config['weight_ema_decay'])
   return Run(workdir, step, config, *saved, found)
@@ -172,7 +175,8 @@ def read_state(
       "config.init_what = 'encoder'"
     )
   workdir, step, config, settings = _describe(init_from)
-  _check_pretraining(config, init_from)
+  remedy = "set config.init_what = 'encoder' to begin with its encoder"
+  _check_pretraining(config, init_from, remedy)
   _check_unseen(settings, networks.unseen_options(encoder, encoder_options), init_from)
   _check_normalization(settings, mean, std, init_from)
   found = checkpoint.read(workdir / 'checkpoints', step, {'state': like})
@@ -184,9 +188,25 @@ def _file(init_from: str) -> storage.Path | None:
   return files.locate(paths.parse(init_from, 'init_from'))
 
 
-def _describe(
-  init_from: str,
-) -> tuple[storage.Path, int, dict[str, Any], settings_lib.Settings]:
+_Described = tuple[storage.Path, int, dict[str, Any], settings_lib.Settings]
+
+
+def _encoder_of_run(init_from: str) -> _Described:
+  """As `_describe`; a fine-tuning has chosen and tested its network at this step."""
+  workdir, step, config, found = _describe(init_from)
+  if not _is_pretraining(config):
+    tested = workdir_lib.read_json(workdir / 'results.json').get('steps')
+    if tested != step:
+      so_far = 'no results' if tested is None else f'results of step {tested} alone'
+      raise ValueError(
+        f'the fine-tuning in {workdir} has {so_far}, not of step {step}, whose network '
+        'may not be chosen yet; give the directory, after its command has run to the '
+        'end, and with --mode=eval if it was --mode=train'
+      )
+  return workdir, step, config, found
+
+
+def _describe(init_from: str) -> _Described:
   """Working directory, step, configuration and settings of a checkpoint, unread."""
   workdir, step = _find(init_from)
   config = workdir_lib.read_json(workdir / 'config.json')
@@ -197,13 +217,8 @@ def _describe(
     )
   if _is_pretraining(config):
     trained = f'{config["loss"]["name"]} on {config["data"]["source"]}'
-  elif 'retrain' in config:  # Of all programs, only fine-tuning has this field.
+  elif _is_fine_tuning(config):
     trained = f'fine-tuned on {config["data"]["train"]["source"]}'
-    if not storage.exists(workdir / 'results.json'):
-      raise ValueError(
-        f'the fine-tuning in {workdir} is not done, and has not chosen a network; '
-        'run its command to the end'
-      )
   else:
     raise ValueError(
       f'{init_from} is a run of another program; give the pre-training run that it '
@@ -218,11 +233,15 @@ def _is_pretraining(config: Mapping[str, Any]) -> bool:
   return 'target_network' in config  # Of all programs, only this one has the field.
 
 
-def _check_pretraining(config: Mapping[str, Any], init_from: str) -> None:
+def _is_fine_tuning(config: Mapping[str, Any]) -> bool:
+  # Dense tasks retrain too, and have no metric. A transfer has runs of its tasks.
+  return config.keys() >= {'retrain', 'metric'} and 'tasks' not in config
+
+
+def _check_pretraining(config: Mapping[str, Any], init_from: str, remedy: str) -> None:
   if not _is_pretraining(config):
     raise ValueError(
-      f'{init_from} is a fine-tuned network, without the state of a pre-training; '
-      f'give the run that it began with, {config["init_from"]}'
+      f'{init_from} is a run of fine-tuning, not a pre-training; {remedy}'
     )
 
 
@@ -265,7 +284,8 @@ def _find(init_from: str) -> tuple[storage.Path, int | None]:
       found = f'init_from {init_from!r} is not there'
     raise ValueError(
       f'{found}; give the working directory of a pre-training run, one of its '
-      'checkpoints (DIR/checkpoints/STEP), or a safetensors file'
+      'checkpoints (DIR/checkpoints/STEP), a finished fine-tuning, or a safetensors '
+      'file'
     )
   return path, step
 

@@ -177,8 +177,8 @@ def test_microbatches_take_the_steps_of_the_whole_batch():
   assert temporary[1] < 0.6 * temporary[0], temporary
 
 
-def _run(path, experiment=finetune.FineTune, mode='train'):
-  made = runner.Runner(experiment, _config(), path, mode)
+def _run(path, experiment=finetune.FineTune):
+  made = runner.Runner(experiment, _config(), path, 'train')
   made.run()
   return made._experiment
 
@@ -191,9 +191,7 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
     Killed.steps_left = steps
     with pytest.raises(KeyboardInterrupt):
       _run(tmp_path / 'killed', Killed)
-    with pytest.raises(ValueError, match=r'fine-tuning in .*killed is not done'):
-      pretrained.settings(str(tmp_path / 'killed'))
-  resumed = _run(tmp_path / 'killed', mode='train_and_eval')
+  resumed = _run(tmp_path / 'killed')
   assert resumed._trainings.scores == whole._trainings.scores
   assert len(whole._trainings.scores) == 2
   for x, y in zip(
@@ -204,32 +202,42 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
   assert report['setting']['learning_rate'] == pytest.approx(0.1)
   assert 0 <= report['finetune_top1'] <= report['finetune_top5'] <= 1
   assert 'trained again on train and validation' in report['protocol']['finetune_top1']
-  _assert_evaluations_start_from(tmp_path / 'killed', whole)
 
 
-def _assert_evaluations_start_from(workdir, experiment):
-  """That the encoder in a directory is the one that was tested, and no more."""
-  settings = pretrained.settings(str(workdir))
-  assert settings.description == f'{workdir}, step 12: fine-tuned on digits'
+def test_evaluations_start_from_the_network_that_was_tested(tmp_path):
+  config = _config(retrain=False)
+  made = runner.Runner(finetune.FineTune, config, tmp_path, 'train_and_eval')
+  made.run()
+  settings = pretrained.settings(str(tmp_path))
+  assert settings.description == f'{tmp_path}, step 8: fine-tuned on digits'
   network = classifier.encoder(
     encoder=settings.encoder, encoder_options=settings.encoder_options
   )
-  initial = encoder.initial_values(network, (8, 8, 1), seed=5)
-  options = {'encoder': settings.encoder, 'encoder_options': settings.encoder_options}
+  names = ('encoder', 'encoder_options', 'mean', 'std')
   start = pretrained.load(
-    str(workdir), *initial, mean=settings.mean, std=settings.std, **options
+    str(tmp_path),
+    *encoder.initial_values(network, (8, 8, 1), seed=5),
+    **{name: getattr(settings, name) for name in names},
   )
-  tested = parallel.first(experiment.best)
-  for found, expected in (
-    (start.params, tested.params),
-    (start.network_state, tested.network_state),
-  ):
+  experiment = made._experiment
+  tested, last = parallel.first((experiment.best, experiment.state.network))
+  for found, expected in zip(start[:2], tested, strict=True):
     assert found.keys() == {x for x in expected if x.startswith('encoder')}
     for module, leaves in found.items():
       chex.assert_trees_all_equal(leaves, expected[module])
-  assert np.isfinite(inference.Encoder(workdir)(np.zeros((1, 8, 8, 1)))).all()
-  with pytest.raises(ValueError, match='is a fine-tuned network, without the state'):
-    pretrained.read_run(str(workdir))
+  assert experiment._trainings.best == 0
+  assert start.fingerprint != pretrained.fingerprint(*last)
+  assert np.isfinite(inference.Encoder(tmp_path)(np.zeros((1, 8, 8, 1)))).all()
+  # What was not tested may not be what was chosen.
+  with pytest.raises(ValueError, match='has results of step 8 alone, not of step 7'):
+    pretrained.settings(f'{tmp_path}/checkpoints/7')
+  (tmp_path / 'results.json').unlink()
+  with pytest.raises(ValueError, match='has no results, not of step 8, whose network'):
+    pretrained.settings(str(tmp_path))
+  with pytest.raises(
+    ValueError, match='is a run of fine-tuning, not a pre-training; gi'
+  ):
+    pretrained.read_run(str(tmp_path))
 
 
 def test_best_network_is_that_of_the_best_score(monkeypatch):

@@ -4,6 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from configs.depth import shapes as depth_shapes
+from configs.detection import shapes as detection_shapes
+from configs.linear_eval import digits as linear_digits
+from configs.segmentation import shapes as segmentation_shapes
+from configs.transfer import digits_finetune as finetune_digits
 from sslhsic import parallel
 from sslhsic.evaluation import encoder
 from sslhsic.networks import classifier
@@ -91,8 +96,15 @@ def test_wrong_starts_are_refused(pretrained_run, suffix, changes, message):
     pretrained.load(f'{workdir}{suffix}', *_initial(), **(EXPECTED | changes))
 
 
-def test_run_of_another_program_is_refused(tmp_path):
-  (tmp_path / 'config.json').write_text('{"init_from": "runs/digits"}')
+@pytest.mark.parametrize(
+  'config',
+  [segmentation_shapes, depth_shapes, detection_shapes, linear_digits, finetune_digits],
+)
+def test_run_of_another_program_is_refused(config, tmp_path):
+  """Of fine-tuning, that of several tasks: those have runs of their own."""
+  written = config.get_config()
+  written.init_from = 'runs/digits'
+  (tmp_path / 'config.json').write_text(written.to_json())
   message = 'is a run of another program; give the pre-training run .*, runs/digits'
   with pytest.raises(ValueError, match=message):
     pretrained.load(str(tmp_path), *_initial(), **EXPECTED)

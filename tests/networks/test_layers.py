@@ -279,3 +279,25 @@ def test_convolution_is_that_of_torch_s_padding_at_every_size(
   chex.assert_trees_all_close(
     value_and_gradients(found), value_and_gradients(expected), rtol=1e-5, atol=1e-5
   )
+
+
+@pytest.mark.parametrize('side', [2, 4, 8])
+def test_convolution_keeps_the_type(side):
+  """Of maps and gradients, in every program."""
+  rng = np.random.default_rng(0)
+  convolve = hk.without_apply_rng(
+    hk.transform(lambda x: layers.conv2d(x, 4, 3, stride=2, name='conv'))
+  )
+  x = jnp.asarray(rng.normal(size=(3, side, side, 4)), jnp.float32)
+  params = convolve.init(jax.random.key(0), x)
+
+  def sums(params, x):
+    return jnp.square(convolve.apply(params, x).astype(jnp.float32)).mean()
+
+  arguments = params, x
+  halves = jax.tree.map(lambda x: x.astype(jnp.bfloat16), arguments)
+  assert convolve.apply(*halves).dtype == jnp.bfloat16
+  found, expected = (jax.grad(sums, (0, 1))(*of) for of in (halves, arguments))
+  chex.assert_trees_all_equal_shapes_and_dtypes(found, halves)
+  for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    assert np.linalg.norm(x.astype(np.float32) - y) < 0.03 * np.linalg.norm(y)

@@ -26,6 +26,18 @@ def _types(tree):
   return {str(x.dtype) for x in jax.tree.leaves(tree)}
 
 
+def _equations(program):
+  """Those of a program and of the programs within it."""
+  for equation in program.eqns:
+    yield equation
+    for inner in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
+    ):
+      inner = getattr(inner, 'jaxpr', inner)
+      if hasattr(inner, 'eqns'):
+        yield from _equations(inner)
+
+
 def test_network_computes_in_bfloat16_between_float32_doors():
   images = jax.random.normal(jax.random.key(0), [4, 8, 8, 3])
   init = lambda rng: _online('bfloat16').init(rng, images, True)
@@ -37,7 +49,7 @@ def test_network_computes_in_bfloat16_between_float32_doors():
   program = jax.make_jaxpr(lambda params: apply('bfloat16', params))(params)
   products = [
     {str(x.aval.dtype) for x in equation.invars}
-    for equation in program.eqns
+    for equation in _equations(program.jaxpr)
     if equation.primitive.name in ('conv_general_dilated', 'dot_general')
   ]
   # All but that of the monitoring classifier.

@@ -153,6 +153,7 @@ def test_baseline_of_no_column_is_refused():
       {
         'steps': {},
         'columns': {},
+        'rows': {},
         'published': {},
         'baselines': {'pixels': {'x': 'y'}},
       },

@@ -137,6 +137,16 @@ def test_column_of_no_step_is_refused():
     table_lib.parse('name', 'small', found)
 
 
+@pytest.mark.parametrize(
+  ('row', 'steps'),
+  [('randm', FOUND['steps']), ('supervised', {'pretrain': '', 'linear': ''})],
+)
+def test_row_of_an_unknown_kind_is_refused(row, steps):
+  found = FOUND | {'rows': {'a row': row}, 'steps': steps}
+  with pytest.raises(ValueError, match=f"row 'a row' of table name is '{row}'; use"):
+    table_lib.parse('name', 'small', found)
+
+
 def test_published_values_of_other_bases_are_left_out():
   table = table_lib.parse('name', 'small', FOUND)
   assert table.published == {'published': {'top-1': 74.8}}
