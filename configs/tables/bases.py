@@ -8,7 +8,8 @@ A table is a function of the base, the scale that it is made at:
   rows: title -> what differs in the configuration of 'pretrain'; RANDOM for an encoder
     that was not trained; SUPERVISED for one that the step of that name trains on
     labels; PUBLISHED for a row without runs.
-  published: row -> column -> value. What is not known is left out.
+  published: row -> column -> value. What is not known is left out, and so are rows that
+    have neither runs nor such values.
   baselines, if any: title of a row -> column -> name in the results of a row.
   of_changed_rows, if any: overrides of every row that differs from the base.
 
@@ -96,6 +97,11 @@ def steps(base: str, *names: str) -> dict[str, str]:
   return {name: STEPS[base][name] for name in (*made, *names)}
 
 
+def of_imagenet(base: str, value: Any) -> Any:
+  """What was published, or is said of it; at other scales than ImageNet's, nothing."""
+  return value if base == 'imagenet' else type(value)()
+
+
 def ablation(base: str) -> dict[str, Any]:
   """Steps and columns of an ablation, in which pre-training is short.
 
@@ -155,5 +161,5 @@ def transferred(base: str) -> dict[str, Any]:
   }
   if base == 'fashion_mnist_small':
     # Its runs would take half an hour of a core a seed; `losses` compares BYOL.
-    rows['BYOL'] = PUBLISHED
+    del rows['BYOL']
   return rows

@@ -26,7 +26,9 @@ def get_table(base: str) -> dict[str, Any]:
   }
   return {
     'title': 'Linear evaluation',
-    'note': 'Published values: ResNet-50, 1000 epochs on ImageNet.',
+    'note': bases.of_imagenet(
+      base, 'Published values: ResNet-50, 1000 epochs on ImageNet.'
+    ),
     'steps': bases.steps(base, 'linear'),
     'of_changed_rows': bases.of_changed_rows(base),
     'columns': {
@@ -34,9 +36,12 @@ def get_table(base: str) -> dict[str, Any]:
       'top-5': ('linear', 'linear_top5', 'percent'),
     },
     'rows': tuned.tuned(base, rows),
-    'published': {
-      'SSL-HSIC, with target network': {'top-1': 74.8},
-      'BYOL': {'top-1': 74.3, 'top-5': 91.6},
-      'SimCLR': {'top-1': 69.3, 'top-5': 89.0},
-    },
+    'published': bases.of_imagenet(
+      base,
+      {
+        'SSL-HSIC, with target network': {'top-1': 74.8},
+        'BYOL': {'top-1': 74.3, 'top-5': 91.6},
+        'SimCLR': {'top-1': 69.3, 'top-5': 89.0},
+      },
+    ),
   }

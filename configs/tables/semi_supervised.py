@@ -21,8 +21,12 @@ def get_table(base: str) -> dict[str, Any]:
   del rows['supervised']
   return {
     'title': 'Semi-supervised learning',
-    'note': 'Columns say the part of the labels. Published values: ResNet-50 on '
-    'ImageNet; beside random initial values, the supervised baseline.',
+    'note': 'Columns say the part of the labels.'
+    + bases.of_imagenet(
+      base,
+      ' Published values: ResNet-50 on ImageNet; beside random initial values, the '
+      'supervised baseline.',
+    ),
     'steps': bases.steps(base, *(f'finetune_{share}pct' for share in shares)),
     'of_changed_rows': bases.of_changed_rows(base),
     'columns': {
@@ -31,12 +35,15 @@ def get_table(base: str) -> dict[str, Any]:
       for k in (1, 5)
     },
     'rows': tuned.tuned(base, rows),
-    'published': {
-      'BYOL': _row(53.2, 78.4, 68.8, 89.0)
-      | ({'100 %, top-1': 77.7, '100 %, top-5': 93.9} if 100 in shares else {}),
-      'SimCLR': _row(48.3, 75.5, 65.6, 87.8),
-      'random initial values': _row(25.4, 48.4, 56.4, 80.4),
-    },
+    'published': bases.of_imagenet(
+      base,
+      {
+        'BYOL': _row(53.2, 78.4, 68.8, 89.0)
+        | ({'100 %, top-1': 77.7, '100 %, top-5': 93.9} if 100 in shares else {}),
+        'SimCLR': _row(48.3, 75.5, 65.6, 87.8),
+        'random initial values': _row(25.4, 48.4, 56.4, 80.4),
+      },
+    ),
   }
 
 

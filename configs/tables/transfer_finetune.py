@@ -19,7 +19,9 @@ def get_table(base: str) -> dict[str, Any]:
   config = (digits_finetune if base == 'digits' else finetune).get_config()
   return {
     'title': 'Transfer, fine-tuned',
-    'note': 'Published values: ResNet-50, 1000 epochs on ImageNet.',
+    'note': bases.of_imagenet(
+      base, 'Published values: ResNet-50, 1000 epochs on ImageNet.'
+    ),
     'steps': bases.steps(base, 'transfer_finetune'),
     'of_changed_rows': bases.of_changed_rows(base),
     'columns': {

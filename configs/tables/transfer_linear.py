@@ -22,7 +22,9 @@ BASES = tuple(_CONFIGS)
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
   config = _CONFIGS[base].get_config()
-  note = 'Published values: ResNet-50, 1000 epochs on ImageNet.'
+  note = bases.of_imagenet(
+    base, 'Published values: ResNet-50, 1000 epochs on ImageNet.'
+  )
   if base == 'fashion_mnist_small':
     note = 'The supervised network has seen the labels of train[:55000].'
   return {

@@ -65,7 +65,8 @@ class Table(NamedTuple):
 def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
   """Makes a table of what its file says.
 
-  Published values of columns or rows that are not there at this base are left out.
+  Published values of columns or rows that are not there at this base are left out, and
+  so are rows that have neither runs nor such values.
 
   Raises:
     ValueError: a column is of a step that there is not, or of an unknown unit; a row is
@@ -97,11 +98,16 @@ def parse(name: str, base: str, found: Mapping[str, Any]) -> Table:
     for row, values in found['published'].items()
     if row in found['rows']
   }
-  rest = {field: found[field] for field in ('title', 'note', 'steps', 'rows')}
+  rest = {field: found[field] for field in ('title', 'note', 'steps')}
   return Table(
     name=name,
     base=base,
     columns=columns,
+    rows={
+      title: row
+      for title, row in found['rows'].items()
+      if row is not None or published.get(title)
+    },
     published=published,
     baselines=baselines,
     of_changed_rows=found.get('of_changed_rows', {}),
