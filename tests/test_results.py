@@ -8,9 +8,9 @@ import pytest
 from sslhsic.tables import catalogue
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'results'
-# The pages that show the ablations of a base.
+# The pages that show the tables of a base.
 PAGES = {'digits': 'README.md', 'fashion_mnist_small': 'fashion_mnist.md'}
-ABLATIONS = [
+TABLES = [
   *(
     (name, 'digits')
     for name in (
@@ -26,12 +26,20 @@ ABLATIONS = [
   ),
   *(
     (name, 'fashion_mnist_small')
-    for name in ('losses', 'estimator', 'kernel', 'regularizer', 'temperature')
+    for name in (
+      'losses',
+      'estimator',
+      'kernel',
+      'regularizer',
+      'temperature',
+      'semi_supervised',
+      'transfer_linear',
+    )
   ),
 ]
 
 
-@pytest.mark.parametrize(('name', 'base'), ABLATIONS)
+@pytest.mark.parametrize(('name', 'base'), TABLES)
 def test_every_row_has_three_seeds(name, base):
   table = catalogue.Catalogue('configs').table(name, base)
   with (RESULTS / f'{name}-{base}.csv').open(encoding='utf-8', newline='') as file:
@@ -45,7 +53,7 @@ def test_every_row_has_three_seeds(name, base):
   assert {cell['seeds'] for cell in cells} == {'3'}
 
 
-@pytest.mark.parametrize(('name', 'base'), ABLATIONS)
+@pytest.mark.parametrize(('name', 'base'), TABLES)
 def test_table_in_the_text_is_the_one_that_was_written(name, base):
   lines = (RESULTS / f'{name}-{base}.md').read_text(encoding='utf-8').splitlines()
   table = [line for line in lines if line.startswith('|')]
