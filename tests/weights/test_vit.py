@@ -297,7 +297,8 @@ def test_nonsense_beside_the_weights_is_named(trees, tmp_path):
 
 def test_a_training_with_another_number_of_heads_is_not_resumed(monkeypatch):
   settings = settings_of('vit_s16', options=TINY)
-  monkeypatch.setattr(pretrained, '_describe', lambda _: (None, 1, {}, settings))
+  described = (None, 1, {'target_network': True}, settings)
+  monkeypatch.setattr(pretrained, '_describe', lambda _: described)
   options = TINY | {'num_heads': 2}
   with pytest.raises(ValueError, match='its num_heads is 1, 2 in the network; use its'):
     pretrained.read_state(
