@@ -13,8 +13,8 @@ A table is a function of the base, the scale that it is made at:
   baselines, if any: title of a row -> column -> name in the results of a row.
   of_changed_rows, if any: overrides of every row that differs from the base.
 
-Evaluations of a row have the encoder and the normalisation of its pre-training; of one
-without, those of the base.
+Evaluations use the encoder and normalisation of the row's pre-training, or the base's
+if the row has no pre-training.
 """
 
 from typing import Any

@@ -70,13 +70,13 @@ def load(
 ) -> Start:
   """Replaces the encoder in initial values by a pre-trained one.
 
-  Of a pre-training run, its parameters are those averaged over training, its batch
-  statistics those of the online network, as in the published evaluations. Of a
-  fine-tuning, both are those of the network that it has tested.
+  A pre-training run gives its averaged parameters and the batch statistics of the
+  online network, as in the published evaluations. A fine-tuning run gives the network
+  it tested.
 
   Args:
     init_from: the working directory of a pre-training run, for its latest checkpoint;
-      one of its checkpoints, DIR/checkpoints/STEP; that of a fine-tuning that is done;
+      one of its checkpoints, DIR/checkpoints/STEP; a finished fine-tuning run;
       a safetensors file in a layout of `families`, or a directory with its
       model.safetensors; or 'random', to replace nothing.
     params, network_state: initial values of a network whose encoder is named 'encoder'.

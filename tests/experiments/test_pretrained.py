@@ -101,7 +101,7 @@ def test_wrong_starts_are_refused(pretrained_run, suffix, changes, message):
   [segmentation_shapes, depth_shapes, detection_shapes, linear_digits, finetune_digits],
 )
 def test_run_of_another_program_is_refused(config, tmp_path):
-  """Of fine-tuning, that of several tasks: those have runs of their own."""
+  """The transfer program fine-tunes each task in a run of its own, not in this one."""
   written = config.get_config()
   written.init_from = 'runs/digits'
   (tmp_path / 'config.json').write_text(written.to_json())
