@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _USAGE = 'huggingface:PATH, PATH what save_to_disk wrote or a folder of Parquet files'
 
 
+# Labels are int32, and their number is that of the outputs of a classifier.
+_MOST_CLASSES = 2**31 - 1
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class HuggingFaceSource:
   """Images with one label each, or with none.
@@ -40,7 +44,7 @@ class HuggingFaceSource:
   Attributes:
     title: name and split, for messages.
     images: one feature, as it is stored.
-    numbers: one feature, the label; None without labels.
+    numbers: [n] int64, of the classes; -1 where there is none.
     num_classes: 0 without labels.
     class_names: of the classes; empty where they have numbers only.
     origin: the directory, and the rows in it.
@@ -49,7 +53,7 @@ class HuggingFaceSource:
 
   title: str
   images: 'datasets.Dataset'
-  numbers: 'datasets.Dataset | None'
+  numbers: np.ndarray
   num_classes: int
   class_names: tuple[str, ...]
   origin: Origin
@@ -60,20 +64,7 @@ class HuggingFaceSource:
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray | bytes]:
     (image,) = self.images[index].values()
-    label = -1
-    if self.numbers is not None:
-      (label,) = self.numbers[index].values()
-    return {'image': _stored(image), 'label': _known(label, self.num_classes)}
-
-  def is_unlabelled(self) -> bool:
-    """Whether no example has a label, as in many test splits of the hub."""
-
-    def has_none(part: slice) -> bool:
-      (column,) = self.numbers[part].values()
-      return all(label is None or label < 0 for label in column)
-
-    # The first few tell soon that there are labels.
-    return self.numbers is None or (has_none(slice(100)) and has_none(slice(None)))
+    return {'image': _stored(image), 'label': _known(self.numbers[index])}
 
   def name(self, index: int) -> str:
     """The number of an example in its split."""
@@ -82,10 +73,7 @@ class HuggingFaceSource:
   @functools.cached_property
   def labels(self) -> np.ndarray:
     """[n] int32; no image is read."""
-    if self.numbers is None:
-      return np.full(len(self), -1, np.int32)
-    (column,) = self.numbers[:].values()
-    return np.array([_known(label, self.num_classes) for label in column], np.int32)
+    return np.array([_known(number) for number in self.numbers], np.int32)
 
 
 def create(argument: str, split: str) -> HuggingFaceSource:
@@ -104,32 +92,22 @@ def create(argument: str, split: str) -> HuggingFaceSource:
   loaded = _load(path, source)
   names = splits.called(loaded)
   there = {names[name]: rows for name, rows in loaded.items()}
-  features = next(iter(there.values())).features
-  image_key = _image_key(features, chosen.image, source)
-  labelling = _labelling(features, there, chosen.label, source)
   sizes = {name: len(rows) for name, rows in there.items()}
   parts = splits.ranges(splits.canonical(split, names), sizes, source)
+  labelling = _labelling(there, parts, chosen.label, source)
   first = dict(
     zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False)
   )
   rows = [first[name] + np.arange(sizes[name])[part] for name, part in parts]
-  images = _joined(there, parts, image_key)
-  if isinstance(features[image_key], _library().Image):
-    images = images.cast_column(image_key, _library().Image(decode=False))
-  else:  # Lists of lists would take several times as long.
-    images = images.with_format('numpy', dtype=np.uint8)
-  made = HuggingFaceSource(
+  return HuggingFaceSource(
     f'{source}, {split}',
-    images,
-    _joined(there, parts, labelling.key) if labelling.key else None,
+    _images(there, parts, chosen.image, source),
+    labelling.numbers,
     labelling.num_classes,
     labelling.class_names,
     Origin(os.path.realpath(path), np.concatenate(rows)),
     labelling.description,
   )
-  if made.is_unlabelled():
-    return dataclasses.replace(made, num_classes=0, class_names=())
-  return made
 
 
 class _Options(NamedTuple):
@@ -204,58 +182,144 @@ def _image_key(features: Mapping[str, Any], chosen: str | None, source: str) -> 
   )
 
 
-class _Labelling(NamedTuple):
-  """The feature that holds the labels, and their classes."""
+def _images(
+  there: Mapping[str, 'datasets.Dataset'],
+  parts: list[tuple[str, slice]],
+  chosen: str | None,
+  source: str,
+) -> 'datasets.Dataset':
+  """The images of all parts, not decoded."""
+  library, features = _library(), there[parts[0][0]].features
+  key = _image_key(features, chosen, source)
+  try:
+    images = library.concatenate_datasets(
+      [
+        there[name].select_columns(key).select(range(len(there[name]))[part])
+        for name, part in parts
+      ]
+    )
+  except ValueError as error:  # Features differ.
+    raise ValueError(
+      f'{source}: the splits {", ".join(dict(parts))} cannot be joined: '
+      f'{one_line(error)}; use one of them, or store {key!r} alike in all'
+    ) from error
+  if isinstance(features[key], library.Image):
+    return images.cast_column(key, library.Image(decode=False))
+  # Lists of lists would take several times as long.
+  return images.with_format('numpy', dtype=np.uint8)
 
-  key: str | None
+
+class _Labelling(NamedTuple):
+  """Numbers of the classes of all parts, [n] int64, and what these classes are."""
+
+  numbers: np.ndarray
   num_classes: int = 0
   class_names: tuple[str, ...] = ()
   description: str = ''
 
 
 def _labelling(
-  features: Mapping[str, Any],
   there: Mapping[str, 'datasets.Dataset'],
+  parts: list[tuple[str, slice]],
   chosen: str | None,
   source: str,
 ) -> _Labelling:
-  """How examples are labelled: by the class, or by a whole number."""
-  library = _library()
-  found = [key for key, x in features.items() if isinstance(x, library.ClassLabel)]
-  key = chosen or ('label' if 'label' in features else None)
-  if key is None and len(found) == 1:
-    key = found[0]
+  """How examples are labelled: by the class, or by a whole number.
+
+  A class has the same number in all splits, also where each has names of its own.
+  """
+  key, description = _label_key(there, chosen, source)
+  names = _class_names(there, key)
+  numbers = {name: _numbers(rows, key, names, source) for name, rows in there.items()}
+  found = np.concatenate([numbers[name][part] for name, part in parts])
+  if found.max() < 0:
+    why = description or _why_unlabelled(there, parts, key, source)
+    return _Labelling(np.full(len(found), -1), description=why)
+  highest = max(int(x.max(initial=-1)) for x in numbers.values())
+  if highest >= _MOST_CLASSES:
+    raise ValueError(
+      f'{source}: the feature {key!r} has the number {highest} of a class; number the '
+      'classes from 0 (class_encode_column does)'
+    )
+  return _Labelling(found, len(names) or highest + 1, names)
+
+
+def _label_key(
+  there: Mapping[str, 'datasets.Dataset'], chosen: str | None, source: str
+) -> tuple[str, str]:
+  """The feature that holds the labels, of some split at least; or '' and why."""
+  features: dict[str, Any] = {}
+  for rows in there.values():
+    features = dict(rows.features) | features
   if chosen and chosen not in features:
     raise ValueError(
       f'{source} has no feature {chosen!r} for its label; use one of '
       f'{", ".join(features)}'
     )
-  if key is None:
-    several = f'{source}: no labels, since there are several, {", ".join(found)}; name '
-    return _Labelling(None, description=f'{several}one: ?label=…' if found else '')
-  feature = features[key]
-  if isinstance(feature, library.ClassLabel):
-    return _Labelling(key, feature.num_classes, tuple(feature.names))
-  if 'int' in str(getattr(feature, 'dtype', '')):
-    # An example without a label has none, or -1.
-    found = [x for rows in there.values() for x in rows.unique(key) if x is not None]
-    return _Labelling(key, max(found, default=-1) + 1)
-  return _Labelling(
-    None,
-    description=f'{source}: no labels, since the feature {key!r} is {feature}; a '
-    'ClassLabel or whole numbers are read (class_encode_column makes them)',
-  )
+  if chosen or 'label' in features:
+    return chosen or 'label', ''
+  is_class = lambda feature: isinstance(feature, _library().ClassLabel)
+  found = [key for key, feature in features.items() if is_class(feature)]
+  if len(found) == 1:
+    return found[0], ''
+  several = f'{source}: no labels, since there are several, {", ".join(found)}; name '
+  return '', f'{several}one: ?label=…' if found else ''
 
 
-def _joined(
-  there: Mapping[str, 'datasets.Dataset'], parts: list[tuple[str, slice]], key: str
-) -> 'datasets.Dataset':
-  """One feature of the rows of all parts."""
-  chosen = [
-    there[name].select_columns(key).select(range(len(there[name]))[part])
-    for name, part in parts
-  ]
-  return _library().concatenate_datasets(chosen)
+def _class_names(there: Mapping[str, 'datasets.Dataset'], key: str) -> tuple[str, ...]:
+  """The names of the classes, in their own order if all splits have the same."""
+  features = [rows.features.get(key) for rows in there.values()]
+  found = {tuple(x.names) for x in features if isinstance(x, _library().ClassLabel)}
+  return next(iter(found)) if len(found) == 1 else tuple(sorted(set().union(*found)))
+
+
+def _numbers(
+  rows: 'datasets.Dataset', key: str, names: tuple[str, ...], source: str
+) -> np.ndarray:
+  """Numbers of the classes of a split, [n] int64, among the names if there are any."""
+  feature = rows.features.get(key)
+  if not _is_label(feature):
+    return np.full(len(rows), -1)
+  column = rows.select_columns(key).with_format('arrow')[:][key]
+  # An example without a label has none, or -1.
+  numbers = column.cast('int64', safe=False).fill_null(-1).to_numpy()
+  own = tuple(getattr(feature, 'names', names))
+  if names and numbers.max(initial=-1) >= len(own):
+    raise ValueError(
+      f'{source}: the feature {key!r} has the number {numbers.max()} of a class; its '
+      f'classes are 0 to {len(own) - 1}: correct it'
+    )
+  if own == names:
+    return numbers
+  number = {name: place for place, name in enumerate(names)}
+  renumbered = np.array([number[name] for name in own])
+  return np.where(numbers < 0, numbers, renumbered[np.maximum(numbers, 0)])
+
+
+def _is_label(feature: Any) -> bool:
+  """Whether a feature is a class, or a whole number."""
+  library = _library()
+  is_whole = isinstance(feature, library.Value) and 'int' in feature.dtype
+  return is_whole or isinstance(feature, library.ClassLabel)
+
+
+def _why_unlabelled(
+  there: Mapping[str, 'datasets.Dataset'],
+  parts: list[tuple[str, slice]],
+  key: str,
+  source: str,
+) -> str:
+  """Why examples have no label, or '' if there is nothing to explain."""
+  for name in dict(parts) if key else ():
+    feature = there[name].features.get(key)
+    if feature is None:
+      return f'{source}: no labels, since the split {name!r} has no feature {key!r}'
+    if not _is_label(feature):
+      return (
+        f'{source}: no labels, since the feature {key!r} is {feature}; a ClassLabel or '
+        'whole numbers are read (class_encode_column makes them)'
+      )
+  return ''
 
 
 def _stored(image: Any) -> np.ndarray | bytes:
@@ -269,9 +333,8 @@ def _stored(image: Any) -> np.ndarray | bytes:
   return pathlib.Path(image['path']).read_bytes()
 
 
-def _known(label: int | None, num_classes: int) -> np.int32:
-  """A class that there is; -1 of an example without a label."""
-  label = -1 if label is None else int(label)
-  if num_classes and not -1 <= label < num_classes:
-    raise DecodeError(f'its label is {label}; classes are 0 to {num_classes - 1}')
-  return np.int32(label)
+def _known(number: np.int64) -> np.int32:
+  """The number of a class; -1 of an example without a label."""
+  if number < -1:
+    raise DecodeError(f'its label is {number}; use -1 where there is none')
+  return np.int32(number)

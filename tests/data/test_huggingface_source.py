@@ -139,6 +139,68 @@ def test_split_without_any_label_is_unlabelled(tmp_path, nothing):
   assert create('train').num_classes == create('test+train').num_classes == 3
 
 
+def test_classes_are_matched_by_name_where_splits_number_them_apart(tmp_path):
+  """As `DatasetDict.class_encode_column` does, split by split."""
+  words = {'train': ['eel', 'cat', 'dog', 'cat'], 'test': ['eel', 'dog', None]}
+  features = {'image': datasets.Image(), 'label': datasets.Value('string')}
+  data_set = {
+    split: _data_set(features, {'image': list(_pixels(len(x))), 'label': x})
+    for split, x in words.items()
+  }
+  data_set['test'] = data_set['test'].cast_column(
+    'label', datasets.ClassLabel(names=['dog', 'eel'])
+  )
+  data_set['train'] = data_set['train'].class_encode_column('label')
+  datasets.DatasetDict(data_set).save_to_disk(tmp_path)
+  create = lambda split: sources.create(f'huggingface:{tmp_path}', split)
+  for split in ('train', 'test'):
+    assert create(split).class_names == ('cat', 'dog', 'eel')
+  np.testing.assert_array_equal(create('train').labels, [2, 0, 1, 0])
+  np.testing.assert_array_equal(create('test').labels, [2, 1, -1])
+  np.testing.assert_array_equal(create('test+train').labels, [2, 1, -1, 2, 0, 1, 0])
+  assert create('test')[0]['label'] == 2
+
+
+@pytest.mark.parametrize('label', [_class_label(), datasets.Value('int64')])
+def test_split_may_lack_the_label(tmp_path, label):
+  features = {'image': datasets.Image(), 'label': label}
+  hidden = {'image': list(_pixels(5))}
+  test = _data_set({'image': datasets.Image()}, hidden, 'test')
+  data_set = {'train': _data_set(features), 'test': test}
+  datasets.DatasetDict(data_set).save_to_disk(tmp_path)
+  create = lambda split: sources.create(f'huggingface:{tmp_path}', split)
+  assert (create('train').num_classes, create('test').num_classes) == (3, 0)
+  assert (
+    "no labels, since the split 'test' has no feature" in create('test').description
+  )
+  np.testing.assert_array_equal(create('test+train[:2]').labels, [-1] * 5 + [0, 1])
+
+
+def test_splits_of_different_images_are_joined_by_none(tmp_path):
+  bands = {'image': datasets.Array3D((6, 4, 3), 'uint8'), 'label': _class_label()}
+  data_set = {'train': _data_set(), 'test': _data_set(bands, split='test')}
+  datasets.DatasetDict(data_set).save_to_disk(tmp_path)
+  assert len(sources.create(f'huggingface:{tmp_path}', 'test')) == 5
+  with pytest.raises(ValueError, match='splits train, test cannot be joined') as error:
+    sources.create(f'huggingface:{tmp_path}', 'train+test')
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('number', 'label', 'message'),
+  [
+    (2**40, datasets.Value('int64'), f"feature 'label' has the number {2**40} of a"),
+    (-100, datasets.Value('int64'), 'its label is -100; use -1 where there is none'),
+  ],
+)
+def test_numbers_that_no_class_can_have(tmp_path, number, label, message):
+  features = {'image': datasets.Image(), 'label': label}
+  columns = {'image': list(_pixels(2)), 'label': [1, number]}
+  _data_set(features, columns).save_to_disk(tmp_path)
+  with pytest.raises(ValueError, match=message):
+    _ = sources.create(f'huggingface:{tmp_path}', 'train').labels
+
+
 def test_splits_of_several_years_are_apart(tmp_path):
   counts = {'train2014': 3, 'train2017': 4, 'val2017': 2, 'test': 1}
   rows = lambda count: _data_set(
@@ -157,9 +219,16 @@ def test_splits_of_several_years_are_apart(tmp_path):
     create('val2014')
 
 
-def test_labels_that_are_text_are_none(tmp_path):
-  features = {'image': datasets.Image(), 'label': datasets.Value('string')}
-  columns = {'image': list(_pixels(2)), 'label': ['cat', 'dog']}
+@pytest.mark.parametrize(
+  ('label', 'values'),
+  [
+    (datasets.Value('string'), ['cat', 'dog']),
+    (datasets.Array2D((2, 2), 'int32'), np.zeros((2, 2, 2), np.int32)),
+  ],
+)
+def test_labels_that_are_no_numbers_are_none(tmp_path, label, values):
+  features = {'image': datasets.Image(), 'label': label}
+  columns = {'image': list(_pixels(2)), 'label': values}
   _data_set(features, columns).save_to_disk(tmp_path)
   source = sources.create(f'huggingface:{tmp_path}', 'train')
   assert (source.num_classes, source[0]['label']) == (0, -1)
