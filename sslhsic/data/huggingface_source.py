@@ -16,6 +16,7 @@ import functools
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -148,7 +149,9 @@ def _load(path: str, source: str) -> dict[str, 'datasets.Dataset']:
       f'{source} is no data set that can be read: {one_line(error)}'
     ) from error
   if isinstance(there, library.Dataset):
-    there = {str(there.split or 'train'): there}
+    name = str(there.split or 'train')
+    # Saved from a part, the name is the part, as 'train[:50%]'.
+    there = {name if re.fullmatch(r'[a-zA-Z]\w*', name) else 'train': there}
   return dict(there)
 
 

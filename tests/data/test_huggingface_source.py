@@ -96,6 +96,15 @@ def test_a_single_data_set_is_the_split_train(tmp_path):
   assert len(sources.create(f'huggingface:{tmp_path}', 'train[:5]')) == 5
 
 
+def test_part_that_was_saved_alone_is_the_split_train(tmp_path):
+  (tmp_path / 'parquet').mkdir()
+  _parquet(tmp_path / 'parquet')
+  part = datasets.load_dataset(str(tmp_path / 'parquet'), split='train[:50%]')
+  part.save_to_disk(tmp_path / 'part')
+  assert len(sources.create(f'huggingface:{tmp_path}/part', 'train')) == 6
+  assert len(sources.create(f'huggingface:{tmp_path}/part', 'train[:2]')) == 2
+
+
 def test_features_may_have_other_names(tmp_path):
   features = {
     'img': datasets.Image(),
