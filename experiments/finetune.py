@@ -273,6 +273,7 @@ class FineTune(trainings.SeveralTrainings):
       lambda batch: self._predict(network, batch['image']),
       shared.one_pass(self._config, self._sources[name]),
     )
+    logits, labels = features.labelled((logits, labels), labels)
     return float((metric or self._metric)(logits, labels))
 
   def _logits(self, network: trainings.Network, images: chex.Array) -> chex.Array:

@@ -229,12 +229,13 @@ class LinearEval(shared.OneInput):
     """
     if classes is None:
       classes = np.ones(self._num_classes, bool)
-    hits, _ = features.extract(
+    hits, labels = features.extract(
       lambda batch: self._pmapped_hits(
         self.state, self._encoder.params, self._encoder.network_state, batch, classes
       ),
       shared.one_pass(self._config, source),
     )
+    hits = features.labelled(hits, labels)
     return tuple(accuracy.mean(axis=0).tolist() for accuracy in hits)
 
   def _hits(self, state: State, params, network_state, batch, classes):

@@ -19,7 +19,7 @@ import numpy as np
 from experiments import finetune, shared
 from sslhsic import atomic, parallel, storage
 from sslhsic.data import compared, sources
-from sslhsic.evaluation import encoder, metrics, probe, representations
+from sslhsic.evaluation import encoder, features, metrics, probe, representations
 from sslhsic.runs import measurement, parts, processes, runner, workdir
 from sslhsic.tables import printed
 
@@ -229,7 +229,8 @@ def _cached(
   if num_seen == jax.process_count():
     with storage.local(file) as local, np.load(local, allow_pickle=False) as arrays:
       return representations.Split(arrays['features'], arrays['labels'])
-  split = frozen.embed(source)
+  found = frozen.embed(source)
+  split = features.labelled(found, found.labels)
   processes.first_does(lambda: _write_arrays(file, split._asdict()))
   return split
 

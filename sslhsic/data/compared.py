@@ -119,7 +119,7 @@ def labelled(title: str, source: sources.Source) -> sources.Source:
   """The examples of a source that have a label; warns if others are left out.
 
   A source without classes is taken as it is, and so is one whose labels are slow to
-  read or multi-hot.
+  read, of which `features.labelled` leaves out the others, or multi-hot.
 
   Args:
     title: what the source is called in messages.

@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ from sslhsic.data.origins import Origin
 
 # Labels of objects that are not marked difficult, in PASCAL VOC.
 _NOT_DIFFICULT = 'labels_no_difficult'
+# Records that are read ahead to find a label, and how many at the same time.
+_CHUNK, _THREADS = 1024, 16
 _MOST_NAMES = 100_000  # TFDS would make up names for millions of classes.
 
 
@@ -97,8 +100,16 @@ class TfdsSource:
     return dataclasses.replace(self, metadata=field)
 
   def is_unlabelled(self) -> bool:
-    """Whether the first example has no label, as in STL-10's split 'unlabelled'."""
-    return _first(self._features(0), self.label_key, 'int64_list') < 0
+    """Whether no example has a label, as in STL-10's split 'unlabelled'."""
+    if self._has_label(0):
+      return False
+    # Mostly the first has one; else all are read, up to the first that does.
+    starts = range(0, len(self), _CHUNK)
+    with futures.ThreadPoolExecutor(_THREADS) as threads:
+      return not any(
+        any(threads.map(self._has_label, range(len(self))[start : start + _CHUNK]))
+        for start in starts
+      )
 
   def name(self, index: int) -> str:
     """What to call an example."""
@@ -115,6 +126,12 @@ class TfdsSource:
       return tf_example_pb2.Example.FromString(record).features.feature
     except (RuntimeError, LookupError, ValueError, message.DecodeError) as error:
       raise DecodeError(f'its record is damaged: {one_line(error)}') from error
+
+  def _has_label(self, index: int) -> bool:
+    try:
+      return _first(self._features(index), self.label_key, 'int64_list') >= 0
+    except DecodeError:  # Of a damaged record, who reads its image is told.
+      return False
 
   def _label(self, feature: Mapping[str, tf_feature_pb2.Feature]) -> np.ndarray:
     if self.label_key is None:
@@ -184,9 +201,21 @@ def create(name: str, split: str) -> TfdsSource:
     description=labelling.description,
     fields=tfds_annotations.fields(builder.info.features),
   )
-  if labelling.key and not made.multi_label and made.is_unlabelled():
+  if labelling.key and not made.multi_label and _is_unlabelled(made):
     return dataclasses.replace(made, num_classes=0, class_names=())
   return made
+
+
+# Whether splits that were opened are unlabelled, by directory and rows.
+_known: dict[tuple[str, tuple[range, ...]], bool] = {}
+
+
+def _is_unlabelled(source: TfdsSource) -> bool:
+  """As the source says, which is asked once: a program opens a split several times."""
+  key = source.directory, source.rows
+  if key not in _known:
+    _known[key] = source.is_unlabelled()
+  return _known[key]
 
 
 def _records(

@@ -110,7 +110,7 @@ class FrozenEncoder:
     return self._network.apply(params, network_state, None, images, False)[0]
 
   def embed_share(self, source: sources.Source) -> features.Share:
-    """Embeddings and labels of this host's part of a source."""
+    """Embeddings of the images of this host's part of a source that have a label."""
     start = time.perf_counter()
     found = features.share(
       lambda batch: self._embed(self.params, self.network_state, batch['image']),
@@ -118,7 +118,7 @@ class FrozenEncoder:
     )
     self.num_images += len(parallel.of_hosts(found.rows))
     self.seconds += time.perf_counter() - start
-    return found
+    return features.labelled(found, found.labels)
 
   def embed(self, source: sources.Source) -> representations.Split:
     """Embeddings and labels of every example of a source, on the host."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import chex
 import jax
 import numpy as np
+from absl import logging
 
 from sslhsic import parallel
 
@@ -130,6 +131,29 @@ def whole(tree: chex.ArrayTree, rows: np.ndarray) -> chex.ArrayTree:
     return tree
   order = np.argsort(parallel.of_hosts(rows))
   return jax.tree.map(lambda x: parallel.of_hosts(x)[order], tree)
+
+
+def labelled(tree: chex.ArrayTree, labels: np.ndarray) -> chex.ArrayTree:
+  """The arrays of the examples that have a label, [n, ...] -> [m, ...].
+
+  Sources whose labels are slow to read give the others, too: see `compared.labelled`.
+
+  Args:
+    tree: of arrays, also [n, ...] of labels.
+    labels: [n]; or [n, C], which all examples have.
+  """
+  is_labelled = labels >= 0
+  # Mostly all are, and features are too large to be copied for nothing.
+  if labels.ndim != 1 or is_labelled.all():
+    return tree
+  logging.log_first_n(
+    logging.WARNING,
+    '%d of %d images have no label and are left out',
+    1,
+    np.sum(~is_labelled),
+    len(labels),
+  )
+  return jax.tree.map(lambda x: x[is_labelled], tree)
 
 
 def of_whole(features: np.ndarray, labels: np.ndarray) -> Share:

@@ -64,18 +64,12 @@ class Comparison:
       self._check_sizes()
 
   def _check_sizes(self) -> None:
-    count, k = len(self._train), self._protocol.k
+    # A source whose labels are slow to read may have images without one.
+    count, k = int(np.sum(self._train.labels >= 0)), self._protocol.k
     if k > count:
       raise ValueError(
         f'config.evaluators.knn.k is {k}, but {self._parts[0].split} has {count} '
-        'images; use a smaller k'
-      )
-    # A source whose labels are slow to read may have images without one.
-    num_missing = np.sum(self._train.labels < 0)
-    if num_missing:
-      raise ValueError(
-        f'config.evaluation.train_split: {num_missing} of the {count} images of '
-        f'{self._parts[0].split} have no label; use a split in which all have one'
+        'labelled images; use a smaller k'
       )
     with measurements.errors_of('config.evaluation.labels_per_class'):
       # A draw of the most labels fails if a class has too few images.
@@ -126,10 +120,12 @@ class Comparison:
     return comparison | ({'failed': failed} if failed else {})
 
   def _split(self, network: Network | None, part: Part) -> representations.Split:
-    """Embeddings of a network, or pixels."""
+    """Embeddings of a network, or pixels, of the images that have a label."""
     if network is None:
       source = self._extraction.source(part)
-      return representations.pixels(self._extraction.one_pass(source))
-    outputs = self._extraction.of_split(network, part, ['embedding'])
-    outputs = features.whole(outputs, outputs['row'])
-    return representations.Split(outputs['embedding'], outputs['label'])
+      found = representations.pixels(self._extraction.one_pass(source))
+    else:
+      outputs = self._extraction.of_split(network, part, ['embedding'])
+      outputs = features.whole(outputs, outputs['row'])
+      found = representations.Split(outputs['embedding'], outputs['label'])
+    return features.labelled(found, found.labels)

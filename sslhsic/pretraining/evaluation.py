@@ -72,6 +72,8 @@ class Evaluation:
     for measured in self._measurements:
       get = outputs.get if measured.evaluator.takes_share else whole
       arrays = {key: get(x) for key, x in measured.requests().items()}
+      if measured.evaluator.needs_labels:
+        arrays = {key: _labelled(x) for key, x in arrays.items()}
       inputs = evaluators.Inputs(**arrays, num_classes=measured.num_classes)
       results = measured.evaluator(inputs)
       scalars |= {measured.prefix + name: value for name, value in results.items()}
@@ -112,6 +114,13 @@ class Evaluation:
       max_pixels=self._config.data.max_pixels,
     )
     return {'embedding': embedded.embeddings}
+
+
+def _labelled(outputs: Arrays) -> Arrays:
+  """Those of the images that have a label; views and references have none."""
+  if 'label' not in outputs:
+    return outputs
+  return features.labelled(outputs, outputs['label'])
 
 
 def _whole(outputs: Arrays) -> Arrays:

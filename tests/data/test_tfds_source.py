@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from sslhsic.data import images, sources
+from tests import tfds_data_sets
 
 pytestmark = pytest.mark.usefixtures('tfds_data')
 
@@ -55,6 +57,26 @@ def test_several_labels_are_ones_and_zeros_and_difficult_ones_are_ignored():
 def test_without_labels_there_are_no_classes(name, split):
   source = sources.create(f'tfds:{name}', split)
   assert (source.num_classes, source[0]['label']) == (0, -1)
+
+
+def test_one_label_makes_a_split_labelled(tmp_path, encoded_image, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  label = {'label': tfds.features.ClassLabel(num_classes=2)}
+  tfds_data_sets.prepare(
+    tmp_path,
+    'partly',
+    label,
+    lambda number: {'label': 1 if number == 3 else -1},
+    {'train': 5},
+    encode=encoded_image,
+  )
+  source = sources.create('tfds:partly', 'train')
+  assert source.num_classes == 2
+  at = _numbers(source).index(3)
+  np.testing.assert_array_equal(source.labels, np.where(np.arange(5) == at, 1, -1))
+  for row in range(5):
+    source = sources.create('tfds:partly', f'train[{row}:{row + 1}]')
+    assert source.num_classes == (2 if row == at else 0)
 
 
 def test_balanced_subset():

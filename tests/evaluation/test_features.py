@@ -33,6 +33,17 @@ def test_every_image_is_seen_once_in_order(count):
   np.testing.assert_array_equal(share.rows, np.arange(count))
 
 
+def test_examples_without_a_label_are_left_out(caplog):
+  labels = np.array([0, -1, 2], np.int32)
+  found = features.Share({'x': np.arange(6).reshape(3, 2)}, labels, np.arange(3))
+  found = features.labelled(found, labels)
+  assert found.features['x'].tolist() == [[0, 1], [4, 5]]
+  assert (found.labels.tolist(), found.rows.tolist()) == ([0, 2], [0, 2])
+  assert '1 of 3 images have no label' in caplog.text
+  # One of several labels that is not to be judged is another thing.
+  assert len(features.labelled(labels, np.array([[1, -1]] * 3))) == 3
+
+
 def test_next_batch_is_computed_while_one_is_fetched():
   events = []
 

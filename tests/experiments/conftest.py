@@ -1,10 +1,33 @@
-"""A pre-trained network."""
+"""A pre-trained network, and digits of which some have no label."""
 
+import numpy as np
 import pytest
 
 from configs.pretrain import digits
 from experiments import pretrain
+from sslhsic.data import digits_source, sources
 from sslhsic.runs import runner
+
+
+class _SlowlyLabelled(sources.ArraySource):
+  """As a data set of TFDS, which says no more than that some have labels."""
+
+  has_slow_labels = True
+
+
+@pytest.fixture
+def partly_labelled(monkeypatch):
+  """The digits as 'quick' and 'slow', of which every third has no label."""
+
+  def create(kind, split):
+    found = digits_source.create('', split)
+    labels = np.where(np.arange(len(found)) % 3, found.labels, -1).astype(np.int32)
+    return kind(**{**vars(found), 'labels': labels})
+
+  for name, kind in (('quick', sources.ArraySource), ('slow', _SlowlyLabelled)):
+    monkeypatch.setitem(
+      sources.SOURCES, name, lambda argument, split, kind=kind: create(kind, split)
+    )
 
 
 @pytest.fixture(scope='session')

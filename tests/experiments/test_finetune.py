@@ -63,6 +63,17 @@ def test_grid_has_every_combination():
   np.testing.assert_allclose(settings, expected)
 
 
+@pytest.mark.usefixtures('partly_labelled')
+def test_images_without_a_label_do_not_count():
+  scores = []
+  for source in ('quick', 'slow'):
+    config = _config(**{'data.test.source': source})
+    experiment = finetune.FineTune('eval', jax.random.key(0), config)
+    scores.append(experiment._score('test', experiment.best))
+  assert scores[0] == pytest.approx(scores[1])
+  assert scores[0] > 0
+
+
 def test_every_setting_takes_the_steps_of_optax():
   """SGD with Nesterov momentum, a cosine over its own steps, λ divided by the rate."""
   config = _config(

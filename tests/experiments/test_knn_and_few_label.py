@@ -75,6 +75,27 @@ def test_impossible_protocols_are_refused_before_anything_is_read(tmp_path):
     measurement.run(few_label.measure, config, tmp_path / 'classes')
 
 
+@pytest.mark.usefixtures('partly_labelled')
+@pytest.mark.parametrize(
+  ('module', 'program', 'protocol', 'result'),
+  [
+    (knn_digits, knn, {'k': (5,), 'temperature': (0.1,)}, 'knn_top1'),
+    (few_label_digits, few_label, {'labels_per_class': (5,)}, 'few_label_top1'),
+  ],
+)
+def test_images_without_a_label_do_not_count(
+  module, program, protocol, result, pretrained_run, tmp_path
+):
+  found = []
+  for source in ('quick', 'slow'):
+    config = _config(module, pretrained_run[0])
+    config.protocol.update(protocol)
+    config.data.train.source = config.data.test.source = source
+    measurement.run(program.measure, config, tmp_path / source)
+    found.append(_results(tmp_path / source)[result])
+  assert found[0] == found[1]
+
+
 def test_encoder_may_move_but_not_change(pretrained_run, tmp_path):
   moved = shutil.copytree(pretrained_run[0], tmp_path / 'moved')
   config = _config(knn_digits, pretrained_run[0])

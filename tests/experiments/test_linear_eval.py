@@ -79,6 +79,16 @@ def test_optimiser_sees_each_classifier_alone():
   assert np.any(alone.weights)
 
 
+@pytest.mark.usefixtures('partly_labelled')
+def test_images_without_a_label_do_not_count():
+  accuracies = []
+  for source in ('quick', 'slow'):
+    experiment = _train(_config(**{'data.test.source': source}))
+    accuracies.append(experiment._accuracies(experiment._test))
+  np.testing.assert_allclose(*accuracies)
+  assert np.min(accuracies) > 0
+
+
 def _rows_of_steps(config, source, steps):
   """Rows of the source in each batch, known by their pixels."""
   experiment = linear_eval.LinearEval('train', jax.random.key(0), config)
