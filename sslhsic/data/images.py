@@ -47,6 +47,10 @@ SUFFIXES = frozenset(x for name in _FORMATS for x in _SUFFIXES_OF[name])
 _NPY, _NPY_MAGIC = 'NPY', b'\x93NUMPY'
 _JPEG_MAGIC = b'\xff\xd8'
 _MOST_CHANNELS = 16
+# Fields of a TIFF: what its colours are, and whether another channel is opacity, with
+# which colours are multiplied or not.
+_KIND, _RGB = 262, 2
+_EXTRA_SAMPLES, _MULTIPLIED, _SEPARATE = 338, 1, 2
 
 
 def suffix(name: str) -> str:
@@ -69,8 +73,9 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
     max_pixels: largest number of pixels.
 
   Raises:
-    DecodeError: it is no image, has more pixels, or a part of it is missing. Damage
-      inside compressed data that the decoder can go on after is not noticed.
+    DecodeError: it is no image, has more pixels, a fourth band that is not opacity, or
+      a part of it is missing. Damage inside compressed data that the decoder can go on
+      after is not noticed.
   """
   if isinstance(image, np.ndarray):
     return image
@@ -86,7 +91,7 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
   if pixels.ndim == 2:
     return cv2.cvtColor(_eight_bits(pixels, title), cv2.COLOR_GRAY2RGB)
   if pixels.shape[2] == 4:
-    return _on_white(_eight_bits(pixels[..., :3], title), pixels[..., 3], title)
+    return _on_white(pixels, image, title)
   if pixels.shape[2] != 3:
     raise DecodeError(f'{title} has {pixels.shape[2]} channels; 1, 3 or 4 can be read')
   return cv2.cvtColor(_eight_bits(pixels, title), cv2.COLOR_BGR2RGB)
@@ -108,7 +113,7 @@ def decode_gray(image: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if pixels.ndim == 2:
       return _eight_bits(pixels, title)[..., None]
     if pixels.shape[2] == 4:
-      rgb = _on_white(_eight_bits(pixels[..., :3], title), pixels[..., 3], title)
+      rgb = _on_white(pixels, image, title)
       return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None]
   flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
   return _eight_bits(_imdecode(image, flags, title), title)[..., None]
@@ -249,19 +254,45 @@ def _eight_bits(pixels: np.ndarray, title: str) -> np.ndarray:
   return (pixels >> (bits - 8)).astype(np.uint8)
 
 
-def _on_white(bgr: np.ndarray, opacity: np.ndarray, title: str) -> np.ndarray:
-  """Colours [H, W, 3] with this opacity [H, W] before white, as RGB."""
+def _on_white(pixels: np.ndarray, image: bytes, title: str) -> np.ndarray:
+  """Decoded colours and opacity [H, W, 4] of an image before white, as RGB.
+
+  Raises:
+    DecodeError: the fourth channel is not opacity.
+  """
+  is_multiplied = title.startswith('a TIFF') and _is_multiplied(image, pixels, title)
+  bgr, opacity = _eight_bits(pixels[..., :3], title), pixels[..., 3]
   if opacity.dtype == np.uint16:  # Opacity has no range but its own.
     opacity = (opacity >> 8).astype(np.uint8)
   opacity = np.ascontiguousarray(_eight_bits(opacity, title))
+  white = cv2.bitwise_not(opacity)
   rgb = np.empty(bgr.shape, np.uint8)
   for channel in range(3):
-    # 255 - opacity · (255 - colour) / 255, one channel after the other to save memory.
-    inverse = cv2.bitwise_not(np.ascontiguousarray(bgr[..., 2 - channel]))
-    cv2.multiply(inverse, opacity, inverse, scale=1 / 255)
-    cv2.bitwise_not(inverse, inverse)
-    rgb[..., channel] = inverse
+    colour = np.ascontiguousarray(bgr[..., 2 - channel])
+    if not is_multiplied:
+      # One channel after the other, to save memory.
+      colour = cv2.multiply(colour, opacity, scale=1 / 255)
+    rgb[..., channel] = cv2.add(colour, white)
   return rgb
+
+
+def _is_multiplied(image: bytes, pixels: np.ndarray, title: str) -> bool:
+  """Whether the decoded colours of a TIFF are multiplied by its opacity.
+
+  Raises:
+    DecodeError: its fourth channel may be any band, such as infrared.
+  """
+  with Image.OPEN['TIFF'][0](io.BytesIO(image), '') as opened:
+    kind, extra = opened.tag_v2.get(_KIND), opened.tag_v2.get(_EXTRA_SAMPLES, ())
+  is_opacity = _MULTIPLIED in extra or _SEPARATE in extra
+  # Of inks OpenCV makes colours, of full opacity.
+  if kind == _RGB and not is_opacity:
+    raise DecodeError(
+      f'{title} has a fourth band that is not marked as opacity; save the bands as NPY '
+      'files and read them with images=npy, or save three'
+    )
+  # OpenCV multiplies colours of 8 bits itself.
+  return pixels.dtype == np.uint8 or _MULTIPLIED in extra
 
 
 def random_resized_crop(

@@ -78,7 +78,7 @@ def test_jpeg_is_turned_as_its_exif_says(orientation):
   assert np.abs(decoded.astype(int) - upright).mean() < 3
 
 
-@pytest.mark.parametrize('suffix', ['PNG', 'WEBP'])
+@pytest.mark.parametrize('suffix', ['PNG', 'WEBP', 'TIFF'])
 def test_what_is_transparent_lies_on_white(suffix):
   photo = _photo()
   opacity = np.linspace(0, 255, 80).astype(np.uint8)[None, :, None].repeat(60, axis=0)
@@ -119,6 +119,40 @@ def test_lossless_formats_are_read_as_pillow_reads_them(suffix, mode):
   np.testing.assert_allclose(images.decode(encoded).astype(int), expected, atol=1)
   assert images.suffix('a.TIF') in images.SUFFIXES
   assert {'.jpe', '.jfif', '.bmp', '.gif'} <= images.SUFFIXES
+
+
+@pytest.mark.parametrize('decode', [images.decode, images.decode_gray])
+def test_fourth_band_of_a_tiff_is_opacity_only_if_it_says_so(decode):
+  bands = np.zeros((6, 8, 4), np.uint8)
+  # Pillow's RGBX leaves open what it is, as files with infrared do.
+  encoded = _encode(Image.frombytes('RGBX', (8, 6), bands.tobytes()), 'TIFF')
+  with pytest.raises(DecodeError, match=r'not marked as opacity; .* images=npy'):
+    decode(encoded)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('kind', [1, 2])
+def test_opacity_of_a_tiff_may_be_in_its_colours(dtype, kind):
+  """Of 8 bits OpenCV multiplies them, of 16 bits it does not."""
+  photo = _photo(6, 8)
+  opacity = np.linspace(0, 255, 8).astype(np.uint8)[None, :, None].repeat(6, axis=0)
+  colours = photo * (opacity / 255) if kind == 1 else photo
+  bgra = np.concatenate([colours.round().astype(np.uint8)[..., ::-1], opacity], -1)
+  bits = np.iinfo(dtype).bits
+  encoded = cv2.imencode('.tif', bgra.astype(dtype) * dtype(257 if bits == 16 else 1))
+  marked = _with_opacity(encoded[1].tobytes(), kind)
+  expected = 255 - (255.0 - photo) * opacity / 255
+  assert np.abs(images.decode(marked) - expected).max() < 2
+
+
+def _with_opacity(tiff, kind):
+  """A TIFF whose only directory gets the field ExtraSamples."""
+  start = int.from_bytes(tiff[4:8], 'little')
+  count = int.from_bytes(tiff[start : start + 2], 'little')
+  entries = tiff[start + 2 : start + 2 + 12 * count]
+  entry = np.array([338, 3], '<u2').tobytes() + np.array([1, kind], '<u4').tobytes()
+  directory = np.array(count + 1, '<u2').tobytes() + entries + entry + bytes(4)
+  return tiff[:4] + np.array(len(tiff), '<u4').tobytes() + tiff[8:] + directory
 
 
 @pytest.mark.parametrize('suffix', ['PNG', 'JPEG', 'TIFF', 'WEBP', 'GIF', 'BMP'])
