@@ -3,6 +3,9 @@
 The numbers of their classes have to mean the same, and no image may be in two of them.
 """
 
+import collections
+import functools
+import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -329,12 +332,14 @@ def _num_copies(first: sources.Source, other: sources.Source) -> tuple[int, int]
   candidates = itertools.islice(
     (path for path in ours if _size(path) in sizes), _MOST_CANDIDATES
   )
-  # One file a head: a copy may be missed, but the comparison below invents none.
-  paths_of = {_head(path): path for path in candidates}
-  copies = 0
-  for path in sample:
-    match = paths_of.get(_head(path))
-    copies += match is not None and _content(match) == _content(path)
+  paths_of = collections.defaultdict(list)
+  for path in candidates:
+    paths_of[_head(path)].append(path)
+  # Arrays and images without compression may begin alike: each is read once.
+  digest = functools.cache(lambda path: hashlib.blake2b(_content(path)).digest())
+  copies = sum(
+    digest(path) in map(digest, paths_of.get(_head(path), ())) for path in sample
+  )
   return copies, len(sample)
 
 

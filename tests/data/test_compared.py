@@ -179,6 +179,22 @@ def test_copies_are_found_by_their_content(folders, tmp_path, how):
     compared.create(_part(train, 'train'), test)
 
 
+def test_copies_are_found_among_files_that_begin_alike(tmp_path):
+  rng = np.random.default_rng(0)
+  for number in range(20):
+    image = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    image[:32] = 0
+    for folder in ('first', 'copy'):
+      file = tmp_path / folder / 'ab'[number % 2] / f'{number}.npy'
+      file.parent.mkdir(parents=True, exist_ok=True)
+      np.save(file, image)
+  parts = [
+    _part(f'folder:{tmp_path}/{name}?images=npy', 'train') for name in ('first', 'copy')
+  ]
+  with pytest.raises(ValueError, match=r'20 of the 20 images .* have the same content'):
+    compared.create(*parts)
+
+
 def _coco_file(path, names):
   """An annotation file of one image with an object of every class."""
   path.parent.mkdir(parents=True, exist_ok=True)
