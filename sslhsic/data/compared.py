@@ -345,11 +345,11 @@ def _num_copies(first: sources.Source, other: sources.Source) -> tuple[int, int]
 
 def _paths(source: sources.Source, most: int) -> list[str]:
   """The first files of a folder on disk, which are in random order."""
-  rows = range(len(source))[:most]
-  if isinstance(source, sources.RelabelledSource):
-    return _paths(source.source, most)
-  if isinstance(source, sources.SubsetSource):
-    source, rows = source.source, source.rows[:most]
+  rows = np.arange(len(source))[:most]
+  while isinstance(source, sources.SubsetSource | sources.RelabelledSource):
+    if isinstance(source, sources.SubsetSource):
+      rows = source.rows[rows]
+    source = source.source
   if not isinstance(source, folder_source.FolderSource):
     return []
   return [source.paths[row] for row in rows if '://' not in source.paths[row]]

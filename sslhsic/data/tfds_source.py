@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from sslhsic.data import images, splits, tfds_annotations, tfds_metadata
+from sslhsic.data import images, origins, splits, tfds_annotations, tfds_metadata
 from sslhsic.data.annotations import Annotations
 from sslhsic.data.errors import DecodeError, one_line
 from sslhsic.data.origins import Origin
@@ -74,7 +74,7 @@ class TfdsSource:
   def origin(self) -> Origin:
     """The directory, and the rows in it."""
     rows = [np.arange(part.start, part.stop) for part in self.rows]
-    return Origin(self.directory, np.concatenate(rows))
+    return Origin(origins.place(self.directory), np.concatenate(rows))
 
   def __len__(self) -> int:
     return len(self.records)

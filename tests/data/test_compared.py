@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import types
 
 import numpy as np
@@ -163,6 +164,26 @@ def test_part_of_a_folder_overlaps_with_the_whole(folders):
     compared.create(_part(source, 'train'), _part(source, 'train[50%:]'))
 
 
+def test_folder_is_the_same_however_its_path_is_written(folders, tmp_path, monkeypatch):
+  source = folders('cat', 'dog')
+  (tmp_path / 'link').symlink_to(tmp_path / '0')
+  monkeypatch.chdir(tmp_path)
+  for path in ('0', './0/', '../{0}/0', 'link'):
+    other = f'folder:{path.format(tmp_path.name)}'
+    with pytest.raises(ValueError, match=r'12 of the 12 images .* are also in'):
+      compared.create(_part(source, 'train'), _part(other, 'train'))
+
+
+def test_data_set_of_tfds_is_the_same_however_its_path_is_written(
+  tfds_data, monkeypatch
+):
+  monkeypatch.chdir(tfds_data)
+  with pytest.raises(ValueError, match=r'30 of the 30 images .* are also in'):
+    compared.create(
+      _part('tfds:toy', 'train'), _part('tfds:./toy/1.0.0', 'train'), need_labels=False
+    )
+
+
 @pytest.mark.parametrize('how', ['copy', 'link'])
 def test_copies_are_found_by_their_content(folders, tmp_path, how):
   train = folders('cat', 'dog')
@@ -177,6 +198,16 @@ def test_copies_are_found_by_their_content(folders, tmp_path, how):
   test = _part(f'folder:{tmp_path / "copies"}?classes=folders', 'train')
   with pytest.raises(ValueError, match=r'3 of the 3 images .* have the same content'):
     compared.create(_part(train, 'train'), test)
+
+
+def test_copies_are_found_in_subsets_of_subsets(folders, tmp_path):
+  part = _part(f'{folders("cat", "dog")}', 'train')
+  whole = sources.create(part.source, 'train')
+  subset = sources.SubsetSource(whole, np.arange(4, 12))
+  nested = sources.SubsetSource(subset, np.arange(2, 8))
+  shutil.copytree(tmp_path / '0', tmp_path / 'copy')
+  copy = sources.create(f'folder:{tmp_path / "copy"}', 'train')
+  assert compared._num_copies(nested, copy) == (6, 12)
 
 
 def test_copies_are_found_among_files_that_begin_alike(tmp_path):
