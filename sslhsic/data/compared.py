@@ -74,7 +74,7 @@ def create(
     for other in named[1:]:
       _warn_of_missing_classes(first, other)
   for pair in itertools.combinations(named, 2):
-    _check_overlap(*pair, allow_overlap)
+    _check_overlap(*pair, _overlap(*pair), allow_overlap)
   return [source for _, source in named]
 
 
@@ -97,17 +97,17 @@ def for_pretraining(
     for split in (data.train_split, evaluation.train_split, evaluation.test_split)
   )
   _print_descriptions([trained])
-  if train.source.num_classes and test.source.num_classes:
+  is_labelled = train.source.num_classes and test.source.num_classes
+  if is_labelled:
     # Evaluations leave the images without a label out.
     test = test._replace(source=_with_labels(test.source))
+  overlap = _overlap(trained, test)
+  if is_labelled:
+    _check_overlap(trained, test, overlap, data.allow_overlap)
     # A split that is both trained on and fitted on is compared once.
-    for other in {trained.title: trained, train.title: train}.values():
-      _check_overlap(other, test, data.allow_overlap)
-  shared = _num_shared(trained, test)
-  print(
-    f'evaluated on {test.title}: {len(test.source):,} images, '
-    f'{f"{shared:,} of which are" if shared else "none of which is"} trained on'
-  )
+    if train.title != trained.title:
+      _check_overlap(train, test, _overlap(train, test), data.allow_overlap)
+  print(f'evaluated on {test.title}: {len(test.source):,} images, {_in_words(overlap)}')
   return train.source, test.source
 
 
@@ -289,30 +289,59 @@ def _list(names: Sequence[str]) -> str:
 # Images
 
 
-def _num_shared(first: _Named, other: _Named) -> int:
-  return origins.num_shared(*(sources.origins(source) for _, source in (first, other)))
+class _Overlap(NamedTuple):
+  """Images of one source that are also in another.
+
+  Attributes:
+    shared: how many.
+    total: of how many that were looked at.
+    are_copies: whether they are files of the same content elsewhere.
+  """
+
+  shared: int
+  total: int
+  are_copies: bool = False
 
 
-def _check_overlap(first: _Named, other: _Named, allow_overlap: bool) -> None:
+def _overlap(first: _Named, other: _Named) -> _Overlap:
+  """How many images of the other are also in the first."""
+  # Origins are exact but tied to a place; a copied data set shows in its files alone.
+  shared = origins.num_shared(*(sources.origins(x.source) for x in (first, other)))
+  if not shared:
+    copies, total = _num_copies(first.source, other.source)
+    if copies:
+      return _Overlap(copies, total, are_copies=True)
+  return _Overlap(shared, len(other.source))
+
+
+def _in_words(overlap: _Overlap) -> str:
+  if not overlap.shared:
+    return 'none of which is trained on'
+  if overlap.are_copies:
+    return (
+      f'{overlap.shared:,} of the {overlap.total:,} looked at have the same content as '
+      'images that are trained on'
+    )
+  return f'{overlap.shared:,} of which are trained on'
+
+
+def _check_overlap(
+  first: _Named, other: _Named, overlap: _Overlap, allow_overlap: bool
+) -> None:
   """Raises an error, or warns, if images are in both.
 
   Raises:
     ValueError: they are, and it is not allowed.
   """
-  # Origins are exact but tied to a place; a copied data set shows in its files alone.
-  shared, total = _num_shared(first, other), len(other.source)
-  how, most = 'are also in', 0.0
-  if not shared:
-    shared, total = _num_copies(first.source, other.source)
-    how = 'looked at have the same content as images of'
-    most = _SHARE_OF_COPIES * total
+  shared, total, are_copies = overlap
   if not shared:
     return
+  how = 'looked at have the same content as images of' if are_copies else 'are also in'
   message = (
     f'{shared:,} of the {total:,} images of {other.title} {how} {first.title}: scores '
     'would be of images that were trained on'
   )
-  if allow_overlap or shared <= most:
+  if allow_overlap or (are_copies and shared <= _SHARE_OF_COPIES * total):
     logging.warning('%s', message)
     return
   raise ValueError(

@@ -272,3 +272,18 @@ def test_pre_training_says_what_is_held_out(folders, capsys):
   data.source += '?classes=none'
   compared.for_pretraining(data, splits('train', 'train[75%:]'))
   assert '3 images, none' in capsys.readouterr().out
+
+
+def test_copies_of_trained_images_are_told_without_labels(
+  tmp_path, write_images, capsys
+):
+  write_images(tmp_path / 'train', 6, suffix='.png')
+  shutil.copytree(tmp_path / 'train', tmp_path / 'copy')
+  data = types.SimpleNamespace(
+    source=f'folder:{tmp_path}?train=train&copy=copy',
+    train_split='train',
+    allow_overlap=False,
+  )
+  splits = types.SimpleNamespace(train_split='train', test_split='copy')
+  compared.for_pretraining(data, splits)
+  assert 'copy: 6 images, 6 of the 6 looked at have the same' in capsys.readouterr().out
