@@ -131,7 +131,10 @@ class DenseExperiment(trainings.SeveralTrainings):
         'config.training.freeze_batch_norm = False'
       )
     test = self._sources['test']
-    example, _ = reading.first_decodable(test, range(len(test)))
+    data = config.data
+    example, _ = reading.first_decodable(
+      test, range(len(test)), data.max_pixels, len(data.mean)
+    )
     image = self.task.test_example(np.random.default_rng(0), example)['image']
     initial = encoder.initial_values(self.task.network, image.shape, config.seed)
     return pretrained.load(
@@ -202,6 +205,7 @@ class DenseExperiment(trainings.SeveralTrainings):
         num_workers=data.num_workers,
         max_bad_fraction=data.max_bad_fraction,
         max_pixels=data.max_pixels,
+        num_channels=len(data.mean),
         groups=self._groups[name],
       )
     )
@@ -382,6 +386,7 @@ class DenseExperiment(trainings.SeveralTrainings):
         max_bad_fraction=self._config.data.max_bad_fraction,
         num_images=len(self._sources[name]),
         max_pixels=self._config.data.max_pixels,
+        num_channels=len(self._config.data.mean),
       )
       for batch in batches:
         # From rows of the subset to rows of the source.

@@ -103,8 +103,9 @@ class Pretrain(shared.KnownData):
     return self._initialize(parallel.replicate(jax.random.key_data(self._init_rng)))
 
   def _initial_values(self, rng: chex.Array) -> state_lib.State:
-    crop = encoder.crop(self._config.data.crop_size)
-    shape = loader.image_shape(self.source, crop, self._config.data.max_pixels)
+    data = self._config.data
+    crop = encoder.crop(data.crop_size)
+    shape = loader.image_shape(self.source, crop, data.max_pixels, len(data.mean))
     images = jnp.zeros((1, *shape))
     size = self._config.network.head.output_size
     rng = jax.random.wrap_key_data(rng)

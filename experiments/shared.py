@@ -199,6 +199,7 @@ def training_input(
     num_workers=data.num_workers,
     max_bad_fraction=data.max_bad_fraction,
     max_pixels=data.max_pixels,
+    num_channels=len(data.mean),
   )
   return loader.DeviceIterator(batches)
 
@@ -213,6 +214,7 @@ def one_pass(
     crop=evaluation_crop(config.data),
     max_bad_fraction=config.data.max_bad_fraction,
     max_pixels=config.data.max_pixels,
+    num_channels=len(config.data.mean),
   )
 
 
@@ -220,8 +222,10 @@ def image_shape(
   config: ml_collections.ConfigDict, source: sources.Source
 ) -> tuple[int, int, int]:
   """[H, W, C] of the images of `one_pass`."""
-  crop = evaluation_crop(config.data)
-  return loader.image_shape(source, crop, config.data.max_pixels)
+  data = config.data
+  return loader.image_shape(
+    source, evaluation_crop(data), data.max_pixels, len(data.mean)
+  )
 
 
 def evaluation_crop(data: ml_collections.ConfigDict) -> loader.Crop:

@@ -97,14 +97,17 @@ def decode(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarra
   return cv2.cvtColor(_eight_bits(pixels, title), cv2.COLOR_BGR2RGB)
 
 
-def decode_gray(image: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_gray(image: bytes | np.ndarray, max_pixels: int = MAX_PIXELS) -> np.ndarray:
   """The pixels [H, W, 1] of an encoded image; RGB becomes its luma.
 
-  What is transparent lies on white.
+  What is transparent lies on white. An array [H, W, C] is taken as it is, and so is an
+  NPY file.
 
   Raises:
     DecodeError: as by `decode`.
   """
+  if isinstance(image, np.ndarray):
+    return image
   title = _checked(image, max_pixels)
   if image.startswith(_NPY_MAGIC):
     return _array(image, title)

@@ -77,10 +77,14 @@ def _without_rng(
 
 
 def image_shape(
-  source: sources.Source, crop: Crop, max_pixels: int = images.MAX_PIXELS
+  source: sources.Source,
+  crop: Crop,
+  max_pixels: int = images.MAX_PIXELS,
+  num_channels: int = 3,
 ) -> tuple[int, int, int]:
-  """[H, W, C] of the images that a crop makes."""
-  example, _ = reading.first_decodable(source, range(len(source)), max_pixels)
+  """[H, W, C] of the images that a crop makes; see `reading.first_decodable`."""
+  rows = range(len(source))
+  example, _ = reading.first_decodable(source, rows, max_pixels, num_channels)
   return crop(np.random.default_rng(0), example['image']).shape
 
 
@@ -135,6 +139,7 @@ class Stream:
       large, or with targets that do not fit. In the place of one comes another image,
       the same whenever this place is read.
     max_pixels: largest number of pixels of an image; one that has more is not decoded.
+    num_channels: 1 for gray; what is encoded has 3 otherwise, arrays keep theirs.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
     groups: [n] bool, the group of every example, if shapes differ between two groups: a
       batch is of one of them, see `grouping.GroupedOrder`.
@@ -161,6 +166,7 @@ class Stream:
     reads_in_flight: int = READS_IN_FLIGHT,
     max_bad_fraction: float = MAX_BAD_FRACTION,
     max_pixels: int = images.MAX_PIXELS,
+    num_channels: int = 3,
     host_index: int | None = None,
     host_count: int | None = None,
     groups: np.ndarray | None = None,
@@ -171,7 +177,7 @@ class Stream:
       order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     else:
       order = grouping.create(groups, batch_size, seed)
-    view = reading.View(source, order, seed, make, max_pixels, groups)
+    view = reading.View(source, order, seed, make, max_pixels, num_channels, groups)
     self._source, self._order = source, order
     self._chunks = _chunks(view, batch_size, host_index, host_count)
     self._num_workers = num_workers
@@ -393,6 +399,7 @@ def every_example(
   max_bad_fraction: float = MAX_BAD_FRACTION,
   num_images: int | None = None,
   max_pixels: int = images.MAX_PIXELS,
+  num_channels: int = 3,
   host_index: int | None = None,
   host_count: int | None = None,
 ) -> Iterator[Batch]:
@@ -408,6 +415,7 @@ def every_example(
     max_bad_fraction: share of the images that may be bad.
     num_images: of which it is the share, if the source is a part of a whole.
     max_pixels: largest number of pixels of an image.
+    num_channels: 1 for gray; what is encoded has 3 otherwise, arrays keep theirs.
     host_index, host_count: which host this is, of how many; by default as JAX knows.
 
   Yields:
@@ -418,7 +426,7 @@ def every_example(
   Raises:
     InputError: too many images are bad, or sizes differ.
   """
-  example = reading.Example(source, make, max_pixels)
+  example = reading.Example(source, make, max_pixels, num_channels)
   chunks = _chunks(example, batch_size, host_index, host_count)
   chunks = dataclasses.replace(chunks, reads_in_flight=READS_IN_FLIGHT)
   bad_images = BadImages(source, max_bad_fraction, num_images)

@@ -61,7 +61,10 @@ def _end_with_parent() -> None:
 
 
 def first_decodable(
-  source: Source, rows: Iterable[int], max_pixels: int = images.MAX_PIXELS
+  source: Source,
+  rows: Iterable[int],
+  max_pixels: int = images.MAX_PIXELS,
+  num_channels: int = 3,
 ) -> tuple[dict, Bad]:
   """The first of these examples that can be used.
 
@@ -71,6 +74,7 @@ def first_decodable(
     source: the examples.
     rows: of the source.
     max_pixels: of an image; one that has more is not decoded.
+    num_channels: 1 for gray; what is encoded has 3 otherwise, arrays keep theirs.
 
   Returns:
     The example, with 'image' [H, W, C] uint8 and, if it has one, 'segmentation' [H, W]
@@ -79,13 +83,14 @@ def first_decodable(
   Raises:
     InputError: none of many can be used, or one could not be read in many tries.
   """
-  return _first_made(source, rows, max_pixels, lambda example: example)
+  return _first_made(source, rows, max_pixels, num_channels, lambda example: example)
 
 
 def _first_made(
   source: Source,
   rows: Iterable[int],
   max_pixels: int,
+  num_channels: int,
   make: Callable[[dict], dict[str, np.ndarray]],
 ) -> Loaded:
   """What is made of the first example that can be used; see `first_decodable`."""
@@ -93,7 +98,8 @@ def _first_made(
   for row in itertools.islice(rows, _MAX_TRIES):
     tries += 1
     try:
-      return make(_decode(source, _read(source, row), max_pixels)), bad
+      example = _decode(source, _read(source, row), max_pixels, num_channels)
+      return make(example), bad
     except DecodeError as error:
       bad[row] = str(error)
     except cv2.error as error:
@@ -134,8 +140,9 @@ def _read(source: Source, row: int) -> dict:
   raise AssertionError  # The last try returns or raises.
 
 
-def _decode(source: Source, example: dict, max_pixels: int) -> dict:
-  decoded = example | {'image': images.decode(example['image'], max_pixels)}
+def _decode(source: Source, example: dict, max_pixels: int, num_channels: int) -> dict:
+  decode = images.decode_gray if num_channels == 1 else images.decode
+  decoded = example | {'image': decode(example['image'], max_pixels)}
   if 'segmentation' in example:
     decoded['segmentation'] = images.decode_classes(example['segmentation'], max_pixels)
   targets.check(decoded, getattr(source, 'annotations', Annotations()))
@@ -202,6 +209,7 @@ class View:
     seed: of the views.
     make: what makes the arrays of an example.
     max_pixels: of an image.
+    num_channels: see `first_decodable`.
     groups: of every row, if there are any; the other image is of the same group.
   """
 
@@ -210,6 +218,7 @@ class View:
   seed: int
   make: Make
   max_pixels: int = images.MAX_PIXELS
+  num_channels: int = 3
   groups: np.ndarray | None = None
 
   def row(self, index: int) -> int:
@@ -226,7 +235,9 @@ class View:
       others = (x for x in others if self.groups[x] == self.groups[row])
     rows = itertools.chain([row], others)
     make = functools.partial(self.make, rng)
-    arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
+    arrays, bad = _first_made(
+      self.source, rows, self.max_pixels, self.num_channels, make
+    )
     # JAX computes with 32-bit integers, so the number wraps around after 2³² examples.
     return arrays | {'index': np.uint32(index % 2**32)}, bad
 
@@ -246,11 +257,13 @@ class Example:
     source: the examples.
     make: what makes the arrays of an example.
     max_pixels: of an image.
+    num_channels: see `first_decodable`.
   """
 
   source: Source
   make: Make
   max_pixels: int = images.MAX_PIXELS
+  num_channels: int = 3
 
   def row(self, index: int) -> int:
     """The row itself, or the last one beyond it."""
@@ -263,7 +276,9 @@ class Example:
     rows = ((row + step) % size for step in range(size))
     # A pass draws nothing at random.
     make = functools.partial(self.make, np.random.default_rng(0))
-    arrays, bad = _first_made(self.source, rows, self.max_pixels, make)
+    arrays, bad = _first_made(
+      self.source, rows, self.max_pixels, self.num_channels, make
+    )
     is_example = index < size and not bad
     return arrays | {'row': np.int32(row), 'mask': np.bool_(is_example)}, bad
 

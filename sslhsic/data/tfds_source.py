@@ -1,9 +1,8 @@
 """Data sets of TensorFlow Datasets, read without TensorFlow.
 
 They must be prepared in ArrayRecord format, which gives access to any example. Records
-are read as bytes and the image in them stays encoded: the loader decodes it, to RGB. An
-image whose feature has one channel is decoded here, to one channel. Objects ('objects',
-with 'bbox' and 'label') and depth are read, too: see `tfds_annotations`.
+are read as bytes and the image in them stays encoded: the loader decodes it. Objects
+('objects', with 'bbox' and 'label') and depth are read, too: see `tfds_annotations`.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ import tensorflow_datasets as tfds
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from sslhsic.data import images, origins, splits, tfds_annotations, tfds_metadata
+from sslhsic.data import origins, splits, tfds_annotations, tfds_metadata
 from sslhsic.data.annotations import Annotations
 from sslhsic.data.errors import DecodeError, one_line
 from sslhsic.data.origins import Origin
@@ -45,7 +44,6 @@ class TfdsSource:
     num_classes: C; 0 without labels.
     class_names: of the classes; empty where they have numbers only.
     annotations: what else the examples hold.
-    is_gray: whether images have one channel.
     directory: of the data set.
     rows: of the examples, if all splits lie one after the other.
     description: why there are no labels, if this is not obvious.
@@ -60,7 +58,6 @@ class TfdsSource:
   num_classes: int
   class_names: tuple[str, ...]
   annotations: Annotations
-  is_gray: bool
   directory: str
   rows: tuple[range, ...]
   description: str
@@ -83,8 +80,6 @@ class TfdsSource:
     feature = self._features(index)
     image = _first(feature, 'image', 'bytes_list')
     more = tfds_annotations.read(feature, self.annotations, image)
-    if self.is_gray:
-      image = images.decode_gray(image)
     if self.metadata:
       kind = self.fields[self.metadata]
       more['metadata'] = tfds_annotations.field(feature, self.metadata, kind)
@@ -195,7 +190,6 @@ def create(name: str, split: str) -> TfdsSource:
     labelling.num_classes,
     labelling.class_names,
     tfds_annotations.describe(builder.info.features),
-    is_gray=builder.info.features['image'].shape[-1] == 1,
     directory=os.fspath(builder.data_path),
     rows=tuple(_rows(sizes, parts)),
     description=labelling.description,

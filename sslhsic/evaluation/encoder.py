@@ -67,6 +67,7 @@ class FrozenEncoder:
       crop=crop,
       max_bad_fraction=max_bad_fraction,
       max_pixels=max_pixels,
+      num_channels=len(settings.mean),
     )
     self._network = classifier.encoder(
       encoder=settings.encoder,
@@ -75,7 +76,7 @@ class FrozenEncoder:
     )
     mean, std = settings.mean, settings.std
     self.prepare = preparation(mean, std)
-    image_shape = loader.image_shape(source, crop, max_pixels)
+    image_shape = loader.image_shape(source, crop, max_pixels, len(mean))
     initial = initial_values(self._network, image_shape, seed)
     start = pretrained.load(
       init_from,

@@ -243,6 +243,7 @@ def batches(
     num_workers=data.num_workers,
     max_bad_fraction=data.max_bad_fraction,
     max_pixels=data.max_pixels,
+    num_channels=len(data.mean),
   )
 
 

@@ -62,9 +62,10 @@ class Extraction:
     data, count = config.data, training.num_global_views
     self.source = functools.cache(_open)
     self._batch_size = config.evaluation.batch_size
-    self._limits = {
+    self._reading = {
       'max_bad_fraction': data.max_bad_fraction,
       'max_pixels': data.max_pixels,
+      'num_channels': len(data.mean),
     }
     self._seed, self._seed_key = config.seed, jax.random.key(config.seed)
     self._crop = encoder.crop(
@@ -130,7 +131,7 @@ class Extraction:
       batch_size=batch_size,
       seed=self._seed,
       crops=[self._view_crops[i % len(self._view_crops)] for i in range(num_views)],
-      **self._limits,
+      **self._reading,
     )
     batches = []
     for _ in range(-(-num_images // batch_size)):
@@ -155,7 +156,7 @@ class Extraction:
       source,
       batch_size=self._batch_size,
       crop=self._crop,
-      **self._limits,
+      **self._reading,
     )
 
   # On a device

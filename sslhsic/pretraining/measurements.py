@@ -199,7 +199,8 @@ def common_classes(
 
 
 def _check_channels(source: sources.Source, num_channels: int, of: str) -> None:
-  found = loader.image_shape(source, loader.whole_image)[-1]
+  crop = loader.whole_image
+  found = loader.image_shape(source, crop, num_channels=num_channels)[-1]
   if found != num_channels:
     raise ValueError(
       f'images have {found} channels, those of {of} {num_channels}; use images like '

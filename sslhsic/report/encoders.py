@@ -134,6 +134,7 @@ def view_sheet(config: dict[str, Any]) -> str:
     num_workers=0,
     max_bad_fraction=data['max_bad_fraction'],
     max_pixels=data['max_pixels'],
+    num_channels=len(data['mean']),
   )
   batch = next(iter(batches))
   rows = []

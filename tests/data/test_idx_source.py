@@ -202,9 +202,8 @@ def test_tfds_gives_the_same_images(tmp_path, monkeypatch):
   sets = []
   for source in found.values():
     assert source.num_classes == 10
-    assert source[0]['image'].shape == (28, 28, 1)
-    batch = next(loader.one_pass(source, batch_size=12))
-    assert batch['image'].dtype == np.uint8
+    batch = next(loader.one_pass(source, batch_size=12, num_channels=1))
+    assert (batch['image'].shape, batch['image'].dtype) == ((12, 28, 28, 1), np.uint8)
     sets.append(
       {
         (image.tobytes(), int(label))

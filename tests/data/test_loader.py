@@ -540,6 +540,26 @@ def test_one_pass_crops_as_it_is_told():
   assert loader.image_shape(source, smoothed) == (12, 12, 1)
 
 
+def test_files_are_decoded_to_one_channel_and_arrays_are_left_alone(
+  write_images, tmp_path
+):
+  write_images(tmp_path, 4)
+  arrays = sources.ArraySource(
+    np.ones((4, 8, 8, 3), np.uint8), np.zeros(4, np.int32), 1
+  )
+  gray = {'batch_size': 4, 'num_channels': 1}
+  for source, channels in (
+    (sources.create(f'folder:{tmp_path}', 'train'), 1),
+    (arrays, 3),
+  ):
+    crop = loader.centre_crop(8)
+    (batch,) = loader.one_pass(source, crop=crop, **gray)
+    assert batch['image'].shape == (4, 8, 8, channels)
+    batch = next(loader.one_view(source, crop=crop, seed=0, **gray))
+    assert batch['image'].shape == (4, 8, 8, channels)
+    assert loader.image_shape(source, crop, num_channels=1) == (8, 8, channels)
+
+
 class _Slow(sources.ArraySource):
   """Answers when eight examples are asked for at once."""
 

@@ -5,11 +5,13 @@ import json
 import shutil
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from sslhsic.data import images, sources
+from sslhsic.data import images, loader, sources
+from sslhsic.data.errors import InputError
 from tests import tfds_data_sets
 
 pytestmark = pytest.mark.usefixtures('tfds_data')
@@ -77,6 +79,27 @@ def test_one_label_makes_a_split_labelled(tmp_path, encoded_image, monkeypatch):
   for row in range(5):
     source = sources.create('tfds:partly', f'train[{row}:{row + 1}]')
     assert source.num_classes == (2 if row == at else 0)
+
+
+def test_gray_images_are_decoded_by_the_loader(tmp_path, monkeypatch):
+  """To the channels that are asked for, and up to a number of pixels."""
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  pixels = np.arange(24, dtype=np.uint8).reshape(6, 4)
+  tfds_data_sets.prepare(
+    tmp_path,
+    'gray',
+    {'image': tfds.features.Image(shape=(None, None, 1))},
+    lambda number: {},
+    {'train': 2},
+    encode=lambda number: cv2.imencode('.png', pixels + number)[1].tobytes(),
+  )
+  source = sources.create('tfds:gray', 'train')
+  for num_channels in (1, 3):
+    (batch,) = loader.one_pass(source, batch_size=2, num_channels=num_channels)
+    assert batch['image'].shape == (2, 6, 4, num_channels)
+    assert sorted(batch['image'].min(axis=(1, 2, 3))) == [0, 1]
+  with pytest.raises(InputError, match=r'than config\.data\.max_pixels = 23'):
+    next(loader.one_pass(source, batch_size=2, num_channels=1, max_pixels=23))
 
 
 def test_balanced_subset():

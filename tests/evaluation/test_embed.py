@@ -53,3 +53,17 @@ def test_corrupt_images_are_left_out(random_encoder, write_images, tmp_path):
   paths = [tmp_path / 'images' / name for name in kept]
   expected = encoder(encoder.preprocess(paths))
   np.testing.assert_allclose(found.embeddings, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_encoder_of_one_channel_reads_files_in_gray(
+  random_encoder, write_images, tmp_path
+):
+  write_images(tmp_path / 'images', 3)
+  settings = _write_encoder(tmp_path, random_encoder, channels=1, crop_size=16)
+  source = sources.create(f'folder:{tmp_path / "images"}', 'train')
+  found = embed.embed(
+    settings, source, init_from=str(tmp_path), batch_size=8, max_bad_fraction=0.0
+  )
+  encoder = sslhsic.load(tmp_path)
+  expected = encoder(encoder.preprocess(source.paths))
+  np.testing.assert_allclose(found.embeddings, expected, rtol=1e-4, atol=1e-5)
