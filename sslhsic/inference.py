@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from sslhsic import storage
 from sslhsic.data import images as images_lib
+from sslhsic.data.errors import DecodeError
 from sslhsic.evaluation import encoder as encoder_lib
 from sslhsic.networks import classifier
 from sslhsic.runs import paths
@@ -61,18 +62,30 @@ class Encoder:
     Args:
       pictures: uint8 [H, W, C] arrays of any size, RGB; images of Pillow; or paths of
         image files. Without a crop (`settings.crop_size` of 0) they must be of one
-        size. Files and Pillow's images are turned as their EXIF data say, and what is
-        transparent lies on white.
+        size. JPEGs are turned as their EXIF data say, as files and as Pillow's images,
+        and what is transparent lies on white.
 
     Returns:
       Float32 [n, S, S, C], cropped to the central square and normalised.
 
     Raises:
-      ValueError: an image has another number of channels, or no image can be made.
+      ValueError: it is one picture and no list of them, a picture has another number of
+        channels or cannot be read, which names it, or sizes differ.
     """
+    if isinstance(pictures, str | pathlib.Path | Image.Image):
+      raise ValueError(f'pictures is one, {pictures}; pass a list of it')
     found = self.settings
     crop = encoder_lib.crop(found.crop_size, found.evaluation_crop, found.interpolation)
     pixels = [crop(None, self._read(picture)) for picture in pictures]
+    if not pixels:
+      raise ValueError('there is no picture; pass a list of one or more')
+    shapes = sorted({x.shape for x in pixels})
+    if len(shapes) > 1:
+      sizes = ' and '.join(f'{height}×{width}' for height, width, _ in shapes)
+      raise ValueError(
+        f'pictures are {sizes}, and this encoder takes them whole (settings.crop_size '
+        'is 0); pass pictures of one size'
+      )
     scaled = np.stack(pixels).astype(np.float32) / 255
     mean, std = np.array([found.mean, found.std], np.float32)
     return (scaled - mean) / std
@@ -88,7 +101,11 @@ class Encoder:
       picture = _pixels(picture, channels)
     elif not isinstance(picture, np.ndarray):
       decode = images_lib.decode_gray if channels == 1 else images_lib.decode
-      picture = decode(pathlib.Path(picture).expanduser().read_bytes())
+      path = pathlib.Path(picture).expanduser()
+      try:
+        picture = decode(path.read_bytes())
+      except DecodeError as error:
+        raise DecodeError(f'{path}: {error}') from error
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != channels:
       raise ValueError(
         f'a picture is {picture.dtype}{picture.shape}; use uint8 [H, W, {channels}]'
@@ -103,7 +120,10 @@ def _pixels(picture: Image.Image, channels: int) -> np.ndarray:
       f"a picture of Pillow's mode {picture.mode}, whose range is not known; scale it "
       'to 0 … 255 and use uint8'
     )
-  picture = ImageOps.exif_transpose(picture)
+  # As files: of other formats the decoder leaves images as they are. None is an image
+  # that was changed since it was opened.
+  if picture.format in ('JPEG', 'MPO', None):
+    picture = ImageOps.exif_transpose(picture)
   if picture.has_transparency_data:
     rgba = picture.convert('RGBA')
     white = Image.new('RGBA', rgba.size, 'white')

@@ -69,6 +69,20 @@ def test_pictures_of_another_kind_are_refused(of_colour, picture, found):
     of_colour.preprocess([picture])
 
 
+def test_picture_that_cannot_be_read_is_named(of_colour, tmp_path):
+  (tmp_path / 'bad.jpg').write_bytes(b'abc')
+  with pytest.raises(ValueError, match=r'bad\.jpg: 3 bytes are no image'):
+    of_colour.preprocess([np.zeros((8, 8, 3), np.uint8), tmp_path / 'bad.jpg'])
+
+
+def test_pictures_are_a_list(of_colour):
+  for one in ('a.png', pathlib.Path('a.png'), Image.new('RGB', (8, 8))):
+    with pytest.raises(ValueError, match=r'pictures is one, .*; pass a list of it'):
+      of_colour.preprocess(one)
+  with pytest.raises(ValueError, match='there is no picture'):
+    of_colour.preprocess([])
+
+
 def test_nothing_is_refused(tmp_path):
   with pytest.raises(ValueError, match='is no pre-training run'):
     sslhsic.load(tmp_path)
@@ -90,6 +104,18 @@ def test_images_of_pillow_are_those_of_the_file(of_colour, tmp_path):
     of_colour.preprocess([Image.fromarray(pixels[..., 0].astype(np.uint16) * 256)])
 
 
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif'])
+def test_images_of_pillow_are_turned_as_the_file(of_colour, tmp_path, suffix):
+  exif = Image.Exif()
+  exif[274] = 6
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+  path = tmp_path / f'a.{suffix}'
+  options = {'lossless': True} if suffix == 'webp' else {}
+  Image.fromarray(pixels).save(path, exif=exif, **options)
+  found, expected = (of_colour.preprocess([x]) for x in (Image.open(path), path))
+  np.testing.assert_allclose(found, expected, atol=0.3 if suffix == 'jpg' else 0.03)
+
+
 def test_gray_encoder_reads_files_as_gray(random_encoder, tmp_path):
   settings = settings_lib.Settings('resnet_digits', {}, 0, (0.3,), (0.4,), 'a run')
   trees = random_encoder('resnet_digits', channels=1)
@@ -99,6 +125,8 @@ def test_gray_encoder_reads_files_as_gray(random_encoder, tmp_path):
   pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
   Image.fromarray(pixels).save(tmp_path / 'a.png')
   expected = encoder.preprocess([pixels[..., None]])
+  with pytest.raises(ValueError, match='pictures are 7×8 and 8×8, and this encoder'):
+    encoder.preprocess([pixels[..., None], pixels[1:, :, None]])
   for picture in (tmp_path / 'a.png', Image.fromarray(pixels)):
     np.testing.assert_array_equal(encoder.preprocess([picture]), expected)
   # A drawing in black that is transparent elsewhere, as programs for that save it.
