@@ -83,6 +83,7 @@ def first_decodable(
   Raises:
     InputError: none of many can be used, or one could not be read in many tries.
   """
+  rows = itertools.islice(rows, _MAX_TRIES)
   return _first_made(source, rows, max_pixels, num_channels, lambda example: example)
 
 
@@ -94,18 +95,14 @@ def _first_made(
   make: Callable[[dict], dict[str, np.ndarray]],
 ) -> Loaded:
   """What is made of the first example that can be used; see `first_decodable`."""
-  bad, tries = {}, 0
-  for row in itertools.islice(rows, _MAX_TRIES):
+  bad: Bad = {}
+  tries = 0
+  for row in rows:
     tries += 1
-    try:
-      example = _decode(source, _read(source, row), max_pixels, num_channels)
-      return make(example), bad
-    except DecodeError as error:
-      bad[row] = str(error)
-    except cv2.error as error:
-      bad[row] = one_line(error)
-    except _LASTING as error:
-      bad[row] = f'it cannot be read: {error.strerror or one_line(error)}'
+    made, cause = _made(source, row, max_pixels, num_channels, make)
+    if made is not None:
+      return made, bad
+    bad[row] = cause
   if not bad:
     raise InputError('there is no example')
   row, cause = next(iter(bad.items()))
@@ -113,6 +110,25 @@ def _first_made(
     f'{tries} images in a row cannot be used, {source.name(row)} among them: '
     f'{cause}; check the data set'
   )
+
+
+def _made(
+  source: Source,
+  row: int,
+  max_pixels: int,
+  num_channels: int,
+  make: Callable[[dict], dict[str, np.ndarray]],
+) -> tuple[dict[str, np.ndarray] | None, str]:
+  """What is made of an example; or None, and why it cannot be used."""
+  try:
+    example = _decode(source, _read(source, row), max_pixels, num_channels)
+    return make(example), ''
+  except DecodeError as error:
+    return None, str(error)
+  except cv2.error as error:
+    return None, one_line(error)
+  except _LASTING as error:
+    return None, f'it cannot be read: {error.strerror or one_line(error)}'
 
 
 def _read(source: Source, row: int) -> dict:
@@ -233,7 +249,7 @@ class View:
     others = (int(rng.integers(len(self.source))) for _ in itertools.count())
     if self.groups is not None:
       others = (x for x in others if self.groups[x] == self.groups[row])
-    rows = itertools.chain([row], others)
+    rows = itertools.islice(itertools.chain([row], others), _MAX_TRIES)
     make = functools.partial(self.make, rng)
     arrays, bad = _first_made(
       self.source, rows, self.max_pixels, self.num_channels, make
@@ -258,12 +274,14 @@ class Example:
     make: what makes the arrays of an example.
     max_pixels: of an image.
     num_channels: see `first_decodable`.
+    memo: what has been found before, the same for all parts of a pass.
   """
 
   source: Source
   make: Make
   max_pixels: int = images.MAX_PIXELS
   num_channels: int = 3
+  memo: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
   def row(self, index: int) -> int:
     """The row itself, or the last one beyond it."""
@@ -272,13 +290,16 @@ class Example:
   def __call__(self, index: int) -> Loaded:
     """The example of a row."""
     size, row = len(self.source), self.row(index)
-    # Any decodable image fills the place of a bad one; the mask hides it.
-    rows = ((row + step) % size for step in range(size))
     # A pass draws nothing at random.
     make = functools.partial(self.make, np.random.default_rng(0))
-    arrays, bad = _first_made(
-      self.source, rows, self.max_pixels, self.num_channels, make
-    )
+    settings = self.max_pixels, self.num_channels, make
+    arrays, cause = _made(self.source, row, *settings)
+    bad = {} if arrays is not None else {row: cause}
+    if arrays is None:
+      # The first good image fills the place of every bad one; the mask hides it.
+      if 'filler' not in self.memo:
+        self.memo['filler'], _ = _first_made(self.source, range(size), *settings)
+      arrays = self.memo['filler']
     is_example = index < size and not bad
     return arrays | {'row': np.int32(row), 'mask': np.bool_(is_example)}, bad
 

@@ -528,6 +528,29 @@ def test_one_pass_masks_corrupt_images(folder):
   np.testing.assert_array_equal(np.flatnonzero(~mask), [*bad, 20, 21, 22, 23])
 
 
+class _WithGap(sources.ArraySource):
+  """Images 40 to 159 are damaged; counts how often images are read."""
+
+  reads = 0
+
+  def __getitem__(self, index):
+    _WithGap.reads += 1
+    if 40 <= index < 160:
+      raise DecodeError('it is damaged')
+    return super().__getitem__(index)
+
+
+def test_one_pass_masks_any_number_of_corrupt_images_in_a_row():
+  source = _WithGap(*vars(_source(200)).values())
+  batches = list(loader.one_pass(source, batch_size=64, max_bad_fraction=0.9))
+  rows = np.concatenate([batch['row'][batch['mask']] for batch in batches])
+  np.testing.assert_array_equal(rows, [*range(40), *range(160, 200)])
+  # The image in their places is read once, by every thread at most.
+  assert _WithGap.reads <= 64 * len(batches) + 16
+  with pytest.raises(InputError, match='of 200 images cannot be used'):
+    list(loader.one_pass(source, batch_size=64, max_bad_fraction=0.5))
+
+
 def test_one_pass_crops_as_it_is_told():
   pixels = np.arange(48, dtype=np.uint8).repeat(60).reshape(1, 48, 60, 1)
   source = sources.ArraySource(pixels, np.zeros(1, np.int32), 1)
