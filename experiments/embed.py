@@ -4,7 +4,8 @@ python -m experiments.embed --init_from=runs/digits --data=digits --split=test \
   --out=embeddings.npz
 
 The file has the arrays `embeddings` [n, c], `labels` [n] (-1: none; [n, C] if an image
-may be of several classes) and `names` [n], what the data set calls the images.
+may be of several classes) and `names` [n], the paths of the images, or what a data set
+without files calls them.
 """
 
 from absl import flags

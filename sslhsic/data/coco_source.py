@@ -131,9 +131,13 @@ class CocoSource:
       )
     return example
 
+  def path(self, index: int) -> str:
+    """The path of an image, as it is on the disk."""
+    return self.paths[index]
+
   def name(self, index: int) -> str:
     """The path of an image."""
-    return printable(self.paths[index])
+    return printable(self.path(index))
 
 
 class Masks:

@@ -93,9 +93,13 @@ class FolderSource:
     table = metadata.read(self.root, self.table)
     return dataclasses.replace(self, metadata=metadata.column(table, field, files))
 
+  def path(self, index: int) -> str:
+    """The path of an example, as it is on the disk."""
+    return self.paths[index]
+
   def name(self, index: int) -> str:
-    """The path of an example."""
-    return printable(self.paths[index])
+    """The path of an example, for messages."""
+    return printable(self.path(index))
 
 
 def create(argument: str, split: str) -> FolderSource:

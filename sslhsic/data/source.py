@@ -199,6 +199,20 @@ class RelabelledSource:
     return renumbered
 
 
+def path_or_name(source: Source, row: int) -> str:
+  """The path of an example as it is on the disk; its name if it is not in a file.
+
+  Names are for messages, and escape what cannot be printed. A class of sources of files
+  defines `path(row)`.
+  """
+  if isinstance(source, SubsetSource):
+    return path_or_name(source.source, int(source.rows[row]))
+  if isinstance(source, RelabelledSource):
+    return path_or_name(source.source, row)
+  path = getattr(source, 'path', source.name)
+  return path(row)
+
+
 def take(source: Source, rows: np.ndarray) -> dict[str, np.ndarray] | None:
   """Several examples at once: arrays [k, ...] by name, or None.
 

@@ -6,7 +6,7 @@ several classes, the label is [C] of 1 (it is), 0 (it is not), -1 (not to be jud
 A source with the attribute `annotations` has more in its examples, such as the boxes of
 objects: see `Annotations`. Other attributes that a source may have: `class_names` by
 their number, `origin` (see `origins`), `description`, which programs print, and the
-method `with_metadata` (see the function).
+methods `with_metadata` and `path` (see the function and `path_or_name`).
 
 Adding a data set is one entry in `SOURCES`: a function (argument, split) -> source,
 where the argument is what follows the colon of a name such as 'tfds:imagenet2012', and
@@ -35,6 +35,7 @@ from sslhsic.data.source import (
   annotations,
   of_whole,
   origins,
+  path_or_name,
   single_label_classes,
   with_metadata,
 )
@@ -50,6 +51,7 @@ __all__ = [
   'create',
   'of_whole',
   'origins',
+  'path_or_name',
   'single_label_classes',
   'with_metadata',
 ]

@@ -74,9 +74,13 @@ class VocSource:
     image, segmentation = (epath.Path(path).read_bytes() for path in self.paths[index])
     return {'image': image, 'label': np.int32(-1), 'segmentation': segmentation}
 
+  def path(self, index: int) -> str:
+    """The path of an image, as it is on the disk."""
+    return self.paths[index][0]
+
   def name(self, index: int) -> str:
     """The path of an image."""
-    return printable(self.paths[index][0])
+    return printable(self.path(index))
 
 
 def create(path: str, split: str) -> VocSource:

@@ -11,7 +11,7 @@ from sslhsic.weights import settings as settings_lib
 
 
 class Embedded(NamedTuple):
-  """Embeddings [n, c], labels and names [n] of a data set."""
+  """Embeddings [n, c], labels and paths or names [n] of a data set."""
 
   embeddings: np.ndarray
   labels: np.ndarray
@@ -52,7 +52,7 @@ def embed(
     max_pixels=max_pixels,
   )
   split, rows = frozen.embed_with_rows(source)
-  names = np.array([source.name(row) for row in rows])
+  names = np.array([sources.path_or_name(source, row) for row in rows])
   return Embedded(split.features, split.labels, names)
 
 

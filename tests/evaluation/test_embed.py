@@ -55,6 +55,21 @@ def test_corrupt_images_are_left_out(random_encoder, write_images, tmp_path):
   np.testing.assert_allclose(found.embeddings, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_names_are_the_paths_of_the_files(random_encoder, write_images, tmp_path):
+  """Also where a message has to escape what cannot be printed."""
+  write_images(tmp_path / 'images', 2)
+  name = 'Screenshot at 3.00\u202fPM.jpg'
+  (tmp_path / 'images' / '0.jpg').rename(tmp_path / 'images' / name)
+  settings = _write_encoder(tmp_path, random_encoder, channels=3, crop_size=16)
+  source = sources.create(f'folder:{tmp_path / "images"}', 'train, random 2')
+  assert any('\\u202f' in source.name(row) for row in range(2))
+  found = embed.embed(
+    settings, source, init_from=str(tmp_path), batch_size=8, max_bad_fraction=0.0
+  )
+  expected = {str(tmp_path / 'images' / x) for x in (name, '1.jpg')}
+  assert set(found.names.tolist()) == expected
+
+
 def test_encoder_of_one_channel_reads_files_in_gray(
   random_encoder, write_images, tmp_path
 ):
