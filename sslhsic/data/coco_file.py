@@ -4,7 +4,6 @@
 """
 
 import json
-import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -120,7 +119,8 @@ def _compact(entry: dict) -> dict | Object | str:
   The numbers of all outlines take gigabytes as Python's floats.
   """
   # The parser passes every JSON object of the file; only annotations refer to an image.
-  if 'image_id' not in entry or 'images' in entry:
+  is_image = 'file_name' in entry and 'bbox' not in entry
+  if is_image or 'image_id' not in entry or 'images' in entry:
     return entry
   number = entry.get('id')
   for key in ('category_id', 'bbox'):
@@ -175,7 +175,7 @@ def _polygon(points: Any) -> np.ndarray | None:
 
 def _is_finite(value: Any) -> bool:
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  return is_number and math.isfinite(value)
+  return is_number and targets.is_finite(value)
 
 
 def _categories(entries: list, faults: list[str]) -> dict[int, str]:

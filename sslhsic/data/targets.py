@@ -3,7 +3,7 @@
 Messages name the field, and the object in it; whoever skips the example adds the file.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,8 +98,8 @@ def box_fault(box: Any, size: tuple[int, int]) -> str:
   ):
     return f'is {box!r:.80}; it has to be four numbers'
   x, y, width, height = box
-  if not all(map(math.isfinite, box)):
-    return f'is {box}, which is not finite'
+  if not all(map(is_finite, box)):
+    return f'is {box!r:.80}, which is not finite'
   if width <= 0 or height <= 0:
     return f'is {box}, of no extent'
   beyond = max(-x, -y, x + width - size[1], y + height - size[0])
@@ -109,6 +109,11 @@ def box_fault(box: Any, size: tuple[int, int]) -> str:
       f'{size[0]}×{size[1]} (height × width)'
     )
   return ''
+
+
+def is_finite(value: float) -> bool:
+  """Whether a number is finite, also of a whole one that no float can hold."""
+  return abs(value) <= sys.float_info.max
 
 
 def _is_number(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """Objects, depth and metadata of data sets of TensorFlow Datasets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -53,13 +53,13 @@ def field(
   """A field of an example: an int32 number of a category, or float32 [k].
 
   Raises:
-    DecodeError: the record does not have it.
+    DecodeError: the record does not have it, or its number is no int32.
   """
   values = getattr(feature[name], kind).value if name in feature else ()
   if not len(values):
     raise DecodeError(f'its record has no {name}')
   if kind == 'int64_list':
-    return np.int32(values[0])
+    return _int32(values[:1], name)[0]
   return np.array(values, np.float32)
 
 
@@ -104,7 +104,7 @@ def read(
 def _objects(
   feature: Mapping[str, tf_feature_pb2.Feature], height: int, width: int
 ) -> dict[str, np.ndarray]:
-  classes = np.array(feature[_CLASS].int64_list.value, np.int32)
+  classes = _int32(feature[_CLASS].int64_list.value, _CLASS)
   numbers = _floats(feature[_BOX])
   if len(numbers) != 4 * len(classes):
     raise DecodeError(
@@ -137,6 +137,15 @@ def _of_objects(
   if len(values) != count:
     raise DecodeError(f'{key} has {len(values)} values for {count} objects')
   return values
+
+
+def _int32(values: Sequence[int], name: str) -> np.ndarray:
+  """Numbers of classes or categories, which JAX computes with in 32 bits."""
+  numbers = np.array(values, np.int64)
+  bad = numbers[numbers != numbers.astype(np.int32)]
+  if len(bad):
+    raise DecodeError(f'{name} is {bad[0]}, which is no int32; use smaller numbers')
+  return numbers.astype(np.int32)
 
 
 def _floats(feature: tf_feature_pb2.Feature) -> np.ndarray:

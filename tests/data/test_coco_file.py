@@ -125,6 +125,9 @@ def test_masks_are_drawn_when_they_are_asked_for(create, monkeypatch):
     ({'bbox': [30, 20, -10, -10]}, 'of no extent'),
     ({'bbox': [10, 10, 50, 10]}, r'20 pixels beyond the image of 25×40'),
     ({'bbox': [-5, 10, 20, 10]}, '5 pixels beyond'),
+    ({'bbox': [1, 2, 10**400, 4]}, 'not finite'),
+    ({'bbox': [1, 2, 10**300, 10**300], 'area': None}, 'area 10{39};'),
+    ({'area': 10**400}, 'area 10{39};'),
     ({'area': 'x'}, "area 'x'"),
     ({'area': -1.0}, 'area -1.0'),
     ({'iscrowd': 2}, 'iscrowd 2'),
@@ -156,6 +159,10 @@ def test_faulty_objects_are_named(create, fields, message):
     create(_with('annotations', **fields))
   assert 'instances_val2017.json has 1 fault(s): annotation' in str(error.value)
   assert '\n' not in str(error.value)
+
+
+def test_image_may_have_the_field_of_an_object(create):
+  assert len(create(_with('images', image_id=7))) == len(create(GOOD))
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,20 @@ def test_size_is_read_from_the_header(encoded_image, suffix):
   for damaged in (b'', b'text', encoded[:10]):
     with pytest.raises(DecodeError, match=r'are no image|have the damaged header'):
       images.size(damaged)
+
+
+def test_numbers_of_more_bits_are_bad(tmp_path, encoded_image, monkeypatch):
+  """As the ids that some data sets have, of int64."""
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+  features = {'id': tfds.features.Scalar(np.int64)}
+  tfds_data_sets.prepare(
+    tmp_path,
+    'ids',
+    features,
+    lambda number: {'id': 2**33 + number},
+    {'train': 2},
+    encode=encoded_image,
+  )
+  source = sources.with_metadata(sources.create('tfds:ids', 'train'), 'id')
+  with pytest.raises(DecodeError, match=r'id is 858993459\d, which is no int32'):
+    _ = source[0]
