@@ -91,7 +91,8 @@ def column(table: Table, field: str, files: Sequence[str]) -> np.ndarray:
     int32 [n], numbers of categories; or float32 [n, 1].
 
   Raises:
-    ValueError: there is no such field, or an image has no value.
+    ValueError: there is no such field, an image has no value, or a quantity is not
+      finite.
   """
   if field not in table.columns:
     raise ValueError(
@@ -104,14 +105,32 @@ def column(table: Table, field: str, files: Sequence[str]) -> np.ndarray:
   values = [table.rows[os.path.normpath(file)][field].strip() for file in files]
   everything = {row[field].strip() for row in table.rows.values()} - {''}
   has_fraction = any(re.search('[.eE]', value) for value in everything)
-  if has_fraction and all(map(_is_finite, everything)):
+  if has_fraction and all(map(_is_number, everything)):
+    _check_finite(table, field)
     return np.array(values, np.float32)[:, None]
   number = {name: place for place, name in enumerate(sorted(everything))}
   return np.array([number[value] for value in values], np.int32)
 
 
-def _is_finite(text: str) -> bool:
+def _is_number(text: str) -> bool:
   try:
-    return bool(np.isfinite(float(text)))
+    float(text)
   except ValueError:
     return False
+  return True
+
+
+def _check_finite(table: Table, field: str) -> None:
+  """Checks that float32 can hold every quantity of a column of numbers.
+
+  Raises:
+    ValueError: one is 'nan', infinite or too large.
+  """
+  largest = float(np.finfo(np.float32).max)
+  for file, row in table.rows.items():
+    text = row[field].strip()
+    if text and not abs(float(text)) <= largest:
+      raise ValueError(
+        f'{table.path}: the {field} of {printable(file)} is {printable(text)}; give a '
+        'finite number, or make all of this column words'
+      )

@@ -93,6 +93,8 @@ def test_features_of_tfds(tfds_data):
     ('file,colour\na.jpg,\n', 'has no colour of a.jpg; add it'),
     ('file,colour\na.jpg,red,1\n', 'row 1 has more values than the 2 columns'),
     ('file,colour\n./a.jpg,red\na.jpg,red\n', 'two rows for a.jpg'),
+    ('file,colour\na.jpg,1.5\nb.jpg,nan\n', 'colour of b.jpg is nan; give a finite'),
+    ('file,colour\na.jpg,1e40\n', 'colour of a.jpg is 1e40; give a finite'),
   ],
 )
 def test_table_with_a_mistake(tmp_path, write_images, text, message):
