@@ -299,6 +299,9 @@ def _join(
 ) -> tuple[Batch, np.ndarray, np.ndarray]:
   """The batch that chunks make up, the rows that were skipped in it, and the causes."""
   chunks = list(chunks)
+  for chunk in chunks[1:]:
+    for name, array in chunk.items():
+      reading.check_same_shape(chunks[0][name].shape[1:], array.shape[1:])
   batch = {name: received.concatenate([x[name] for x in chunks]) for name in chunks[0]}
   return batch, batch.pop('skipped'), batch.pop('causes')
 

@@ -430,9 +430,24 @@ def _own_slots() -> slots.Slots:
 
 
 def _put(array: np.ndarray, place: int, value: np.ndarray) -> None:
-  if value.shape != array.shape[1:]:
-    raise InputError(
-      f'images differ in size: {array.shape[1:]} and {value.shape}; set '
-      'config.data.crop_size to the size that they shall have'
-    )
+  check_same_shape(array.shape[1:], value.shape)
   array[place] = value
+
+
+def check_same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> None:
+  """Checks that two images can be in one batch.
+
+  Raises:
+    InputError: they differ in size, or in the number of channels.
+  """
+  if one == other:
+    return
+  if one[:2] == other[:2]:
+    raise InputError(
+      f'images differ in their number of channels: {one} and {other}; use images with '
+      'equally many'
+    )
+  raise InputError(
+    f'images differ in size: {one} and {other}; set config.data.crop_size to the size '
+    'that they shall have'
+  )

@@ -275,6 +275,21 @@ def test_worker_processes_make_the_same_stream(folder):
     next(stream(num_workers=1))
 
 
+@pytest.mark.parametrize('count', [3, 32])  # In one chunk, and in two.
+@pytest.mark.parametrize(
+  ('shape', 'message'),
+  [((7, 7, 1), 'images differ in size'), ((6, 6, 4), 'in their number of channels')],
+)
+def test_images_of_different_shapes_are_an_error(count, shape, message):
+  labels = np.zeros(count, np.int32)
+  halves = [
+    sources.ArraySource(np.zeros((count, *x), np.uint8), labels, 1)
+    for x in ((6, 6, 1), shape)
+  ]
+  with pytest.raises(InputError, match=message):
+    next(loader.one_pass(sources.ConcatenatedSource(*halves), batch_size=2 * count))
+
+
 def test_worker_that_is_killed_is_an_error():
   stream = loader.views(_source(), batch_size=8, seed=0, num_workers=1)
   next(stream)
