@@ -10,6 +10,7 @@ with its setting on training and validation examples; then, once, the test split
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import chex
@@ -261,11 +262,16 @@ class FineTune(trainings.SeveralTrainings):
       'encoder_fingerprint': self._start.fingerprint,
       'protocol': self._protocol(),
     }
-    # With five classes or fewer, top-5 is always right.
-    if metric == 'top1' and self._sources['test'].num_classes > 5:
-      top5 = functools.partial(metrics.top_k_accuracy, k=5)
-      results['finetune_top5'] = self._score('test', self.best, top5)
+    for name, function in self._more_metrics().items():
+      results[f'finetune_{name}'] = self._score('test', self.best, function)
     return results
+
+  def _more_metrics(self) -> dict[str, Callable]:
+    """What the test is scored by besides the metric of the configuration."""
+    # With five classes or fewer, top-5 is always right.
+    if self._config.metric == 'top1' and self._sources['test'].num_classes > 5:
+      return {'top5': functools.partial(metrics.top_k_accuracy, k=5)}
+    return {}
 
   def _score(self, name: str, network: trainings.Network, metric=None) -> float:
     """The metric on a split, each example counted once."""
@@ -291,12 +297,13 @@ class FineTune(trainings.SeveralTrainings):
       )
     if config.retrain:
       chosen += ', trained again on train and validation'
-    return {
-      f'finetune_{config.metric}': f'whole network fine-tuned on {data.train.source} '
-      f'{data.train.split}, {optim.describe(config.optimizer)}, batches of '
-      f"{self.batch_size}, cosine, augmentation '{config.augment.policy}'; {chosen}; "
-      f'one pass over {data.test.source} {data.test.split}',
-    }
+    text = (
+      f'whole network fine-tuned on {data.train.source} {data.train.split}, '
+      f'{optim.describe(config.optimizer)}, batches of {self.batch_size}, cosine, '
+      f"augmentation '{config.augment.policy}'; {chosen}; one pass over "
+      f'{data.test.source} {data.test.split}'
+    )
+    return {f'finetune_{name}': text for name in (config.metric, *self._more_metrics())}
 
 
 def grid(config: ml_collections.ConfigDict, num_examples: int) -> list[Setting]:

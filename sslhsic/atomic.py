@@ -28,8 +28,7 @@ def opened(path: storage.Path) -> Iterator[IO[bytes]]:
         yield file
       storage.put_file(copy, path)
     return
-  # Next to the target: a rename is atomic only within one file system.
-  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary = _beside(path)
   try:
     with temporary.open('wb') as file:
       yield file
@@ -56,9 +55,7 @@ def directory(path: storage.Path, last: str) -> Iterator[pathlib.Path]:
       storage.upload(pathlib.Path(temporary), path, last)
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Next to the target, since a rename is atomic only within one file system.
-  # A number of its own: in a container every process has the same one.
-  temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+  temporary = _beside(path)
   temporary.mkdir()
   try:
     yield temporary
@@ -69,3 +66,10 @@ def directory(path: storage.Path, last: str) -> Iterator[pathlib.Path]:
   except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)
     raise
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+  """A name that no other process uses, where what is written first has its place."""
+  # Next to the target: a rename is atomic only within one file system. Numbers of
+  # processes are not their own: in containers, every one may have the same.
+  return path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')

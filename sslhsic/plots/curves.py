@@ -16,9 +16,12 @@ def plot(rows: Sequence[dict[str, Any]], path: storage.Path) -> None:
   """Draws a panel for each scalar of `metrics.jsonl` into a PNG.
 
   Scalars that differ in a number at the end, NAME_0.1 and NAME_0.3, share a panel. The
-  loss comes first, then accuracies, then all else by its name.
+  loss comes first, then accuracies, then all else by its name. Without a scalar, it
+  draws nothing.
   """
   families = _families({name for row in rows for name in row} - {'step'})
+  if not families:
+    return
   figure, axes = panels.open_figure(len(families))
   for axis, title in zip(axes, sorted(families, key=_rank), strict=True):
     members = families[title]

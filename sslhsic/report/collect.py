@@ -19,7 +19,8 @@ class Run(NamedTuple):
     name: its path from where all runs are.
     path: its path.
     config: of config.json.
-    results: of results.json; empty if it is not done.
+    results: of results.json; empty if it is not done, see `workdir.read_results`.
+    failed: the parts of it that have failed, and why.
     rows: of metrics.jsonl.
   """
 
@@ -27,6 +28,7 @@ class Run(NamedTuple):
   path: storage.Path
   config: dict[str, Any]
   results: dict[str, Any]
+  failed: dict[str, str]
   rows: list[dict[str, Any]]
 
   @property
@@ -39,21 +41,17 @@ def find(directories: Sequence[storage.Path]) -> list[Run]:
   """Every run in the directories and below, in order of their paths.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is none in one of them.
   """
-  # Resolved, so that a run below two of the directories appears once.
-  paths = sorted(
-    {
-      storage.resolved(file.parent)
-      for directory in directories
-      for file in storage.find(directory, 'config.json')
-    }
-  )
-  if not paths:
-    raise ValueError(
-      f'no run in {", ".join(map(str, directories))}: give working directories, or a '
-      'directory above them'
-    )
+  configs = {}
+  for directory in directories:
+    found = _configs(directory)
+    if not found:
+      raise ValueError(
+        f'no run in {directory}: give working directories, or a directory above them'
+      )
+    configs |= found
+  paths = sorted(configs)
   # Names start below the deepest directory that holds all runs.
   parents = [path.parent.parts for path in paths]
   differ = (len(set(parts)) > 1 for parts in zip(*parents, strict=False))
@@ -62,12 +60,24 @@ def find(directories: Sequence[storage.Path]) -> list[Run]:
     Run(
       os.sep.join(path.parts[above:]),
       path,
-      workdir.read_json(path / 'config.json'),
-      workdir.read_json(path / 'results.json'),
+      configs[path],
+      workdir.read_results(path),
+      workdir.read_json(path / 'results.json').get('failed', {}),
       writers.read(path),
     )
     for path in paths
   ]
+
+
+def _configs(directory: storage.Path) -> dict[storage.Path, dict[str, Any]]:
+  """The configurations of the runs in a directory and below, by their directories."""
+  found = {
+    # Resolved, so that a run below two directories appears once.
+    storage.resolved(file.parent): workdir.read_json(file)
+    for file in storage.find(directory, 'config.json')
+  }
+  # Exports for other libraries have a file of this name too.
+  return {path: config for path, config in found.items() if 'seed' in config}
 
 
 def find_tables(directories: Sequence[storage.Path]) -> list[render.Grid]:
@@ -78,7 +88,9 @@ def find_tables(directories: Sequence[storage.Path]) -> list[render.Grid]:
     for file in storage.find(directory, 'tables/*.json')
   }
   grids = [workdir.read_json(file) for file in sorted(files)]
-  return [render.Grid(**grid) for grid in grids if grid]  # Not of damaged files.
+  # Not of damaged files, and not what else may lie in a directory of this name.
+  fields = set(render.Grid._fields)
+  return [render.Grid(**grid) for grid in grids if grid.keys() == fields]
 
 
 def of_one_program(runs: Sequence[Run]) -> list[list[Run]]:
@@ -105,23 +117,26 @@ def metrics(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
   # Each name once, in the order of first appearance.
   names = list(dict.fromkeys(name for found in numbers for name in found))
   rows = [
-    [f'{found[name]:.4g}' if name in found else '' for name in names]
+    [_shown(found[name]) if name in found else '' for name in names]
     for found in numbers
   ]
   return names, rows
 
 
-def _numbers(results: dict[str, Any]) -> dict[str, float]:
-  """Plain numbers, and those of a few that belong together, such as by label count."""
+def _numbers(results: dict[str, Any], prefix: str = '') -> dict[str, float]:
+  """Numbers by dotted name, also of a few that belong together, as by label count."""
   numbers = {}
   for name, value in results.items():
-    # Validation scores choose settings, and memory is no score.
-    if name.startswith(('validation', 'peak_memory')):
+    # Validation scores choose settings, memory is no score, and tasks of transfer are
+    # there by their metrics too.
+    if name.startswith(('validation', 'peak_memory')) or name == 'tasks':
       continue
-    if isinstance(value, int | float):
-      numbers[name] = value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+      numbers[prefix + name] = value
     elif isinstance(value, dict) and len(value) <= _MAX_TOGETHER:
-      numbers |= {
-        f'{name}.{part}': x for part, x in value.items() if isinstance(x, int | float)
-      }
+      numbers |= _numbers(value, f'{prefix}{name}.')
   return numbers
+
+
+def _shown(number: float) -> str:
+  return f'{number:,}' if isinstance(number, int) else f'{number:.4g}'

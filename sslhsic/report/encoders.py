@@ -57,8 +57,12 @@ def sections(
     try:
       seen = look(run.config, str(run.path))
       sheet = view_sheet(run.config)
-    except (ValueError, OSError) as error:  # Its data or its checkpoint are elsewhere.
-      notes.append(page.note(f'{run.name} cannot be looked into: {error}'))
+    # Its data or its checkpoint are elsewhere, or it is of another version.
+    except (ValueError, OSError, KeyError) as error:
+      lacks = (
+        f'its configuration has no {error}' if isinstance(error, KeyError) else error
+      )
+      notes.append(page.note(f'{run.name} cannot be looked into: {lacks}'))
       continue
     if sheet not in views:  # Of another seed or augmentation than those before.
       views += [page.heading(run.name), sheet]

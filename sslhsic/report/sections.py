@@ -25,12 +25,30 @@ def results(found: Sequence[collect.Run]) -> page.Section:
     done = [run for run in group if run.results]
     names, rows = collect.metrics(done)
     if done:
-      lines = [[run.name, *row] for run, row in zip(done, rows, strict=True)]
-      parts.append(page.table(['run', *names], lines, _origin(done, names)))
-  missing = [run.name for run in found if not run.results]
+      parts.append(_table(done, names, rows, _origin(done, names)))
+  missing = [_not_done(run) for run in found if not run.results]
   if missing:
-    parts.append(page.note(f'Not done: {", ".join(missing)}.'))
+    parts.append(page.note(f'Not done: {"; ".join(missing)}.'))
   return page.Section('Results', ''.join(parts))
+
+
+def _not_done(run: collect.Run) -> str:
+  failed = '; '.join(f'{part} has failed: {why}' for part, why in run.failed.items())
+  return f'{run.name} ({failed})' if failed else run.name
+
+
+def _table(
+  runs: Sequence[collect.Run],
+  names: Sequence[str],
+  rows: Sequence[Sequence[str]],
+  caption: Sequence[str] = (),
+) -> str:
+  """What runs have under some names; the longer side goes down the page."""
+  lines = [['run', *names]]
+  lines += [[run.name, *row] for run, row in zip(runs, rows, strict=True)]
+  if len(names) > len(runs):
+    lines = [list(column) for column in zip(*lines, strict=True)]
+  return page.table(lines[0], lines[1:], caption)
 
 
 def _origin(done: Sequence[collect.Run], names: Sequence[str]) -> list[str]:
@@ -41,7 +59,9 @@ def _origin(done: Sequence[collect.Run], names: Sequence[str]) -> list[str]:
   texts = {}
   for run in done:
     for name, text in run.results.get('protocol', {}).items():
-      if name in described:
+      if isinstance(text, dict):  # Of a task of transfer.
+        texts[f'{name}: {" ".join(text.values())}.'] = None
+      elif name in described:
         texts[f'{name}: {text}.'] = None
     versions = run.results.get('versions', {})
     texts[
@@ -56,12 +76,8 @@ def differences(found: Sequence[collect.Run]) -> page.Section:
   parts = []
   for group in collect.of_one_program(found):
     fields, rows = collect.differences(group)
-    lines = [[run.name, *row] for run, row in zip(group, rows, strict=True)]
-    lines.insert(0, ['run', *fields])
-    if len(fields) > len(group):  # The longer side goes down the page.
-      lines = [list(column) for column in zip(*lines, strict=True)]
     if fields:
-      parts.append(page.table(lines[0], lines[1:]))
+      parts.append(_table(group, fields, rows))
   return page.Section('Differences of configurations', ''.join(parts))
 
 

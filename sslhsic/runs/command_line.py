@@ -16,7 +16,6 @@ from ml_collections import config_flags
 from sslhsic import storage
 from sslhsic.runs import output, paths, processes
 
-_CONFIG = config_flags.DEFINE_config_file('config', help_string='The configuration.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run keeps its files.')
 _COORDINATOR_ADDRESS = flags.DEFINE_string(
   'coordinator_address',
@@ -35,9 +34,12 @@ def main(program: Callable[[ml_collections.ConfigDict, storage.Path], None]) -> 
   `--verbosity=1` adds the traceback.
   """
 
+  # Only here: a program that has no configuration must not seem to read one.
+  flag = config_flags.DEFINE_config_file('config', help_string='The configuration.')
+
   def with_config(argv):
     no_arguments(argv)
-    config = _CONFIG.value
+    config = flag.value
     if not isinstance(config, ml_collections.ConfigDict):
       _fail(_no_configuration(sys.argv))
     _check_folder(config_flags.get_config_filename(flags.FLAGS['config']))
@@ -152,7 +154,9 @@ def _wrong_field(argv: list[str]) -> str | None:
   """
   matches = (re.match(r'--?(?:no)?config\.([^=]+)', argument) for argument in argv)
   given = [match[1] for match in matches if match]
-  fields = list(_fields(_of_file(argv)))
+  fields = given
+  with contextlib.suppress(Exception):  # The file itself may be what is wrong.
+    fields = list(_fields(_of_file(argv)))
   for name in given:
     plain = name.partition('[')[0]  # Elements of sequences are not looked into.
     if plain not in fields:

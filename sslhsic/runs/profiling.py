@@ -25,6 +25,18 @@ class Profile:
     self._start, self._stop = _parse(steps) if steps else (-1, -1)
     self._is_running = False
 
+  def check(self, num_steps: int) -> None:
+    """Refuses steps that a run does not take.
+
+    Raises:
+      ValueError: it ends before.
+    """
+    if self._start >= num_steps:
+      raise ValueError(
+        f'--profile starts at step {self._start}, but the run has {num_steps}, from 0; '
+        'give steps of the run'
+      )
+
   def before_step(self, step: int) -> None:
     """Starts before the first step."""
     if step == self._start and processes.is_first():

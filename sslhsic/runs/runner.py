@@ -145,6 +145,7 @@ class Runner:
     self._rng = np.asarray(jax.random.key_data(rng))
     experiment_mode = 'eval' if self._mode == 'eval' else 'train'
     self._experiment = experiment_class(experiment_mode, init_rng, config)
+    self._profile.check(self._experiment.num_steps)
     self._wait_for_state()
     if self._followed:
       free = (*getattr(experiment_class, 'FREE_FIELDS', ()), 'evaluators')

@@ -24,6 +24,7 @@ from absl import logging
 
 from sslhsic import atomic, storage
 from sslhsic.data.errors import one_line
+from sslhsic.runs import workdir
 
 # What the run itself writes, see `writers`.
 OWN = ('jsonl', 'tensorboard')
@@ -111,7 +112,8 @@ class MLflow:
     self._client.update_run(self._id, status='RUNNING')
     if is_new:
       params = [
-        self._entities.Param(name, str(value)) for name, value in _leaves(run.config)
+        self._entities.Param(name, str(value))
+        for name, value in workdir.flat(run.config).items()
       ]
       for first in range(0, len(params), _MOST_PARAMS):
         some = params[first : first + _MOST_PARAMS]
@@ -223,14 +225,3 @@ def _library(name: str, extra: str) -> Any:
       f'the writer {name} of config.runner.writers is not installed ({error}); install '
       f"it with pip install '.[{extra}]'"
     ) from error
-
-
-def _leaves(config: dict[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
-  """The fields of a configuration, by their full names."""
-  found = []
-  for name, value in config.items():
-    if isinstance(value, dict):
-      found += _leaves(value, f'{prefix}{name}.')
-    else:
-      found.append((prefix + name, value))
-  return found

@@ -289,7 +289,8 @@ def _git_commit() -> str | None:
   """
   try:
     describe = subprocess.run(
-      ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+      # No tag, which would stand in the place of the commit.
+      ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'],
       cwd=pathlib.Path(__file__).parent,
       capture_output=True,
       text=True,

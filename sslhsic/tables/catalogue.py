@@ -46,8 +46,20 @@ class Catalogue(NamedTuple):
     return table_lib.parse(name, base, self._module(f'tables.{name}').get_table(base))
 
   def config(self, name: str) -> ml_collections.ConfigDict:
-    """The configuration FOLDER/NAME."""
-    return self._module(name.replace('/', '.')).get_config()
+    """The configuration FOLDER/NAME.
+
+    Raises:
+      ValueError: there is none.
+    """
+    module = name.replace('/', '.')
+    try:
+      return self._module(module).get_config()
+    except ModuleNotFoundError as error:
+      if error.name != f'{self.package}.{module}':
+        raise
+      raise ValueError(
+        f'there is no {self.package}/{name}.py, a step of a table'
+      ) from (error)
 
   def _module(self, name: str) -> types.ModuleType:
     return importlib.import_module(f'{self.package}.{name}')

@@ -32,6 +32,8 @@ def run(
     if any(job.needs == other.workdir for other in failed):
       failed.append(job)
       continue
+    if job.results():  # Done by another process since.
+      continue
     print(f'\njob {number} of {len(missing)}: {shlex.join(job.command)}', flush=True)
     start(job)
     if not job.results():

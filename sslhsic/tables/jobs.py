@@ -1,7 +1,6 @@
 """The jobs behind a table: programs with configurations, overrides and directories."""
 
 import hashlib
-import json
 import re
 import shlex
 import sys
@@ -63,9 +62,10 @@ class Job(NamedTuple):
     if not storage.exists(path):
       return None
     config = ml_collections.ConfigDict(self.config)
-    if self.needs:  # A directory that was moved, or named otherwise, is the same run.
-      found = json.loads(storage.read(self.workdir / 'config.json'))
-      config.init_from = found['init_from']
+    start = workdir.read_json(self.workdir / 'config.json').get('init_from')
+    # A directory that was moved, or named otherwise, is the same run.
+    if self.needs and start not in (None, table_lib.RANDOM):
+      config.init_from = start
     workdir.check_results(self.workdir, config)
     return workdir.read_results(self.workdir) or None
 
@@ -204,9 +204,12 @@ def _get(config: ml_collections.ConfigDict, field: str, name: str) -> Any:
 
 def _slug(overrides: Mapping[str, Any]) -> str:
   text = ','.join(f'{field}={value}' for field, value in overrides.items())
-  name = re.sub(r'[^\w.,=+-]', '', text)
-  if len(name) > _MAX_NAME:  # What is cut off may be all that differs.
-    name = f'{name[:_MAX_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+  plain = re.sub(
+    r'[ \'"()]', '', text
+  )  # Python's notation, in which values differ not.
+  name = re.sub(r'[^\w.,=+-]', '', plain)[:_MAX_NAME]
+  if name != plain:  # What is left out may be all that differs.
+    name = f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
   return name or 'default'
 
 
@@ -233,11 +236,15 @@ def chain(jobs: list[Job]) -> str:
   """Jobs of one row and seed as one command, which ends where one is not done."""
   lines = []
   for job in jobs:
-    lines.append(shlex.join(job.command))
+    command = shlex.join(job.command)
     # A program that a signal stops ends well too: only results show that it is done.
-    results = str(job.workdir / 'results.json')
-    test = ['test', '-e', results]
+    results = job.workdir / 'results.json'
+    test = ['test', '-e', str(results)]
     if storage.is_bucket(results):
-      test = [sys.executable, '-c', _EXISTS, results]
-    lines.append(shlex.join(test))
+      test = [sys.executable, '-c', _EXISTS, str(results)]
+    # A line that is started again, as by Slurm, goes on where it was. Results that are
+    # there already are not good, else the job would not be missing.
+    if not storage.exists(results):
+      command = f'{{ {shlex.join(test)} || {command}; }}'
+    lines += [command, shlex.join(test)]
   return ' && '.join(lines[:-1])

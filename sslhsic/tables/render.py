@@ -115,6 +115,7 @@ _LATEX = {
   '<': r'\ensuremath{<}',
   '>': r'\ensuremath{>}',
   '±': r'\ensuremath{\pm}',
+  '−': r'\ensuremath{-}',
   'γ': r'\ensuremath{\gamma}',
   'τ': r'\ensuremath{\tau}',
   '√': r'\ensuremath{\surd}',

@@ -69,7 +69,7 @@ def collect(table: table_lib.Table, plans: jobs_lib.Plans) -> Results:
     environments={
       'device': _distinct(result['device'] for result in done),
       'jax': _distinct(result['versions']['jax'] for result in done),
-      'commit': _distinct((result['git_commit'] or 'unknown')[:10] for result in done),
+      'commit': _distinct(_short(result['git_commit']) for result in done),
     },
   )
 
@@ -119,6 +119,12 @@ def _protocol(result: dict[str, Any], metric: str) -> str:
   # A task's name may begin another's: the longest that fits is meant.
   of_task = protocol[max(tasks, key=len)] if tasks else {}
   return ' '.join(of_task.values())
+
+
+def _short(commit: str | None) -> str:
+  """The start of a commit, marked if the code was not quite that."""
+  start, mark, _ = (commit or 'unknown').partition('-dirty')
+  return start[:10] + mark
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Programs as a user runs them: real processes, killed and started again."""
 
 import json
+import sys
 
 import jax
 import pytest
@@ -148,13 +149,19 @@ def test_too_little_memory_ends_in_one_line(monkeypatch, capsys):
   def program(config, path):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory.\nAllocations')
 
-  leave = lambda code: (_ for _ in ()).throw(SystemExit(code))
-  monkeypatch.setattr(processes, 'leave', leave)
+  monkeypatch.setattr(processes, 'leave', sys.exit)
   with pytest.raises(SystemExit), command_line._memory_errors():
     program(None, None)
   assert 'RESOURCE_EXHAUSTED: Out of memory; use a smaller config.evaluation.batch' in (
     capsys.readouterr().err
   )
+
+
+def test_program_without_configuration_takes_none(monkeypatch, capsys):
+  monkeypatch.setattr(processes, 'leave', sys.exit)
+  with pytest.raises(SystemExit):
+    command_line._parse_flags(['reproduce', '--config.training.epochs=2'])
+  assert "error: Unknown command line flag 'config" in capsys.readouterr().err
 
 
 def test_directory_of_another_configuration_is_left_alone(whole):

@@ -212,7 +212,8 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
   report = resumed.report(12, tmp_path)
   assert report['setting']['learning_rate'] == pytest.approx(0.1)
   assert 0 <= report['finetune_top1'] <= report['finetune_top5'] <= 1
-  assert 'trained again on train and validation' in report['protocol']['finetune_top1']
+  for name in ('finetune_top1', 'finetune_top5'):
+    assert 'trained again on train and validation' in report['protocol'][name]
 
 
 def test_evaluations_start_from_the_network_that_was_tested(tmp_path):

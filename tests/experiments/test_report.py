@@ -38,7 +38,7 @@ SECTIONS = [
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-  """A report on two short runs, one of which has lost its data."""
+  """A report on short runs: one whole, without its data, of another version."""
   config = digits.get_config()
   config.target_network, config.instruments = False, True
   config.training.update(batch_size=32, epochs=1, warmup_epochs=0)
@@ -52,15 +52,21 @@ def page(tmp_path_factory):
   with pytest.MonkeyPatch.context() as monkeypatch:
     monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
     runner.Runner(pretrain.Pretrain, config, directory / 'one', 'train_and_eval').run()
-    shutil.copytree(directory / 'one', directory / 'two')
-    path = directory / 'two' / 'config.json'
-    moved = json.loads(path.read_text())
-    moved['data']['source'] = 'folder:/moved'
-    path.write_text(json.dumps(moved))
+    for name in ('two', 'three'):
+      shutil.copytree(directory / 'one', directory / name)
+    _change(directory / 'two', lambda data: data.update(source='folder:/moved'))
+    _change(directory / 'three', lambda data: data.pop('mean'))
     text = build.build([directory], num_encoders=4)
   file = directory / 'report.html'
   file.write_text(text, encoding='utf-8')
   return file
+
+
+def _change(directory, change):
+  path = directory / 'config.json'
+  config = json.loads(path.read_text())
+  change(config['data'])
+  path.write_text(json.dumps(config))
 
 
 def test_report_is_complete_and_needs_no_network(page):
@@ -71,6 +77,9 @@ def test_report_is_complete_and_needs_no_network(page):
   assert set(re.findall(r'url\((.)', text)) == {'#'}
   assert '<th scope="col">data.source</th>' in text
   assert 'two cannot be looked into' in text
+  assert (
+    'three cannot be looked into: its configuration has no &#x27;mean&#x27;' in text
+  )
   for name in ('loss', 'hsic_zy', 'knn_top1', 'effective_rank', 'kernel_info_nce'):
     assert f'aria-label="{name}"' in text
   for title in ('PCA, untrained', 't-SNE, trained'):

@@ -36,6 +36,11 @@ def test_every_scalar_is_drawn(tmp_path, drawn):
   assert (tmp_path / 'curves.png').read_bytes()[:4] == b'\x89PNG'
 
 
+def test_no_scalar_is_no_figure(tmp_path):
+  curves.plot([{'step': 1}], tmp_path / 'curves.png')
+  assert not list(tmp_path.iterdir())
+
+
 def test_scalars_of_several_learning_rates_share_a_panel(tmp_path, monkeypatch):
   shown = {}
 

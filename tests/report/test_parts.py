@@ -3,11 +3,13 @@
 import re
 from xml.etree import ElementTree
 
+import ml_collections
 import pytest
 
 from sslhsic import atomic
 from sslhsic.plots import charts, panels
 from sslhsic.report import collect, page, sections
+from sslhsic.runs import workdir
 
 
 def _strokes(chart):
@@ -87,4 +89,53 @@ def test_runs_are_found_and_compared(tmp_path):
   names = ['knn_top1', 'few_label_top1.1', 'few_label_top1.5']
   assert collect.metrics([one, two]) == (names, [['0.1235', '0.5', '0.75'], [''] * 3])
   with pytest.raises(ValueError, match=r'no run in .*nothing: give working'):
-    collect.find([tmp_path / 'nothing'])
+    collect.find([tmp_path / 'one', tmp_path / 'nothing'])
+
+
+def _run(path, results, **config):
+  workdir.write_config(path, ml_collections.ConfigDict({'seed': 0, **config}))
+  workdir.write_results(path, results)
+
+
+def test_numbers_and_protocols_of_every_depth_are_shown(tmp_path):
+  scores = {'pixels': {'knn_top1': 0.25}, 'trained': {'knn_top1': 0.75}}
+  protocol = {'cifar10': {'linear_top1': 'a linear layer'}}
+  tasks = {'cifar10': {'metric': 'top1', 'value': 0.9}}
+  _run(tmp_path / 'one', {'steps': 312_500, 'representations': scores})
+  _run(tmp_path / 'two', {'cifar10_top1': 0.9, 'tasks': tasks, 'protocol': protocol})
+  text = sections.results(collect.find([tmp_path])).body
+  for name, value in (
+    ('representations.pixels.knn_top1', '0.25'),
+    ('representations.trained.knn_top1', '0.75'),
+    ('steps', '312,500'),
+    ('cifar10_top1', '0.9'),
+  ):
+    row = re.search(rf'<tr><th scope="row">{name}</th>(.*?)</tr>', text)[1]
+    assert f'<td>{value}</td>' in row
+  assert 'tasks.' not in text
+  assert 'cifar10: a linear layer.' in text
+
+
+def test_results_that_failed_or_are_of_an_earlier_configuration_are_not_done(tmp_path):
+  _run(tmp_path / 'failed', {'knn_top1': 0.5, 'failed': {'report': 'no disk'}})
+  _run(tmp_path / 'stale', {'knn_top1': 0.5})
+  _run(tmp_path / 'good', {'knn_top1': 0.25})
+  config = ml_collections.ConfigDict({'seed': 1})
+  workdir.write_config(tmp_path / 'stale', config)
+  text = sections.results(collect.find([tmp_path])).body
+  assert 'Not done: failed (report has failed: no disk); stale.' in text
+  assert '0.25' in text
+  assert '0.5' not in text
+
+
+def test_what_is_no_run_and_no_table_is_left_out(tmp_path):
+  _run(tmp_path / 'run', {'knn_top1': 0.5})
+  for name in ('export/config.json', 'tables/other.json'):
+    atomic.write(_made(tmp_path / name), '{"model_type": "resnet"}')
+  assert [run.name for run in collect.find([tmp_path])] == ['run']
+  assert collect.find_tables([tmp_path]) == []
+
+
+def _made(path):
+  path.parent.mkdir(parents=True)
+  return path

@@ -126,6 +126,16 @@ def test_each_checkpoint_is_evaluated_as_it_comes(tmp_path, meanwhile):
   assert (own / 'figures' / 'curves.png').exists()
 
 
+def test_training_that_is_not_measured_on_the_way_can_be_followed(tmp_path):
+  class Unmeasured(Total):
+    def evaluate(self, global_step, rng):
+      return {}
+
+  _train(tmp_path / 'training')
+  _follow(tmp_path / 'own', tmp_path / 'training', Unmeasured)
+  assert workdir.read_results(tmp_path / 'own')['reported'] == 28.0
+
+
 def test_follower_resumes_without_evaluating_twice(tmp_path, meanwhile, capsys):
   training, own = tmp_path / 'training', tmp_path / 'own'
   evaluated = []

@@ -458,3 +458,7 @@ def test_profile_of_some_steps_is_written(tmp_path):
   assert list((tmp_path / 'profile').rglob('*.xplane.pb'))
   with pytest.raises(ValueError, match=r"--profile is '4:4', expected START:STOP"):
     runner.Runner(Counter, _config(), tmp_path, 'train', profile='4:4')
+  with pytest.raises(
+    ValueError, match=r'starts at step 900, but the run has \d+, from'
+  ):
+    runner.Runner(Counter, _config(), tmp_path, 'train', profile='900:910')

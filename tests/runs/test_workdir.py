@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -182,6 +184,20 @@ def test_provenance_that_cannot_be_found_out_is_null(tmp_path, monkeypatch):
   results = json.loads((tmp_path / 'results.json').read_text())
   assert results['knn_top1'] == 0.5
   assert results['git_commit'] is results['versions']['no-such-package'] is None
+
+
+@pytest.mark.skipif(not shutil.which('git'), reason='there is no git')
+def test_commit_is_named_itself_where_there_are_tags(tmp_path, monkeypatch):
+  file = tmp_path / 'module.py'
+  file.touch()
+  git = ('git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=b')
+  for command in ('init -q', 'add .', 'commit -qm c', 'tag -am t v1'):
+    subprocess.run([*git, *command.split()], check=True)
+  monkeypatch.setattr(workdir, '__file__', str(file))
+  commit = workdir._git_commit()
+  assert re.fullmatch('[0-9a-f]{40}', commit)
+  file.write_text('changed')
+  assert workdir._git_commit() == f'{commit}-dirty'
 
 
 def test_library_needs_nothing_that_only_unix_has():

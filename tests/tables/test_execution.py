@@ -78,6 +78,26 @@ def test_what_is_done_is_not_done_again(plans, tmp_path):
   assert (tmp_path / 'tables' / 'kernel-cifar10.md').read_text() == text
 
 
+def test_what_another_process_has_done_meanwhile_is_not_done_again(plans):
+  started, wanted = [], jobs.in_order(plans)
+
+  def start(job):
+    started.append(job)
+    for each in wanted[:5]:
+      if not each.workdir.exists():
+        _pretend(each)
+    if not job.workdir.exists():
+      _pretend(job)
+
+  assert execution.run(wanted, start) == []
+  assert started == [wanted[0], *wanted[5:]]
+
+
+def test_step_without_configuration_is_an_error():
+  with pytest.raises(ValueError, match=r'no configs/pretrain/digit\.py, a step of a t'):
+    CATALOGUE.config('pretrain/digit')
+
+
 def test_what_needs_a_failed_job_is_left_out(plans):
   started = []
 

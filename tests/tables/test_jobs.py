@@ -1,6 +1,7 @@
 """The jobs behind a table: shared, named after what differs, fit for their encoder."""
 
 import json
+import subprocess
 
 import ml_collections
 import pytest
@@ -82,6 +83,15 @@ def test_long_names_that_differ_at_their_end_do_so_in_their_directory(tmp_path):
   assert len(places) == 2
 
 
+def test_rows_that_differ_in_any_character_have_directories_of_their_own(tmp_path):
+  values = ('train[:50%]', 'train[50%:]', 'tfds:a/b', 'tfds:ab', '!w', 'w')
+  rows = {value: {'network.encoder': value} for value in values}
+  table = table_lib.parse('name', 'small', FOUND | {'rows': rows})
+  plans = jobs.plan(table, 1, tmp_path, _load_config)
+  wanted = [job for row in plans.values() for job in row[0].values()]
+  assert jobs.in_order(plans) == wanted
+
+
 def test_rows_that_differ_have_what_is_set_for_them(tmp_path):
   table = table_lib.parse(
     'name', 'small', FOUND | {'of_changed_rows': {'runner.log_every': 7}}
@@ -157,9 +167,29 @@ def test_rows_share_jobs_and_chains_stop_where_one_is_not_done(tmp_path):
   assert jobs.in_order({'one': [plan], 'two': [same]}) == list(plan.values())
   line = jobs.chain(list(plan.values()))
   first, condition, second = line.split(' && ')
+  test = f'test -e {plan["pretrain"].workdir}/results.json'
+  assert first.startswith(f'{{ {test} || ')
   assert 'experiments.pretrain' in first
-  assert condition == f'test -e {plan["pretrain"].workdir}/results.json'
+  assert condition == test
   assert 'experiments.linear_eval' in second
+
+
+def test_chain_that_is_started_again_goes_on_where_it_was(tmp_path, monkeypatch):
+  """But does again what has failed."""
+  monkeypatch.setattr(jobs.Job, 'command', property(_pretended))
+  plan = list(_plan(tmp_path, 'default').values())
+  for job in plan:
+    job.workdir.mkdir(parents=True)
+  (plan[0].workdir / 'results.json').write_text('{"failed": {"report": "no disk"}}')
+  line = jobs.chain(plan)
+  for count in (1, 2):
+    subprocess.run(line, shell=True, check=True)
+    assert (plan[0].workdir / 'results.json').read_text().count('done') == count
+    assert (plan[1].workdir / 'results.json').read_text().count('done') == 1
+
+
+def _pretended(job):
+  return ['bash', '-c', f'echo done >> "{job.workdir}/results.json"']
 
 
 def test_results_of_another_configuration_are_refused(tmp_path):
@@ -170,6 +200,11 @@ def test_results_of_another_configuration_are_refused(tmp_path):
   config.init_from = '/elsewhere'  # The same run, moved.
   _write(job.workdir, config)
   assert job.results() == {'linear_top1': 0.5}
+  config.init_from = 'random'  # The evaluation of another row.
+  _write(job.workdir, config)
+  with pytest.raises(ValueError, match=r'another configuration \(init_from: random th'):
+    job.results()
+  config.init_from = '/elsewhere'
   config.network.encoder = 'wide'
   _write(job.workdir, config)
   with pytest.raises(ValueError, match=r'another configuration \(network\.encoder: wi'):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from sslhsic.tables import render, results
+from sslhsic.tables import catalogue, render, results
 from sslhsic.tables import table as table_lib
 
 TABLE = table_lib.parse(
@@ -36,6 +36,7 @@ RESULTS = results.Results(
   seconds=5400.0,
   environments={'device': ['1 × cpu'], 'jax': ['0.10.1'], 'commit': []},
 )
+CATALOGUE = catalogue.Catalogue('configs')
 GRID = render.grid(TABLE, RESULTS, 'python -m experiments.reproduce')
 
 
@@ -87,6 +88,17 @@ def test_latex():
   assert text.isascii()
 
 
+@pytest.mark.parametrize('name', CATALOGUE.names())
+def test_latex_of_every_table_is_ascii(name):
+  for base in CATALOGUE.bases_of(name):
+    table = CATALOGUE.table(name, base)
+    found = RESULTS._replace(
+      values={row: {x: [0.5, 0.6] for x in table.columns} for row in table.rows},
+      protocols={},
+    )
+    assert render.latex(render.grid(table, found)).isascii()
+
+
 def test_json_has_all_that_is_shown():
   found = json.loads(render.json_text(GRID))
   assert render.Grid(**found) == GRID
@@ -110,6 +122,7 @@ def test_metrics_are_found_by_their_path():
   found = results.collect(table, {'row': [{'s': job}, {'s': job}]})
   assert found.values == {'row': {'x': [0.5, 0.5]}}
   assert (found.num_runs, found.seconds, found.num_seeds) == (1, 7.0, 2)
+  assert found.environments['commit'] == ['0123456789-dirty']
   metric = 'digits_10pct_top1'
   assert results._protocol(result, metric) == 'few'
   table = TABLE._replace(columns={'x': table_lib.Column('s', metric, '')})
@@ -121,5 +134,5 @@ ENVIRONMENT = {
   'wall_time_s': 7.0,
   'device': '1 × cpu',
   'versions': {'jax': '0.10.1'},
-  'git_commit': None,
+  'git_commit': 4 * '0123456789' + '-dirty',
 }
