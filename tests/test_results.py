@@ -31,6 +31,7 @@ TABLES = [
       'estimator',
       'kernel',
       'regularizer',
+      'gamma',
       'temperature',
       'semi_supervised',
       'transfer_linear',
