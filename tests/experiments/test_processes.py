@@ -23,6 +23,9 @@ TINY = (
   '--config.optimizer.base_learning_rate=0.4',
   '--config.loss.ssl_hsic.block_size=2',  # For eight devices.
   '--config.runner.log_every=2',  # There are steps that are not logged.
+  '--config.evaluation.labels_per_class=(1,)',
+  # launch/slurm.sh would start eight workers for each process.
+  '--config.data.num_workers=0',
 )
 COUNTED = ('-m', 'tests.experiments.transfers')
 # In its place, the script with which Slurm starts what sbatch is given.
@@ -69,7 +72,6 @@ def resumed(pod, tmp_path_factory):
     program=(*SLURM, 'launch/slurm.sh'),
     PATH=f'{bin_path}:{os.environ["PATH"]}',
     FAKE_PYTHON=sys.executable,
-    NUM_WORKERS='0',
     SLURM_JOB_ID=str(random.randrange(10**6)),
     SLURM_NTASKS='2',
     SLURM_CPUS_PER_TASK='1',
