@@ -60,17 +60,6 @@ class Program:
   def __init__(
     self, *arguments: str, devices: int = 2, stdin: str = '', **variables: str
   ):
-    environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
-      # The last of a flag counts.
-      'XLA_FLAGS': os.environ.get('XLA_FLAGS', '--xla_backend_optimization_level=0')
-      + f' --xla_force_host_platform_device_count={devices}',
-      # A process that goes on where another was killed compiles nothing again.
-      'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    }
-    # Importing jax has set this one here.
-    environment.pop('TF_CPP_MIN_LOG_LEVEL', None)
     self._out, self._err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
     with tempfile.TemporaryFile() as read:
       read.write(stdin.encode())
@@ -78,7 +67,7 @@ class Program:
       self._process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=environment | variables,
+        env=environment(devices) | variables,
         stdin=read,
         stdout=self._out,
         stderr=self._err,
@@ -135,6 +124,22 @@ class Program:
     if found != code:
       raise AssertionError(f'exit code {found}, expected {code}: {self.err}')
     return self
+
+
+def environment(devices: int) -> dict[str, str]:
+  """The variables of this process, for one with so many fake devices."""
+  variables = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    # The last of a flag counts.
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '--xla_backend_optimization_level=0')
+    + f' --xla_force_host_platform_device_count={devices}',
+    # A process that goes on where another was killed compiles nothing again.
+    'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.jax_cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+  # Importing jax has set this one here.
+  variables.pop('TF_CPP_MIN_LOG_LEVEL', None)
+  return variables
 
 
 def _content(file: IO[bytes]) -> str:

@@ -7,6 +7,7 @@ from configs.pretrain import digits
 from experiments import pretrain
 from sslhsic.data import digits_source, sources
 from sslhsic.runs import runner
+from tests.experiments import forks
 
 
 class _SlowlyLabelled(sources.ArraySource):
@@ -28,6 +29,14 @@ def partly_labelled(monkeypatch):
     monkeypatch.setitem(
       sources.SOURCES, name, lambda argument, split, kind=kind: create(kind, split)
     )
+
+
+@pytest.fixture(scope='module')
+def run_program():
+  """A function of a program and arguments: its exit code, output and errors."""
+  programs = forks.Forks()
+  yield programs
+  programs.close()
 
 
 @pytest.fixture(scope='session')

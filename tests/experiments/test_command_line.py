@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import faults, tiny_runs
 from sslhsic.runs import command_line, processes
+from tests.experiments import forks
 
 CONFIG = '--config=configs/pretrain/digits.py'
 # Embeddings of the size of the images: the same programs compare both.
@@ -111,38 +112,25 @@ MISTAKES = [
 
 
 @pytest.fixture(scope='module')
-def mistaken(tmp_path_factory):
-  """Of each mistake the exit code, standard error and working directory."""
-  directory = tmp_path_factory.mktemp('mistakes')
-  runs = [
-    [directory / f'{i}.txt', directory / str(i), *arguments.split()]
-    for i, (arguments, _) in enumerate(MISTAKES)
-  ]
-  lines = [
-    json.dumps([str(errors), CONFIG, *TINY, f'--workdir={workdir}', *arguments]) + '\n'
-    for errors, workdir, *arguments in runs
-  ]
-  forks = ('-m', 'tests.experiments.forks', 'experiments.pretrain')
-  program = tiny_runs.Program(*forks, stdin=''.join(lines)).finish()
-  return {
-    arguments: (code, errors.read_text(), workdir)
-    for (arguments, _), code, (errors, workdir, *_) in zip(
-      MISTAKES, json.loads(program.out), runs, strict=True
-    )
-  }
+def run_program():
+  """A function of a program and arguments: its exit code, output and errors."""
+  programs = forks.Forks(devices=2)
+  yield programs
+  programs.close()
 
 
 @pytest.mark.parametrize(('arguments', 'message'), MISTAKES)
-def test_mistake_ends_in_one_clear_line(mistaken, arguments, message):
-  code, errors, workdir = mistaken[arguments]
+def test_mistake_ends_in_one_clear_line(run_program, arguments, message, tmp_path):
+  where = CONFIG, *TINY, f'--workdir={tmp_path / "run"}'
+  code, _, errors = run_program('pretrain', *where, *arguments.split())
   assert message in _one_line(code, errors)
-  assert not workdir.exists() or not tiny_runs.steps(workdir)
+  assert not tiny_runs.steps(tmp_path / 'run')
 
 
-def test_configuration_of_another_program_is_refused(tmp_path):
-  program = tiny_runs.Program('-m', 'experiments.knn', CONFIG, f'--workdir={tmp_path}')
+def test_configuration_of_another_program_is_refused(run_program, tmp_path):
+  code, _, errors = run_program('knn', CONFIG, f'--workdir={tmp_path}')
   message = 'is a configuration of experiments.pretrain; give experiments.knn one of'
-  assert message in _one_line(program.end(), program.err)
+  assert message in _one_line(code, errors)
 
 
 def test_too_little_memory_ends_in_one_line(monkeypatch, capsys):
@@ -164,12 +152,13 @@ def test_program_without_configuration_takes_none(monkeypatch, capsys):
   assert "error: Unknown command line flag 'config" in capsys.readouterr().err
 
 
-def test_directory_of_another_configuration_is_left_alone(whole):
+def test_directory_of_another_configuration_is_left_alone(whole, run_program):
   workdir, _ = whole
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
-  program = tiny_runs.start(workdir, *TINY, '--config.seed=1')
+  arguments = CONFIG, *TINY, f'--workdir={workdir}', '--config.seed=1'
+  code, _, errors = run_program('pretrain', *arguments)
   message = 'holds a run of another configuration (seed: 0 there, 1 here)'
-  assert message in _one_line(program.end(), program.err)
+  assert message in _one_line(code, errors)
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
 
 
