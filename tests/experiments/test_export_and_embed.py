@@ -8,7 +8,6 @@ import pytest
 import safetensors.numpy
 
 import sslhsic
-from benchmarks import tiny_runs
 from sslhsic import parallel
 from sslhsic.data import sources
 from sslhsic.evaluation import encoder
@@ -18,20 +17,17 @@ OPTIONS = {'channels_per_group': (4, 8)}
 NETWORK = f'--config.network.encoder_options={OPTIONS}'
 
 
-def _program(name, *arguments):
-  program = tiny_runs.Program('-m', f'experiments.{name}', *arguments)
-  return program.end(), program.out, program.err
-
-
 # Export
 
 
 @pytest.mark.parametrize('format_name', ['haiku', 'torchvision'])
-def test_export_is_evaluated_like_its_run(pretrained_run, format_name, tmp_path):
+def test_export_is_evaluated_like_its_run(
+  pretrained_run, run_program, format_name, tmp_path
+):
   """The same embeddings, to the bit, and the same fingerprint where all is exported."""
   workdir, _ = pretrained_run
   out = tmp_path / 'out'
-  code, printed, _ = _program(
+  code, printed, _ = run_program(
     'export',
     f'--init_from={workdir}',
     f'--format={format_name}',
@@ -65,13 +61,15 @@ def test_export_is_evaluated_like_its_run(pretrained_run, format_name, tmp_path)
   assert f'--format={format_name}' in text
 
 
-def test_weights_are_averaged_or_those_of_the_last_step(pretrained_run, tmp_path):
+def test_weights_are_averaged_or_those_of_the_last_step(
+  pretrained_run, run_program, tmp_path
+):
   workdir, experiment = pretrained_run
   state = jax.device_get(parallel.first(experiment.state))
   averaged, _ = jax.device_get(parallel.first(experiment._averaged_network()))
   for weights, params in (('ema', averaged), ('online', state.params)):
     arguments = f'--init_from={workdir}', '--format=haiku', f'--weights={weights}'
-    code, _, _ = _program('export', *arguments, f'--out={tmp_path / weights}')
+    code, _, _ = run_program('export', *arguments, f'--out={tmp_path / weights}')
     assert code == 0
     found = safetensors.numpy.load_file(tmp_path / weights / files.WEIGHTS_NAME)
     of_encoder = {
@@ -87,19 +85,21 @@ def test_weights_are_averaged_or_those_of_the_last_step(pretrained_run, tmp_path
   assert not np.allclose(averaged[name]['w'], state.params[name]['w'], rtol=1e-6)
 
 
-def test_card_lists_evaluations_of_these_weights_only(pretrained_run, tmp_path):
+def test_card_lists_evaluations_of_these_weights_only(
+  pretrained_run, run_program, tmp_path
+):
   workdir, _ = pretrained_run
   evaluation = tmp_path / 'knn'
   arguments = '--config=configs/knn/digits.py', NETWORK, f'--workdir={evaluation}'
   start = f'--config.init_from={workdir}/checkpoints/1'
-  assert _program('knn', *arguments, start)[0] == 0
+  assert run_program('knn', *arguments, start)[0] == 0
   top1 = json.loads((evaluation / 'results.json').read_text())['knn_top1']
   export = '--format=haiku', f'--evaluation={evaluation}'
   out = tmp_path / 'out'
   checkpoint = f'--init_from={workdir}/checkpoints/1'
-  assert _program('export', *export, checkpoint, f'--out={out}')[0] == 0
+  assert run_program('export', *export, checkpoint, f'--out={out}')[0] == 0
   assert f'| knn_top1 | {top1:.4g} |' in (out / 'README.md').read_text()
-  code, _, error = _program(
+  code, _, error = run_program(
     'export', *export, f'--init_from={workdir}', f'--out={tmp_path / "other"}'
   )
   assert code == 1
@@ -139,9 +139,9 @@ def foreign(random_encoder, tmp_path):
   ],
 )
 def test_foreign_weights_are_evaluated(
-  foreign, program, config, metric, settings, tmp_path
+  foreign, run_program, program, config, metric, settings, tmp_path
 ):
-  code, _, error = _program(
+  code, _, error = run_program(
     program,
     f'--config=configs/{config}.py',
     f'--config.init_from={foreign}',
@@ -159,10 +159,10 @@ def test_foreign_weights_are_evaluated(
 # Embed
 
 
-def test_embeddings_are_written(pretrained_run, tmp_path):
+def test_embeddings_are_written(pretrained_run, run_program, tmp_path):
   workdir, _ = pretrained_run
   out = tmp_path / 'embeddings.npz'
-  code, printed, _ = _program(
+  code, printed, _ = run_program(
     'embed',
     f'--init_from={workdir}',
     '--data=digits',
@@ -192,8 +192,8 @@ def test_embeddings_are_written(pretrained_run, tmp_path):
     ),
   ],
 )
-def test_mistakes_end_with_one_line(program, arguments, message):
-  code, printed, error = _program(program, *arguments)
+def test_mistakes_end_with_one_line(run_program, program, arguments, message):
+  code, printed, error = run_program(program, *arguments)
   assert (code, printed) == (1, '')
   assert error.startswith(f'error: {message}')
   assert error.count('\n') == 1
