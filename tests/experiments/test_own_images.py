@@ -23,29 +23,31 @@ TINY = (
   '"blocks_per_group": (1,)}',
   '--config.evaluation.batch_size=16',
   '--config.evaluators.knn.k=5',
-  '--config.evaluation.labels_per_class=(1, 5)',
+  '--config.evaluation.labels_per_class=(1,)',
 )
 
 
 @pytest.fixture
-def pretrain_on(tmp_path):
+def pretrain_on(tmp_path, run_program):
   """A function that pre-trains on a source, in 'run' of the test's directory.
 
-  It returns the exit code, standard output and standard error.
+  It returns the exit code, standard output and standard error. With variables, it does
+  so in a process of its own.
   """
 
-  def run(source, *arguments, config='imagenette', crop_size=32, **environment):
-    program = tiny_runs.Program(
-      '-m',
-      'experiments.pretrain',
+  def run(source, *arguments, config='imagenette', crop_size=32, **variables):
+    command = (
       f'--config=configs/pretrain/{config}.py',
       f'--config.data.crop_size={crop_size}',
       *TINY,
       f'--workdir={tmp_path / "run"}',
       f'--config.data.source={source}',
       *arguments,
-      **environment,
     )
+    if not variables:
+      return run_program('pretrain', *command)
+    started = ('-m', 'experiments.pretrain', *command)
+    program = tiny_runs.Program(*started, devices=1, **variables)
     return program.end(), program.out, program.err
 
   return run
@@ -107,7 +109,7 @@ def test_grey_images_in_idx_files_are_trained_on_and_evaluated(tmp_path, pretrai
     '--config.data.train_split=train[:40]',
     '--config.evaluation.train_split=train[:40]',
     '--config.evaluation.test_split=train[40:]',
-    '--config.data.num_workers=1',
+    '--config.data.num_workers=0',
     config='fashion_mnist_small',
     crop_size=0,
   )
@@ -116,7 +118,6 @@ def test_grey_images_in_idx_files_are_trained_on_and_evaluated(tmp_path, pretrai
   results = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert results['representations'].keys() == {'pixels', 'untrained', 'trained'}
   assert 'train is train[:40], test is train[40:]' in results['protocol']['data']
-  assert 'leaked' not in err  # Memory shared with the workers.
 
 
 def test_folder_without_labels_is_trained_on_and_measured_on_another(
