@@ -9,8 +9,6 @@ import pytest
 import skimage
 import sklearn.datasets
 
-from benchmarks import tiny_runs
-
 # scikit-image's and scikit-learn's own, which come with the packages.
 PHOTOGRAPHS = ('china.jpg', 'flower.jpg', 'astronaut.png', 'coffee.png', 'chelsea.png')
 SIDE = 96
@@ -18,7 +16,6 @@ TINY_NETWORK = (
   '--config.network.encoder_options={"channels_per_group": (8,), '
   '"blocks_per_group": (1,)}'
 )
-FEW_CPUS = '--config.data.num_workers=1'
 
 
 def _read(name):
@@ -47,8 +44,16 @@ def tiles(tmp_path_factory):
   return folder
 
 
-def _run(program, *arguments):
-  return tiny_runs.Program('-m', f'experiments.{program}', *arguments).finish().out
+@pytest.fixture(scope='module')
+def run(run_program):
+  """A function that runs a program to its end, and returns its output."""
+
+  def finish(program, *arguments):
+    code, out, err = run_program(program, *arguments)
+    assert code == 0, err
+    return out
+
+  return finish
 
 
 def _results(workdir):
@@ -69,16 +74,16 @@ def _data(tiles, *names):
 
 
 @pytest.fixture(scope='module')
-def pretrained(tiles, tmp_path_factory):
+def pretrained(run, tiles, tmp_path_factory):
   """A run of five steps with BYOL's augmentation of colours."""
   workdir = tmp_path_factory.mktemp('runs') / 'pretrained'
-  out = _run(
+  out = run(
     'pretrain',
     '--config=configs/pretrain/imagenette.py',
     f'--workdir={workdir}',
     f'--config.data.source=folder:{tiles}',
     f'--config.data.crop_size={SIDE}',
-    FEW_CPUS,
+    '--config.data.num_workers=1',
     TINY_NETWORK,
     '--config.network.head.hidden_size=16',
     '--config.training.batch_size=8',
@@ -100,12 +105,12 @@ def test_tiles_of_a_photograph_are_alike(pretrained):
   assert results['skipped_images'] == 0
 
 
-def test_encoder_is_evaluated_exported_and_read_again(tiles, pretrained, tmp_path):
+def test_encoder_is_evaluated_exported_and_read_again(run, tiles, pretrained, tmp_path):
   out = tmp_path / 'out'
-  _run('export', f'--init_from={pretrained}', '--format=haiku', f'--out={out}')
+  run('export', f'--init_from={pretrained}', '--format=haiku', f'--out={out}')
   found = {}
   for name, start in (('of_run', pretrained), ('of_export', out)):
-    _run(
+    run(
       'knn',
       '--config=configs/knn/imagenet.py',
       f'--workdir={tmp_path / name}',
@@ -119,9 +124,9 @@ def test_encoder_is_evaluated_exported_and_read_again(tiles, pretrained, tmp_pat
   assert found['of_run'] == found['of_export'] > 0.4
 
 
-def test_linear_evaluation_and_report(tiles, pretrained):
+def test_linear_evaluation_and_report(run, tiles, pretrained):
   workdir = pretrained.parent / 'linear'
-  _run(
+  run(
     'linear_eval',
     '--config=configs/linear_eval/imagenette.py',
     f'--workdir={workdir}',
@@ -137,7 +142,7 @@ def test_linear_evaluation_and_report(tiles, pretrained):
   )
   assert _results(workdir)['linear_top1'] > 0.4  # Of five classes.
   page = pretrained.parent / 'report.html'
-  _run('report', f'--output={page}', str(pretrained.parent))
+  run('report', f'--output={page}', str(pretrained.parent))
   text = page.read_text()
   assert 'Augmented views' in text
   assert f'folder:{tiles}' in text
