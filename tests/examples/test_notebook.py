@@ -3,8 +3,11 @@
 import json
 import pathlib
 
+import jax
 import matplotlib.pyplot as plt
 import pytest
+
+from sslhsic import parallel
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CELLS = json.loads((ROOT / 'examples' / 'digits.ipynb').read_text(encoding='utf-8'))[
@@ -22,6 +25,7 @@ def test_outputs_are_left_out():
 def test_notebook_runs(tmp_path, monkeypatch):
   monkeypatch.chdir(ROOT)
   monkeypatch.syspath_prepend(str(ROOT))  # Restores what the notebook adds.
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
   settings, *others = CODE
   names = {}
   exec(settings, names)
