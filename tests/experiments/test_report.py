@@ -44,7 +44,10 @@ def page(tmp_path_factory):
   config.training.update(batch_size=32, epochs=1, warmup_epochs=0)
   config.data.train_split = 'train[:64]'
   config.network.head = {'hidden_size': 16, 'output_size': 16}
-  config.network.encoder_options = {'channels_per_group': (4, 8)}
+  config.network.encoder_options = {
+    'blocks_per_group': (1,),
+    'channels_per_group': (8,),
+  }
   config.evaluation.update(batch_size=64, representations=())
   config.evaluation.update(train_split='train[:64]', test_split='test[:64]')
   config.runner.log_every = 1
