@@ -60,7 +60,10 @@ def _config(data_dir, protocol):
   config = digits_finetune.get_config()
   config.l2 = (1e-4, 1.0, 3)
   config.init_from = 'random'
-  config.network.encoder_options = {'channels_per_group': (4, 8)}
+  config.network.encoder_options = {
+    'blocks_per_group': (1,),
+    'channels_per_group': (8,),
+  }
   config.data.update(crop_size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
   config.augment.policy = 'flip'
   config.training.update(
@@ -86,7 +89,7 @@ def _config(data_dir, protocol):
 @pytest.fixture
 def few_devices(monkeypatch, data_dir):
   monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
-  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:2])
+  monkeypatch.setattr(parallel, 'devices', lambda: jax.devices()[:1])
 
 
 @pytest.mark.usefixtures('few_devices')
