@@ -18,7 +18,14 @@ import pytest
 from benchmarks import full_size
 from experiments import dense, pretrain, transfer
 from sslhsic import parallel
-from sslhsic.evaluation import encoder, features, knn, probe, representations
+from sslhsic.evaluation import (
+  encoder,
+  features,
+  knn,
+  metrics,
+  probe,
+  representations,
+)
 from tests.experiments.programs import MEASURED, TRAINED
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
@@ -219,6 +226,11 @@ def _select(train, labels, validation, validation_labels, *, num_classes, l2s):
   return probe.Selection(fitted, l2s[0], np.zeros(len(l2s)))
 
 
+def _in_top_k(scores, labels, k=1):
+  assert 1 <= k <= scores.shape[1]
+  return jnp.zeros(labels.shape, bool)
+
+
 @pytest.mark.usefixtures('shapes_only')
 @_of_files(False)
 def test_embedding_traces_and_settings_fit(path, monkeypatch, tmp_path):
@@ -233,6 +245,7 @@ def test_embedding_traces_and_settings_fit(path, monkeypatch, tmp_path):
     (knn, 'votes', _votes),
     (probe, 'fit', _fit),
     (probe, 'select', _select),
+    (metrics, 'in_top_k', _in_top_k),
   ):
     monkeypatch.setattr(module, name, value)
   results = MEASURED[path.parent.name](config, tmp_path)

@@ -21,7 +21,9 @@ LOSSES = ('ssl_hsic', 'vicreg', 'byol')
 @pytest.fixture(scope='module')
 def experiment():
   config = digits_multicrop.get_config()
-  config.augment.views = config.augment.views[:NUM_VIEWS]
+  config.augment.views = tuple(
+    view | {'policy': 'flip'} for view in config.augment.views[:NUM_VIEWS]
+  )
   config.training.batch_size = BATCH_SIZE
   config.loss.ssl_hsic.block_size = 1  # For eight devices.
   config.network.head = {'hidden_size': 16, 'output_size': 8}
@@ -96,7 +98,7 @@ def test_step_is_equal_on_one_and_four_devices(experiment, batch, of_one_device)
 
 
 def test_microbatches_are_equal_on_one_and_two_devices(experiment, batch):
-  settings = {'num_microbatches': 2, 'names': ('ssl_hsic', 'vicreg')}
+  settings = {'num_microbatches': 2, 'names': ('ssl_hsic',)}
   on_one = _gradients(experiment, batch, num_devices=1, **settings)
   on_two = _gradients(experiment, batch, num_devices=2, **settings)
   for name, expected in on_one.items():
@@ -116,8 +118,8 @@ def test_run_with_a_queue_resumes_to_the_same_bits(tmp_path):
     *tiny_runs.TINY,
     '--config.loss.name=info_nce',
     f'--config.loss.info_nce.queue_size={4 * tiny_runs.BATCH_SIZE}',
-    '--config.augment.views=({"policy": "digits"}, {"policy": "digits"}, '
-    '{"policy": "digits", "size": 6, "is_global": False})',
+    '--config.augment.views=({"policy": "flip"}, {"policy": "flip"}, '
+    '{"policy": "flip", "size": 6, "is_global": False})',
   )
   whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
   tiny_runs.train(whole, *settings)
