@@ -126,7 +126,15 @@ def write_images(encoded_image):
 def random_encoder():
   """A function of a network's name and options: its parameters and statistics."""
 
+  made = {}  # To trace a whole network takes seconds.
+
   def make(name, channels=3, **options):
+    key = name, channels, *sorted(options.items())
+    if key not in made:
+      made[key] = _make(name, channels, options)
+    return jax.tree.map(np.copy, made[key])
+
+  def _make(name, channels, options):
     network = classifier.encoder(encoder=name, encoder_options=options)
     rng = np.random.default_rng(0)
 
