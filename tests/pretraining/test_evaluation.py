@@ -272,8 +272,8 @@ def test_views_are_of_a_seed(network, embedded):
 def test_local_views_are_left_out(network, embedded):
   """They are smaller than what an evaluation sees."""
   config = _config()
-  local = {'policy': 'digits', 'size': 4, 'is_global': False}
-  config.augment.views = ({'policy': 'digits'},) * 2 + (local,)
+  local = {'policy': 'flip', 'size': 4, 'is_global': False}
+  config.augment.views = (*config.augment.views, local)
   np.testing.assert_allclose(_views(config, network), embedded, rtol=1e-4, atol=1e-5)
 
 
