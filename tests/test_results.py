@@ -60,3 +60,8 @@ def test_table_in_the_text_is_the_one_that_was_written(name, base):
   table = [line for line in lines if line.startswith('|')]
   assert '\n'.join(table) in (RESULTS / PAGES[base]).read_text(encoding='utf-8')
   assert f'--table={name} --base={base} --seeds=3' in lines[-1]
+
+
+@pytest.mark.parametrize('path', sorted(RESULTS.glob('*.tex')), ids=lambda x: x.stem)
+def test_latex_is_ascii(path):
+  assert path.read_text(encoding='utf-8').isascii()
