@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import tempfile
 # No program with flags of its own: a flag can be defined only once.
 PROGRAMS = ('pretrain', 'linear_eval', 'knn', 'transfer')
 MODULES = ('evaluation.embed', 'report.build', 'weights.from_run')
+_MAX_S = 900  # Of a program; none should ever take so long.
 
 
 class Forks:
@@ -70,6 +72,7 @@ def _run(out, err, program, *arguments):
   child = os.fork()
   if child:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  signal.alarm(_MAX_S)  # Ends the fork, if it hangs.
   for number, file in ((1, out), (2, err)):
     os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
   sys.argv = [program, *arguments]
