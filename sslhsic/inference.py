@@ -69,11 +69,11 @@ class Encoder:
       Float32 [n, S, S, C], cropped to the central square and normalised.
 
     Raises:
-      ValueError: it is one picture and no list of them, a picture has another number of
-        channels or cannot be read, which names it, or sizes differ.
+      ValueError: `pictures` is a single one or empty; sizes differ; or a picture has
+        another number of channels or cannot be read, of which the message names it.
     """
     if isinstance(pictures, str | pathlib.Path | Image.Image):
-      raise ValueError(f'pictures is one, {pictures}; pass a list of it')
+      raise ValueError(f'pictures is a single one, {pictures}; pass a list')
     found = self.settings
     crop = encoder_lib.crop(found.crop_size, found.evaluation_crop, found.interpolation)
     pixels = [crop(None, self._read(picture)) for picture in pictures]

@@ -77,7 +77,7 @@ def test_picture_that_cannot_be_read_is_named(of_colour, tmp_path):
 
 def test_pictures_are_a_list(of_colour):
   for one in ('a.png', pathlib.Path('a.png'), Image.new('RGB', (8, 8))):
-    with pytest.raises(ValueError, match=r'pictures is one, .*; pass a list of it'):
+    with pytest.raises(ValueError, match=r'pictures is a single one, .*; pass a list'):
       of_colour.preprocess(one)
   with pytest.raises(ValueError, match='there is no picture'):
     of_colour.preprocess([])

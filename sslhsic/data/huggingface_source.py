@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _USAGE = 'huggingface:PATH, PATH what save_to_disk wrote or a folder of Parquet files'
 
 
-# Labels are int32, and their number is that of the outputs of a classifier.
+# Labels are int32; a classifier has an output for each class.
 _MOST_CLASSES = 2**31 - 1
 
 
