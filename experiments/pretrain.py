@@ -30,6 +30,7 @@ from sslhsic.pretraining import (
   views,
 )
 from sslhsic.runs import runner
+from sslhsic.weights import pretrained
 
 
 class Pretrain(shared.KnownData):
@@ -111,9 +112,10 @@ class Pretrain(shared.KnownData):
     rng = jax.random.wrap_key_data(rng)
     return step.initial_state(self.training, rng, images, size)
 
-  def begin(self) -> None:
-    """Starts from another run or from weights, if `config.init_from` names any."""
+  def begin(self) -> bool:
+    """Starts from another run or from weights; whether `config.init_from` names any."""
     self.state = initial.state(self.state, self._config)
+    return self._config.init_from != pretrained.RANDOM
 
   # Training
 
@@ -185,7 +187,8 @@ class Pretrain(shared.KnownData):
     )
 
   def _averaged_network(self) -> extraction.Network:
-    return self._average(self.state.average), self.state.network_state
+    params = self._average(self.state.params, self.state.average)
+    return params, self.state.network_state
 
   def _untrained_network(self) -> extraction.Network:
     # A function of the seed: made again rather than kept in memory.

@@ -4,6 +4,7 @@ Checkpoints store the fields of `State` by name; evaluations of other programs f
 averaged encoder by the names in this file alone.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -64,5 +65,6 @@ def online_network(saved: Mapping[str, Any], decay: float) -> Saved:
   """
   # A checkpoint holds named tuples as mappings of their fields.
   average = optax.EmaState(**saved['average'])
-  averaged = jax.device_get(jax.jit(lambda x: optim.averaged(x, decay))(average))
+  read = jax.jit(functools.partial(optim.averaged, decay=decay))
+  averaged = jax.device_get(read(saved['params'], average))
   return Saved(averaged, saved['params'], saved['network_state'])

@@ -84,17 +84,19 @@ _SHORT = {
   'fashion_mnist_small': 'pretrain/fashion_mnist_tiny',
 }
 
-# Of a row that measures the baselines too, though it is not the configuration itself.
-WITH_BASELINES = {'evaluation.representations': ('pixels', 'untrained', 'trained')}
-
 CLASSIFICATION = ('digits', 'fashion_mnist_small', 'cifar10', 'imagenette', 'imagenet')
 DENSE = ('shapes', 'imagenet')
 
 
 def steps(base: str, *names: str) -> dict[str, str]:
   """What makes encoders, and these evaluations of them, at the scale of a base."""
-  made = ('pretrain', 'supervised') if 'supervised' in STEPS[base] else ('pretrain',)
+  made = ('pretrain', 'supervised') if has_supervised(base) else ('pretrain',)
   return {name: STEPS[base][name] for name in (*made, *names)}
+
+
+def has_supervised(base: str) -> bool:
+  """Whether a base has a network that is trained on labels."""
+  return 'supervised' in STEPS[base]
 
 
 def of_imagenet(base: str, value: Any) -> Any:
@@ -102,25 +104,27 @@ def of_imagenet(base: str, value: Any) -> Any:
   return value if base == 'imagenet' else type(value)()
 
 
-def ablation(base: str) -> dict[str, Any]:
-  """Steps and columns of an ablation, in which pre-training is short.
+def ablation(
+  base: str, *, title: str, note: str, rows: dict[str, Any]
+) -> dict[str, Any]:
+  """A table of an ablation, in which pre-training is short.
 
   A linear classifier, kNN, and what one label per class is worth, which on small data
   sets tells encoders apart when all labels do not. Of these sets, pre-training itself
   measures all three, of pixels and the untrained encoder too, so that a row and a seed
-  are one run of minutes.
+  are one run of minutes. A supervised network, if the base has one, comes first.
   """
   if base in _SHORT:
-    of_base = {'pretrain': _SHORT[base]}
+    of_base = steps(base) | {'pretrain': _SHORT[base]}
     linear, few_label = ('pretrain', 'pretrain')
     few_labels = 'few_label_top1.trained.1'
     baselines = {
-      title: {
+      row: {
         'linear top-1': f'representations.{name}.linear_top1',
         'kNN top-1': f'representations.{name}.knn_top1',
         '1 label per class': f'few_label_top1.{name}.1',
       }
-      for title, name in (('pixels', 'pixels'), ('untrained encoder', 'untrained'))
+      for row, name in (('pixels', 'pixels'), ('untrained encoder', 'untrained'))
     }
   else:
     of_base = steps(base, 'linear', 'few_label')
@@ -133,9 +137,13 @@ def ablation(base: str) -> dict[str, Any]:
     'kNN top-1': ('pretrain', 'knn_top1', 'percent'),
     '1 label per class': (few_label, few_labels, 'percent'),
   }
+  supervised = {'supervised network': SUPERVISED} if has_supervised(base) else {}
   return {
+    'title': title,
+    'note': note,
     'steps': of_base,
     'columns': columns,
+    'rows': supervised | rows,
     'published': {},
     'baselines': baselines,
     'of_changed_rows': of_changed_rows(base),
@@ -157,7 +165,7 @@ def transferred(base: str) -> dict[str, Any]:
     'BYOL': {'loss.name': 'byol'},
     'random initial values': RANDOM,
     'SimCLR': PUBLISHED,
-    'supervised': SUPERVISED if 'supervised' in STEPS[base] else PUBLISHED,
+    'supervised': SUPERVISED if has_supervised(base) else PUBLISHED,
   }
   if base == 'fashion_mnist_small':
     # Its runs would take half an hour of a core a seed; `losses` compares BYOL.

@@ -22,8 +22,9 @@ SIZES = {
 
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  return bases.ablation(base) | {
-    'title': 'The batch size of SSL-HSIC',
-    'note': 'The learning rate is proportional to the batch size.',
-    'rows': {str(size): {'training.batch_size': size} for size in SIZES[base]},
-  }
+  return bases.ablation(
+    base,
+    title='The batch size of SSL-HSIC',
+    note='The learning rate is proportional to the batch size.',
+    rows={str(size): {'training.batch_size': size} for size in SIZES[base]},
+  )

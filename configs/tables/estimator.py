@@ -37,10 +37,11 @@ def get_table(base: str) -> dict[str, Any]:
     for count in (64, 512)
   }
   exact = {'exact': {'loss.ssl_hsic.estimator': 'exact'}}
-  return bases.ablation(base) | {
-    'title': 'Estimator of SSL-HSIC',
-    'note': 'T is the number of images that each image is compared with. Published are '
+  return bases.ablation(
+    base,
+    title='Estimator of SSL-HSIC',
+    note='T is the number of images that each image is compared with. Published are '
     '512 independent features, another draw on each of 128 devices. The exact loss '
     'compares all pairs of features in the batch.',
-    'rows': pairs | exact | features,
-  }
+    rows=pairs | exact | features,
+  )

@@ -14,13 +14,14 @@ BASES = bases.CLASSIFICATION
 
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  return bases.ablation(base) | {
-    'title': 'The kernel of SSL-HSIC',
-    'note': 'Published is the inverse multiquadric. The linear kernel has neither '
+  return bases.ablation(
+    base,
+    title='The kernel of SSL-HSIC',
+    note='Published is the inverse multiquadric. The linear kernel has neither '
     'scale nor random features.',
-    'rows': {
+    rows={
       'inverse multiquadric': {'loss.ssl_hsic.kernel': 'inverse_multiquadric'},
       'Gaussian': {'loss.ssl_hsic.kernel': 'gaussian'},
       'linear': {'loss.ssl_hsic.kernel': 'linear'},
     },
-  }
+  )

@@ -41,7 +41,6 @@ def rows() -> dict[str, dict[str, Any]]:
 
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  chosen = tuned.tuned(base, rows())
   note = (
     'Every loss has the rate, length and augmentation of the base, and the weights of '
     'its paper; the weight of SFRIK, which depends on the batch size, was chosen on '
@@ -53,10 +52,9 @@ def get_table(base: str) -> dict[str, Any]:
       'learning rates and of three weights on validation images (tables learning_rate '
       'and loss_weight).'
     )
-    # No row is the configuration itself, which measures the baselines elsewhere.
-    chosen['SSL-HSIC, with target network'] |= bases.WITH_BASELINES
-  return bases.ablation(base) | {
-    'title': 'Losses',
-    'note': note,
-    'rows': chosen,
-  }
+  return bases.ablation(
+    base,
+    title='Losses',
+    note=note,
+    rows=tuned.tuned(base, rows()),
+  )

@@ -14,11 +14,12 @@ BASES = bases.CLASSIFICATION
 
 def get_table(base: str) -> dict[str, Any]:
   """The table at the scale of a base."""
-  return bases.ablation(base) | {
-    'title': 'The output size of the projector',
-    'note': 'Published are 256 dimensions.',
-    'rows': {
+  return bases.ablation(
+    base,
+    title='The output size of the projector',
+    note='Published are 256 dimensions.',
+    rows={
       str(size): {'network.head.output_size': size}
       for size in (16, 32, 64, 128, 256, 512)
     },
-  }
+  )

@@ -20,15 +20,16 @@ def get_table(base: str) -> dict[str, Any]:
     'target_network': False,
     'instruments': True,
   }
-  return bases.ablation(base) | {
-    'title': 'The temperature of InfoNCE',
-    'note': 'InfoNCE without target network; the first row is SSL-HSIC, as in other '
+  return bases.ablation(
+    base,
+    title='The temperature of InfoNCE',
+    note='InfoNCE without target network; the first row is SSL-HSIC, as in other '
     'tables.',
-    'rows': {
+    rows={
       'SSL-HSIC, with target network': {},
     }
     | {
       f'τ = {temperature:g}': info_nce | {'loss.info_nce.temperature': temperature}
       for temperature in (0.05, 0.1, 0.2, 0.5, 1.0)
     },
-  }
+  )

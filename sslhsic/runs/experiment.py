@@ -30,7 +30,9 @@ class Experiment(Protocol):
   of its configuration, with all below them: its host values say whether what they name
   is the same. The setter of such a value raises a `ValueError` if it is not.
 
-  One that has a method `begin()` gets that call if it starts without a checkpoint.
+  One that has a method `begin() -> bool` gets that call if it starts without a
+  checkpoint. It returns whether it has taken its state from somewhere, which then can
+  be evaluated without a step.
 
   Attributes:
     CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays

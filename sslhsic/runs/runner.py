@@ -166,10 +166,10 @@ class Runner:
         before_commit=lambda: self._writer.upload(),
       )
       self._step = self._saver.restore()
-      if self._mode == 'eval' and not self._step:
-        raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
-      if not self._step and hasattr(self._experiment, 'begin'):
-        self._experiment.begin()
+      if not self._step:
+        begin = getattr(self._experiment, 'begin', lambda: False)
+        if not begin() and self._mode == 'eval':
+          raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
     # Only now: a configuration that cannot resume must not replace the earlier one.
     processes.first_does(lambda: workdir.write_config(path, config))
     names = config.runner.get('writers', trackers.OWN)

@@ -31,6 +31,7 @@ class Job(NamedTuple):
     overrides: dotted field -> value, where it differs from the file.
     config: the configuration with the overrides.
     needs: the working directory of the job whose encoder it starts from, if any.
+    flags: further flags of the program.
   """
 
   config_name: str
@@ -38,6 +39,7 @@ class Job(NamedTuple):
   overrides: dict[str, Any]
   config: ml_collections.ConfigDict
   needs: storage.Path | None
+  flags: tuple[str, ...] = ()
 
   @property
   def command(self) -> list[str]:
@@ -49,6 +51,7 @@ class Job(NamedTuple):
       f'experiments.{program}',
       f'--config=configs/{self.config_name}.py',
       f'--workdir={self.workdir}',
+      *self.flags,
       *(f'--config.{field}={value}' for field, value in self.overrides.items()),
     ]
 
@@ -140,14 +143,16 @@ def of_row(
   evaluation = lambda step, directory, start: _evaluation(
     table.steps[step], pretrain, start, directory, load_config(table.steps[step])
   )
-  jobs = {}
+  jobs, start = {}, None
   if is_pretrained:
-    jobs[table_lib.PRETRAIN] = pretrain
+    jobs[table_lib.PRETRAIN] = start = pretrain
   elif overrides == table_lib.SUPERVISED:
     # It begins at random values, and is among the evaluations of these.
     random = of_base / table_lib.RANDOM / f'seed{seed}'
-    jobs[table_lib.SUPERVISED] = evaluation(table_lib.SUPERVISED, random, None)
-  start = next(iter(jobs.values()), None)
+    jobs[table_lib.SUPERVISED] = start = evaluation(table_lib.SUPERVISED, random, None)
+    if any(column.step == table_lib.PRETRAIN for column in table.columns.values()):
+      measured = evaluation(table_lib.PRETRAIN, directory / f'seed{seed}', start)
+      jobs[table_lib.PRETRAIN] = measured._replace(flags=('--mode=eval',))
   for step in table.steps:
     if step not in (table_lib.PRETRAIN, table_lib.SUPERVISED):
       jobs[step] = evaluation(step, directory / f'seed{seed}', start)
@@ -163,7 +168,8 @@ def _evaluation(
 ) -> Job:
   """An evaluation of what a job has made, with network and images as in pre-training.
 
-  It is of random values if there is no such job.
+  It is of random values if there is no such job. A pre-training itself evaluates what
+  it would start from, in the mode for that.
   """
   network, data = pretrain.config.network, pretrain.config.data
   overrides = {
@@ -173,6 +179,8 @@ def _evaluation(
     'data.mean': data.mean,
     'data.std': data.std,
   }
+  if name == pretrain.config_name:
+    overrides['init_what'] = 'encoder'
   for option, value in network.encoder_options.items():
     overrides[f'network.encoder_options.{option}'] = value
   return _job(name, overrides, directory, config, start and start.workdir)

@@ -39,7 +39,8 @@ class Table(NamedTuple):
     base: the scale that it is made at.
     title, note: for the caption.
     steps: FOLDER/NAME of the configuration by step, `PRETRAIN` first. Those but that
-      and `SUPERVISED`, a fine-tuning from random values, evaluate every row.
+      and `SUPERVISED`, a fine-tuning from random values, evaluate every row. Columns of
+      `PRETRAIN` show what it measures of a supervised network too.
     columns: by title.
     rows: title -> overrides of the configuration of `PRETRAIN`; `RANDOM`;
       `SUPERVISED`; or None for a row without runs.
