@@ -36,6 +36,16 @@ def recomputed_batch_norm() -> Iterator[None]:
 class _Derived(hk.BatchNorm):
   """Batch norm of Haiku, of which JAX derives the gradient."""
 
+  def __init__(self, decay, scale_init, axis_name, name):
+    super().__init__(
+      create_scale=True,
+      create_offset=True,
+      decay_rate=decay,
+      scale_init=scale_init,
+      cross_replica_axis=axis_name,
+      name=name,
+    )
+
   def __call__(
     self, x: jax.Array, is_training: bool, mask: jax.Array | None = None
   ) -> jax.Array:

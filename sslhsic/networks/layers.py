@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import chex
 import haiku as hk
@@ -100,6 +99,7 @@ def _to_few_gradient(
 _convolve_to_few.defvjp(_to_few_forward, _to_few_gradient)
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _slid(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
   """Convolves maps [n, h, w, c] with a kernel [k, k, c, d]."""
   # 'SAME' at stride 2 pads more after than before an even side, unlike PyTorch.
@@ -133,12 +133,28 @@ def _taps(side: int, kernel_size: int, stride: int, dilation: int) -> np.ndarray
   return np.where((between == 0) & (tap >= 0) & (tap < kernel_size), tap, kernel_size)
 
 
-class BatchNorm(hk.BatchNorm):
+_EPSILON = 1e-5  # Added to variances.
+
+
+class BatchNorm(hk.Module):
   """Batch norm by the statistics of all positions, or of a part of them.
 
   It has the parameters, state and values of `hk.BatchNorm`, and a gradient of its own,
   with the fewest passes over the maps.
   """
+
+  def __init__(
+    self,
+    decay: float,
+    scale_init: hk.initializers.Initializer,
+    axis_name: str | None,
+    name: str,
+  ):
+    super().__init__(name=name)
+    self.scale_init = scale_init
+    self.axis_name = axis_name
+    self.mean_ema = _MovingAverage(decay, name='mean_ema')
+    self.var_ema = _MovingAverage(decay, name='var_ema')
 
   def __call__(
     self, x: jax.Array, is_training: bool, mask: jax.Array | None = None
@@ -150,22 +166,43 @@ class BatchNorm(hk.BatchNorm):
     """
     shape = (1,) * (x.ndim - 1) + x.shape[-1:]
     scale = hk.get_parameter('scale', shape, x.dtype, self.scale_init)
-    offset = hk.get_parameter('offset', shape, x.dtype, self.offset_init)
+    offset = hk.get_parameter('offset', shape, x.dtype, jnp.zeros)
     if mask is not None:
       mask = jnp.broadcast_to(mask, (*x.shape[:-1], 1))
       x = jnp.where(mask, x, 0)
     if is_training:
-      axis_name = cast('str | None', self.cross_replica_axis)
-      count = _count(x, mask, axis_name)
-      normalised, mean, variance = _normalise(
-        x, scale, offset, count, self.eps, axis_name
+      count = _count(x, mask, self.axis_name)
+      normalised, mean, variance = _traced_once(
+        x, scale, offset, count, _EPSILON, self.axis_name
       )
       self.mean_ema(mean)
       self.var_ema(variance)
     else:
       mean, variance = self.mean_ema.average, self.var_ema.average
-      normalised = (x - mean) * (scale * jax.lax.rsqrt(variance + self.eps)) + offset
+      normalised = (x - mean) * (scale * jax.lax.rsqrt(variance + _EPSILON)) + offset
     return normalised if mask is None else jnp.where(mask, normalised, 0)
+
+
+class _MovingAverage(hk.ExponentialMovingAverage):
+  """That of Haiku, which is traced once for all layers of a shape."""
+
+  def __call__(self, value: jax.Array) -> None:
+    """Adds a value."""
+    hidden = hk.get_state('hidden', value.shape, value.dtype, jnp.zeros)
+    counter = hk.get_state('counter', (), jnp.int32, jnp.zeros)
+    updated = _moved(hidden, counter, value, self.decay)
+    for name, new in zip(('hidden', 'counter', 'average'), updated, strict=True):
+      hk.set_state(name, new)
+
+
+@jax.jit
+def _moved(
+  hidden: jax.Array, counter: jax.Array, value: jax.Array, decay: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Sum and number of values with one more of them, and their average."""
+  kept = jnp.asarray(decay, value.dtype)
+  hidden, counter = hidden * kept + value * (1 - kept), counter + 1
+  return hidden, counter, hidden / (1 - jax.lax.pow(kept, counter))
 
 
 def _count(x: jax.Array, mask: jax.Array | None, axis_name: str | None) -> jax.Array:
@@ -228,8 +265,12 @@ def _normalise_gradient(
 
 
 _normalise.defvjp(_normalise_forward, _normalise_gradient)
+# Traced and derived once for all layers of a shape, which takes most of their time; the
+# compiler sees the same operations.
+_traced_once = jax.jit(_normalise, static_argnums=(4, 5))
 
 
+@jax.jit
 def _sum(x: jax.Array) -> jax.Array:
   """Sum over all positions: [..., c] -> [1, ..., c]."""
   shape = (1,) * (x.ndim - 1) + x.shape[-1:]
@@ -273,18 +314,10 @@ def batch_norm(
     name: of the module.
   """
   layer = BatchNorm(
-    create_scale=True,
-    create_offset=True,
-    decay_rate=decay,
-    eps=1e-5,
-    scale_init=scale_init,
-    cross_replica_axis=None if hk.running_init() else axis_name,
-    name=name,
+    decay, scale_init or jnp.ones, None if hk.running_init() else axis_name, name
   )
-  # Haiku raises a float to an integer power, which strict promotion forbids.
-  with jax.numpy_dtype_promotion('standard'):
-    # Initial statistics are made in training mode only.
-    return layer(x, is_training or hk.running_init(), mask)
+  # Initial statistics are made in training mode only.
+  return layer(x, is_training or hk.running_init(), mask)
 
 
 def strided(content: jax.Array | None, stride: int) -> jax.Array | None:
