@@ -45,6 +45,24 @@ def test_follower_measures_what_an_evaluation_of_the_run_does(
   assert 'online_top1' not in found
 
 
+def test_encoder_is_evaluated_as_the_run_that_has_made_it(
+  config, pretrained_run, tmp_path
+):
+  config.evaluation.update(batch_size=40, test_split='test[:40]')
+  config.evaluation.update(representations=('trained',), labels_per_class=(1,))
+  config.evaluators.names = ('knn', 'collapse')
+  workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
+  _resume(config, workdir)
+  config.update(init_from=str(workdir), init_what='encoder', seed=5)
+  _resume(config, tmp_path / 'own')
+  found, wanted = (
+    workdir_lib.read_json(x / 'results.json') for x in (tmp_path / 'own', workdir)
+  )
+  assert (found['steps'], wanted['steps']) == (0, 2)
+  for name in ('knn_top1', 'linear_top1', 'few_label_top1', 'embedding_std'):
+    assert found[name] == wanted[name]
+
+
 def _renamed(argument, split):
   """The digits, that somebody has put elsewhere."""
   return digits_source.create(argument, split)

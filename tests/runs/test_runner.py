@@ -133,6 +133,18 @@ def test_nothing_to_evaluate_is_refused(tmp_path):
     _run(tmp_path, mode='eval')
 
 
+def test_what_a_run_begins_with_is_evaluated_before_any_step(tmp_path):
+  class Begun(Counter):
+    def begin(self):
+      self.total = parallel.replicate(jnp.float32(5))
+      return True
+
+  _run(tmp_path, mode='eval', experiment=Begun)
+  results = _results(tmp_path)
+  assert (results['total'], results['steps']) == (5, 0)
+  assert _steps(tmp_path) == []
+
+
 def _steps(path):
   return sorted(int(x.name) for x in (path / 'checkpoints').iterdir())
 

@@ -73,6 +73,33 @@ def test_supervised_network_is_trained_from_random_values_and_evaluated(tmp_path
   assert trained.config.data.mean == evaluated.config.data.mean == (0.0,)
 
 
+def test_pretraining_measures_a_supervised_network_as_its_own_encoder(tmp_path):
+  columns = FOUND['columns'] | {'kNN': ('pretrain', 'knn_top1', 'percent')}
+  table = table_lib.parse('name', 'small', FOUND | {'columns': columns})
+  load = lambda name: _with_start(_load_config(name))
+  plan = jobs.of_row(table, 'supervised', 1, tmp_path, load)
+  assert list(plan) == ['supervised', 'pretrain', 'linear']
+  trained, measured, _ = plan.values()
+  assert measured.workdir == tmp_path / 'small/supervised/seed1/pretrain-small'
+  assert measured.needs == trained.workdir
+  assert measured.command[3:] == [
+    '--config=configs/pretrain/small.py',
+    f'--workdir={measured.workdir}',
+    '--mode=eval',
+    f'--config.init_from={trained.workdir}',
+    '--config.seed=1',
+    '--config.init_what=encoder',
+  ]
+  # Those of random values have nothing to measure but themselves.
+  assert list(jobs.of_row(table, 'random', 1, tmp_path, load)) == ['linear']
+
+
+def _with_start(config):
+  if 'loss' in config:
+    config.update(init_from='random', init_what='state')
+  return config
+
+
 def test_long_names_that_differ_at_their_end_do_so_in_their_directory(tmp_path):
   rows = {name: {'network.encoder': 300 * 'x' + name} for name in 'ab'}
   table = table_lib.parse('name', 'small', FOUND | {'rows': rows})
