@@ -260,6 +260,9 @@ class FineTune(trainings.SeveralTrainings):
       ],
       'encoder': self._start.description,
       'encoder_fingerprint': self._start.fingerprint,
+      'trained_fingerprint': pretrained.fingerprint(
+        *jax.device_get(parallel.first(self.best))
+      ),
       'protocol': self._protocol(),
     }
     for name, function in self._more_metrics().items():

@@ -176,7 +176,10 @@ class Pretrain(shared.KnownData):
   def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
     """Compares the representations of the configuration."""
     del global_step
-    results = {'protocol': self._evaluation.protocol()}
+    results = {
+      'trained_fingerprint': self._fingerprint(),
+      'protocol': self._evaluation.protocol(),
+    }
     if self.input:
       results['skipped_images'] = self.input.num_bad_images
     if not (self._comparison and self._comparison.is_possible):
@@ -185,6 +188,14 @@ class Pretrain(shared.KnownData):
     return results | self._comparison(
       self._untrained_network, self._averaged_network, directory
     )
+
+  def _fingerprint(self) -> str:
+    """By which evaluations of the encoder are known to be of this one."""
+    state = self.state._asdict() | {'average': self.state.average._asdict()}
+    names = 'params', 'network_state', 'average'
+    arrays = jax.device_get(parallel.first({name: state[name] for name in names}))
+    saved = state_lib.online_network(arrays, self._config.weight_ema_decay)
+    return pretrained.fingerprint(saved.averaged, saved.network_state)
 
   def _averaged_network(self) -> extraction.Network:
     params = self._average(self.state.params, self.state.average)

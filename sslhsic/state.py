@@ -4,16 +4,14 @@ Checkpoints store the fields of `State` by name; evaluations of other programs f
 averaged encoder by the names in this file alone.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
 import jax
+import numpy as np
 import optax
-
-from sslhsic import optim
 
 
 class State(NamedTuple):
@@ -63,8 +61,10 @@ def online_network(saved: Mapping[str, Any], decay: float) -> Saved:
     saved: fields of `State` by name.
     decay: `config.weight_ema_decay`.
   """
-  # A checkpoint holds named tuples as mappings of their fields.
-  average = optax.EmaState(**saved['average'])
-  read = jax.jit(functools.partial(optim.averaged, decay=decay))
-  averaged = jax.device_get(read(saved['params'], average))
-  return Saved(averaged, saved['params'], saved['network_state'])
+  params, average = saved['params'], saved['average']
+  count = int(average['count'])
+  # As `optim.averaged`, but on the host: devices differ in how they round a division,
+  # and the same encoder is to be known again on all of them.
+  weight = np.float32(1 - decay**count)
+  averaged = jax.tree.map(lambda x: x / weight, average['ema']) if count else params
+  return Saved(averaged, params, saved['network_state'])

@@ -59,7 +59,8 @@ class Job(NamedTuple):
     """Its results.json; None if it is not done, or a part of it has failed.
 
     Raises:
-      ValueError: they are of another configuration.
+      ValueError: they are of another configuration, or of another encoder than the job
+        that it needs has made.
     """
     path = self.workdir / 'results.json'
     if not storage.exists(path):
@@ -70,7 +71,21 @@ class Job(NamedTuple):
     if self.needs and start not in (None, table_lib.RANDOM):
       config.init_from = start
     workdir.check_results(self.workdir, config)
-    return workdir.read_results(self.workdir) or None
+    results = workdir.read_results(self.workdir)
+    if results and self.needs:
+      self._check_encoder(results)
+    return results or None
+
+  def _check_encoder(self, results: dict[str, Any]) -> None:
+    made = workdir.read_results(self.needs).get('trained_fingerprint')
+    # A pre-training that only measures says it by what it would have started from.
+    measured = results.get('encoder_fingerprint', results.get('trained_fingerprint'))
+    # Runs of earlier versions do not say.
+    if None not in (made, measured) and made != measured:
+      raise ValueError(
+        f'{self.workdir} has the results of another encoder than that of {self.needs}, '
+        f'which was trained again since; remove {self.workdir}'
+      )
 
 
 # The jobs of each seed, by row.

@@ -1,6 +1,7 @@
 """Fine-tuning: the grid, and a run that is killed in it."""
 
 import functools
+import json
 
 import chex
 import haiku as hk
@@ -239,6 +240,8 @@ def test_evaluations_start_from_the_network_that_was_tested(tmp_path):
       chex.assert_trees_all_equal(leaves, expected[module])
   assert experiment._trainings.best == 0
   assert start.fingerprint != pretrained.fingerprint(*last)
+  results = json.loads((tmp_path / 'results.json').read_text())
+  assert start.fingerprint == results['trained_fingerprint']
   assert np.isfinite(inference.Encoder(tmp_path)(np.zeros((1, 8, 8, 1)))).all()
   # What was not tested may not be what was chosen.
   with pytest.raises(ValueError, match='has results of step 8 alone, not of step 7'):

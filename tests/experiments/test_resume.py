@@ -59,7 +59,8 @@ def test_encoder_is_evaluated_as_the_run_that_has_made_it(
     workdir_lib.read_json(x / 'results.json') for x in (tmp_path / 'own', workdir)
   )
   assert (found['steps'], wanted['steps']) == (0, 2)
-  for name in ('knn_top1', 'linear_top1', 'few_label_top1', 'embedding_std'):
+  names = ('knn_top1', 'linear_top1', 'few_label_top1', 'embedding_std')
+  for name in (*names, 'trained_fingerprint'):
     assert found[name] == wanted[name]
 
 

@@ -238,6 +238,19 @@ def test_results_of_another_configuration_are_refused(tmp_path):
     job.results()
 
 
-def _write(directory, config):
+def _write(directory, config, **results):
+  directory.mkdir(parents=True, exist_ok=True)
   (directory / 'config.json').write_text(config.to_json())
-  (directory / 'results.json').write_text(json.dumps({'linear_top1': 0.5}))
+  (directory / 'results.json').write_text(json.dumps({'linear_top1': 0.5} | results))
+
+
+def test_results_of_an_encoder_that_was_trained_again_are_refused(tmp_path):
+  made, job = _plan(tmp_path, 'default').values()
+  _write(made.workdir, made.config, trained_fingerprint='first')
+  _write(job.workdir, job.config, encoder_fingerprint='first')
+  assert job.results()
+  _write(made.workdir, made.config, trained_fingerprint='second')
+  with pytest.raises(ValueError, match=r'results of another encoder than that of .*;'):
+    job.results()
+  _write(made.workdir, made.config)  # By an earlier version.
+  assert job.results()
