@@ -243,9 +243,7 @@ class LinearEval(shared.OneInput):
     embeddings = self._encoder.apply(
       params, network_state, self._encoder.prepare(batch['image'])
     )
-    classifiers = optim.averaged(
-      state.classifiers, state.average, self._config.weight_ema_decay
-    )
+    classifiers = optim.averaged(state.average, self._config.weight_ema_decay)
     logits = jax.vmap(probe.predict, in_axes=(0, None))(classifiers, embeddings)
     logits = jnp.where(classes[None, None], logits, -jnp.inf)
     return tuple(

@@ -6,7 +6,6 @@ The step is `sslhsic.pretraining.step.train_step`; this file wires it to the dat
 configuration and the runner.
 """
 
-import functools
 from typing import Any, ClassVar
 
 import chex
@@ -16,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from experiments import shared
-from sslhsic import optim, parallel, storage
+from sslhsic import parallel, storage
 from sslhsic import state as state_lib
 from sslhsic.data import loader
 from sslhsic.evaluation import encoder
@@ -79,12 +78,10 @@ class Pretrain(shared.KnownData):
       donate_argnums=(0,),
     )
     self._initialize = parallel.pmap(self._initial_values)
-    self._average = parallel.pmap(
-      functools.partial(optim.averaged, decay=config.weight_ema_decay)
-    )
     # An argument of the step, so that all seeds have one compiled program.
     self._seed_key = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
     self.state = self._initial_state()
+    self._measured = ''  # The encoder that is, where it is not that of the training.
     self.input = self.make_input() if mode == 'train' else None
 
   @property
@@ -113,9 +110,17 @@ class Pretrain(shared.KnownData):
     return step.initial_state(self.training, rng, images, size)
 
   def begin(self) -> bool:
-    """Starts from another run or from weights; whether `config.init_from` names any."""
-    self.state = initial.state(self.state, self._config)
-    return self._config.init_from != pretrained.RANDOM
+    """Starts from another run or from weights; whether `config.init_from` names any.
+
+    An evaluation takes the encoder alone, which is then what is measured.
+    """
+    is_evaluation = self.input is None
+    what = initial.ENCODER if is_evaluation else self._config.init_what
+    self.state, start = initial.state(self.state, self._config, what)
+    if is_evaluation:
+      self._measured = start
+      self._evaluation.leave_out('logits')  # Of a classifier that nobody has trained.
+    return bool(start)
 
   # Training
 
@@ -176,10 +181,15 @@ class Pretrain(shared.KnownData):
   def report(self, global_step: int, directory: storage.Path) -> dict[str, Any]:
     """Compares the representations of the configuration."""
     del global_step
-    results = {
-      'trained_fingerprint': self._fingerprint(),
-      'protocol': self._evaluation.protocol(),
-    }
+    results = {'protocol': self._evaluation.protocol()}
+    fingerprint = pretrained.fingerprint(*self._averaged_on_host())
+    if self._measured:
+      results |= {'encoder': self._measured, 'encoder_fingerprint': fingerprint}
+      results['protocol']['features'] = (
+        f'embedding of the encoder in evaluation mode, {self._measured}'
+      )
+    else:
+      results['trained_fingerprint'] = fingerprint
     if self.input:
       results['skipped_images'] = self.input.num_bad_images
     if not (self._comparison and self._comparison.is_possible):
@@ -189,17 +199,16 @@ class Pretrain(shared.KnownData):
       self._untrained_network, self._averaged_network, directory
     )
 
-  def _fingerprint(self) -> str:
-    """By which evaluations of the encoder are known to be of this one."""
+  def _averaged_network(self) -> extraction.Network:
+    return parallel.replicate(self._averaged_on_host())
+
+  def _averaged_on_host(self) -> extraction.Network:
+    """The same bits as evaluations of the checkpoint and exports have."""
     state = self.state._asdict() | {'average': self.state.average._asdict()}
     names = 'params', 'network_state', 'average'
     arrays = jax.device_get(parallel.first({name: state[name] for name in names}))
     saved = state_lib.online_network(arrays, self._config.weight_ema_decay)
-    return pretrained.fingerprint(saved.averaged, saved.network_state)
-
-  def _averaged_network(self) -> extraction.Network:
-    params = self._average(self.state.params, self.state.average)
-    return params, self.state.network_state
+    return saved.averaged, saved.network_state
 
   def _untrained_network(self) -> extraction.Network:
     # A function of the seed: made again rather than kept in memory.

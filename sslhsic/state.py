@@ -63,8 +63,17 @@ def online_network(saved: Mapping[str, Any], decay: float) -> Saved:
   """
   params, average = saved['params'], saved['average']
   count = int(average['count'])
-  # As `optim.averaged`, but on the host: devices differ in how they round a division,
-  # and the same encoder is to be known again on all of them.
+  # On the host: devices differ in how they round powers and divisions, and the same
+  # encoder is to be known again on all of them.
   weight = np.float32(1 - decay**count)
   averaged = jax.tree.map(lambda x: x / weight, average['ema']) if count else params
   return Saved(averaged, params, saved['network_state'])
+
+
+def with_decay(average: optax.EmaState, decay: float, new: float) -> optax.EmaState:
+  """The state of `optim.weight_ema` with the same average at another decay."""
+  count = int(average.count)
+  if new == decay or not count:
+    return average
+  factor = np.float32((1 - new**count) / (1 - decay**count))
+  return average._replace(ema=jax.tree.map(lambda x: x * factor, average.ema))

@@ -23,8 +23,7 @@ def get_table(base: str) -> dict[str, Any]:
   return bases.ablation(
     base,
     title='The temperature of InfoNCE',
-    note='InfoNCE without target network; the first row is SSL-HSIC, as in other '
-    'tables.',
+    note='InfoNCE without target network; the row of SSL-HSIC is that of other tables.',
     rows={
       'SSL-HSIC, with target network': {},
     }

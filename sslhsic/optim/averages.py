@@ -34,23 +34,13 @@ def weight_ema(decay: float = 0.999) -> optax.GradientTransformation:
   )
 
 
-def averaged(
-  params: optax.Params, state: optax.EmaState, decay: float = 0.999
-) -> optax.Params:
+def averaged(state: optax.EmaState, decay: float = 0.999) -> optax.Params:
   """Reads the averaged parameters a_t / (1 − dᵗ) off the state of `weight_ema`.
 
   Args:
-    params: the parameters as they are, the average before the first update.
-    state: of the transformation.
+    state: after at least one update; before, there is nothing to average (0/0).
     decay: d, as given to `weight_ema`.
-
-  Returns:
-    Parameters in float32.
   """
   # Optax raises the float d to the integer t, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
-    average = optax.tree.bias_correction(state.ema, decay, state.count)
-  # Before the first update it is 0/0.
-  return jax.tree.map(
-    lambda a, w: jnp.where(state.count == 0, w.astype(a.dtype), a), average, params
-  )
+    return optax.tree.bias_correction(state.ema, decay, state.count)

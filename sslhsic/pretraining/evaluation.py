@@ -54,6 +54,12 @@ class Evaluation:
     """Names of the results."""
     return [name for measured in self._measurements for name in measured.protocol()]
 
+  def leave_out(self, output: str) -> None:
+    """Leaves out the evaluators that need an output of the network."""
+    self._measurements = [
+      x for x in self._measurements if output not in x.evaluator.outputs
+    ]
+
   def measure(self, network: Network) -> dict[str, float]:
     """The results; what several evaluators need is computed once."""
     # Evaluators that ask for the same images share a pass, which gives the outputs that

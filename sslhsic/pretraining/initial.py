@@ -23,11 +23,13 @@ def check(what: str) -> None:
     raise ValueError(f'config.init_what is {what!r}; use {STATE} or {ENCODER}')
 
 
-def state(state: State, config: ml_collections.ConfigDict) -> State:
+def state(
+  state: State, config: ml_collections.ConfigDict, what: str
+) -> tuple[State, str]:
   """The state at the start of a training with a schedule of its own.
 
   `config.init_from` names what to start from (see `pretrained.load`), unless it is
-  'random'. Of it, `config.init_what` takes
+  'random'. Of it is taken
 
   - 'state': everything of a pre-training run: both networks, the parameters of the
     loss, averages and the state of the optimisers, whose schedule starts anew.
@@ -36,19 +38,21 @@ def state(state: State, config: ml_collections.ConfigDict) -> State:
   Args:
     state: random initial values, replicated over the devices.
     config: the configuration of the pre-training.
+    what: 'state' or 'encoder'.
 
   Returns:
-    The state, replicated; prints where it comes from.
+    The state, replicated, and where it comes from, in words; empty if from nowhere.
+    Prints it.
 
   Raises:
     ValueError: there is no such run or file, or it does not fit.
   """
   if config.init_from == pretrained.RANDOM:
-    return state
-  start = _whole if config.init_what == STATE else _encoder
+    return state, ''
+  start = _whole if what == STATE else _encoder
   state, description = start(parallel.first(state), config)
-  print(f'starting from the {config.init_what} of {description}')
-  return parallel.replicate(state)
+  print(f'starting from the {what} of {description}')
+  return parallel.replicate(state), description
 
 
 def _whole(initial: State, config: ml_collections.ConfigDict) -> tuple[State, str]:
@@ -59,6 +63,7 @@ def _whole(initial: State, config: ml_collections.ConfigDict) -> tuple[State, st
     encoder_options=config.network.encoder_options,
     mean=config.data.mean,
     std=config.data.std,
+    weight_ema_decay=config.weight_ema_decay,
   )
   opt_state = optax.tree.set(saved.opt_state, _is_of_schedule, count=np.int32(0))
   return saved._replace(opt_state=opt_state), description

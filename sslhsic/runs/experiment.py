@@ -31,8 +31,8 @@ class Experiment(Protocol):
   is the same. The setter of such a value raises a `ValueError` if it is not.
 
   One that has a method `begin() -> bool` gets that call if it starts without a
-  checkpoint. It returns whether it has taken its state from somewhere, which then can
-  be evaluated without a step.
+  checkpoint. It returns whether it has taken its state from somewhere; in mode 'eval'
+  only such a state is evaluated.
 
   Attributes:
     CHECKPOINT_ATTRS: attribute -> name, of what a checkpoint holds: trees of arrays

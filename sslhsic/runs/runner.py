@@ -45,7 +45,8 @@ _MODE = flags.DEFINE_enum(
   'mode',
   'train_and_eval',
   ['train', 'eval', 'train_and_eval'],
-  'train: no evaluation; eval: evaluate the latest checkpoint and report; '
+  'train: no evaluation; eval: evaluate the latest checkpoint and report, or in a '
+  'directory without any, with experiments.pretrain, the encoder of config.init_from; '
   'train_and_eval: train, evaluate on the way, report at the end.',
 )
 _PROFILE = flags.DEFINE_string(
@@ -167,9 +168,7 @@ class Runner:
       )
       self._step = self._saver.restore()
       if not self._step:
-        begin = getattr(self._experiment, 'begin', lambda: False)
-        if not begin() and self._mode == 'eval':
-          raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
+        self._begin()
     # Only now: a configuration that cannot resume must not replace the earlier one.
     processes.first_does(lambda: workdir.write_config(path, config))
     names = config.runner.get('writers', trackers.OWN)
@@ -187,6 +186,26 @@ class Runner:
     collapse = self._config.get('collapse', {'minima': {}, 'patience': 1})
     self._collapse = health.CollapseWatch(collapse['minima'], collapse['patience'])
     self._is_stopped = False
+
+  def _begin(self) -> None:
+    """Starts without a checkpoint: a training, or an evaluation of a given encoder."""
+    path = self._path
+    nothing = ValueError(f'{path} holds no checkpoint to evaluate; train there first')
+
+    def check():
+      # Numbers of an encoder that is given must not stand for those of a training.
+      if self._mode != 'eval' and storage.exists(path / 'results.json'):
+        raise ValueError(
+          f'{path} holds results and no checkpoint; use another --workdir, or remove '
+          f'{path / "results.json"} to train here'
+        )
+      if self._mode == 'eval' and any(row['step'] for row in writers.read(path)):
+        raise nothing
+
+    processes.first_does(check)
+    begin = getattr(self._experiment, 'begin', lambda: False)
+    if not begin() and self._mode == 'eval':
+      raise nothing
 
   def _wait_for_state(self) -> None:
     """Waits for what makes the initial state; see `processes`."""
@@ -414,7 +433,8 @@ class Runner:
       with output.unread():  # Nothing is lost with what is printed.
         results = self._measure(failed)
     except stopping.Stopped:
-      self._say_stopped(f'during the report on step {self._step}, which is saved')
+      saved = ', which is saved' if self._step else ''
+      self._say_stopped(f'during the report on step {self._step}{saved}')
       return
     if not processes.is_first():
       return

@@ -78,8 +78,7 @@ class Job(NamedTuple):
 
   def _check_encoder(self, results: dict[str, Any]) -> None:
     made = workdir.read_results(self.needs).get('trained_fingerprint')
-    # A pre-training that only measures says it by what it would have started from.
-    measured = results.get('encoder_fingerprint', results.get('trained_fingerprint'))
+    measured = results.get('encoder_fingerprint')
     # Runs of earlier versions do not say.
     if None not in (made, measured) and made != measured:
       raise ValueError(
@@ -183,8 +182,7 @@ def _evaluation(
 ) -> Job:
   """An evaluation of what a job has made, with network and images as in pre-training.
 
-  It is of random values if there is no such job. A pre-training itself evaluates what
-  it would start from, in the mode for that.
+  It is of random values if there is no such job.
   """
   network, data = pretrain.config.network, pretrain.config.data
   overrides = {
@@ -194,8 +192,6 @@ def _evaluation(
     'data.mean': data.mean,
     'data.std': data.std,
   }
-  if name == pretrain.config_name:
-    overrides['init_what'] = 'encoder'
   for option, value in network.encoder_options.items():
     overrides[f'network.encoder_options.{option}'] = value
   return _job(name, overrides, directory, config, start and start.workdir)

@@ -153,6 +153,7 @@ def read_state(
   encoder_options: Mapping[str, Any],
   mean: Sequence[float],
   std: Sequence[float],
+  weight_ema_decay: float,
 ) -> tuple[state_lib.State, str]:
   """Reads all that the training of a pre-training run changes.
 
@@ -161,6 +162,7 @@ def read_state(
     like: a state with the same structure, shapes and types.
     encoder, encoder_options: the network of that, see `networks.create`.
     mean, std: of the images that the networks will see.
+    weight_ema_decay: of the averages from here on.
 
   Returns:
     The state, on the host, and where it comes from, in words.
@@ -180,7 +182,11 @@ def read_state(
   _check_unseen(settings, networks.unseen_options(encoder, encoder_options), init_from)
   _check_normalization(settings, mean, std, init_from)
   found = checkpoint.read(workdir / 'checkpoints', step, {'state': like})
-  return found.arrays['state'], settings.description
+  state = found.arrays['state']
+  average = state_lib.with_decay(
+    state.average, config['weight_ema_decay'], weight_ema_decay
+  )
+  return state._replace(average=average), settings.description
 
 
 def _file(init_from: str) -> storage.Path | None:

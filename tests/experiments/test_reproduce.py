@@ -59,11 +59,13 @@ def test_command_says_the_configuration(name, base, tmp_path, monkeypatch):
       config = config_flags.DEFINE_config_file(
         'config', flag_values=parsed, sys_argv=arguments
       )
-      for name in ('workdir', 'mode'):
-        flags.DEFINE_string(name, None, '', flag_values=parsed)
+      for flag in ('workdir', 'mode'):
+        flags.DEFINE_string(flag, None, '', flag_values=parsed)
       assert parsed(arguments) == ['program']
       assert config.value.to_json() == job.config.to_json()
       assert parsed.workdir == str(job.workdir)
+      is_measured = job.config_name.startswith('pretrain/') and job.needs
+      assert parsed.mode == ('eval' if is_measured else None)
       assert job.config.seed == 1
 
 

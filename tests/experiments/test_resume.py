@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import pretrain
-from sslhsic import parallel
+from sslhsic import optim, parallel
 from sslhsic.data import digits_source, sources
 from sslhsic.pretraining import initial
 from sslhsic.runs import runner, writers
@@ -50,18 +50,23 @@ def test_encoder_is_evaluated_as_the_run_that_has_made_it(
 ):
   config.evaluation.update(batch_size=40, test_split='test[:40]')
   config.evaluation.update(representations=('trained',), labels_per_class=(1,))
-  config.evaluators.names = ('knn', 'collapse')
   workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
   _resume(config, workdir)
-  config.update(init_from=str(workdir), init_what='encoder', seed=5)
+  config.update(init_from=str(workdir), seed=5)
   _resume(config, tmp_path / 'own')
   found, wanted = (
     workdir_lib.read_json(x / 'results.json') for x in (tmp_path / 'own', workdir)
   )
   assert (found['steps'], wanted['steps']) == (0, 2)
-  names = ('knn_top1', 'linear_top1', 'few_label_top1', 'embedding_std')
-  for name in (*names, 'trained_fingerprint'):
+  for name in ('knn_top1', 'linear_top1', 'few_label_top1', 'embedding_std'):
     assert found[name] == wanted[name]
+  assert found['encoder'] == f'{workdir}, step 2: ssl_hsic on digits'
+  assert found['protocol']['features'].endswith(found['encoder'])
+  assert found['encoder_fingerprint'] == wanted['trained_fingerprint']
+  # Nobody has trained a classifier on this encoder.
+  assert 'online_top1' in wanted
+  assert not {'online_top1', 'trained_fingerprint'} & found.keys()
+  assert 'online_top1' not in found['protocol']
 
 
 def _renamed(argument, split):
@@ -98,7 +103,7 @@ def extended(config, pretrained_run):
 
   def start(what):
     config.init_what = what
-    experiment = pretrain.Pretrain('eval', jax.random.key(1), config)
+    experiment = pretrain.Pretrain('train', jax.random.key(1), config)
     before = jax.device_get(parallel.first(experiment.state))
     experiment.begin()
     return before, jax.device_get(parallel.first(experiment.state))
@@ -124,6 +129,13 @@ def test_extended_run_has_the_whole_state_and_a_new_schedule(extended, pretraine
   chex.assert_trees_all_equal(state.opt_state[0].mu, saved.opt_state[0].mu)
 
 
+def test_average_goes_on_at_another_decay(extended, config, pretrained_run):
+  of_run = pretrained.read_run(str(pretrained_run[0])).averaged
+  config.weight_ema_decay = 0.5
+  _, state = extended('state')
+  chex.assert_trees_all_close(optim.averaged(state.average, 0.5), of_run, rtol=1e-5)
+
+
 def test_encoder_alone_starts_both_networks(extended, pretrained_run):
   before, state = extended('encoder')
   expected = pretrained.read_run(str(pretrained_run[0]))
@@ -141,8 +153,7 @@ def test_encoder_alone_starts_both_networks(extended, pretrained_run):
 
 def test_start_that_does_not_fit_is_an_error(extended, config, tmp_path):
   before, _ = extended('encoder')
-  config.init_what = 'state'
-  start = lambda state: initial.state(parallel.replicate(state), config)
+  start = lambda state: initial.state(parallel.replicate(state), config, 'state')
   other = before._replace(loss_state={'queue': np.zeros((3, 2), np.float32)})
   with pytest.raises(ValueError, match=r'queue is nothing, expected float32\(3, 2\)'):
     start(other)

@@ -108,9 +108,8 @@ def test_linear_evaluation_chooses_from_the_classes_of_a_test_set(
   made.run()
   results = json.loads((tmp_path / 'results.json').read_text())
   experiment = made._experiment
-  state = parallel.first(experiment.state)
   weights, bias = jax.device_get(
-    optim.averaged(state.classifiers, state.average, config.weight_ema_decay)
+    optim.averaged(parallel.first(experiment.state.average), config.weight_ema_decay)
   )
   for name, source in experiment._extra_tests.items():
     features, labels = experiment._encoder.embed(source)

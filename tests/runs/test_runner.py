@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -139,10 +140,23 @@ def test_what_a_run_begins_with_is_evaluated_before_any_step(tmp_path):
       self.total = parallel.replicate(jnp.float32(5))
       return True
 
-  _run(tmp_path, mode='eval', experiment=Begun)
-  results = _results(tmp_path)
-  assert (results['total'], results['steps']) == (5, 0)
+  for _ in range(2):  # As often as one likes.
+    _run(tmp_path, mode='eval', experiment=Begun)
+    results = _results(tmp_path)
+    assert (results['total'], results['steps']) == (5, 0)
   assert _steps(tmp_path) == []
+  # The results would stand for those of the training.
+  with pytest.raises(ValueError, match='holds results and no checkpoint; use another'):
+    _run(tmp_path, experiment=Begun)
+
+  class Killed(Begun):
+    stop_at = 1
+
+  with pytest.raises(KeyboardInterrupt):
+    _run(tmp_path / 'killed', experiment=Killed)
+  shutil.rmtree(tmp_path / 'killed' / 'checkpoints')
+  with pytest.raises(ValueError, match='holds no checkpoint'):
+    _run(tmp_path / 'killed', mode='eval', experiment=Begun)
 
 
 def _steps(path):

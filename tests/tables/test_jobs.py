@@ -88,7 +88,6 @@ def test_pretraining_measures_a_supervised_network_as_its_own_encoder(tmp_path):
     '--mode=eval',
     f'--config.init_from={trained.workdir}',
     '--config.seed=1',
-    '--config.init_what=encoder',
   ]
   # Those of random values have nothing to measure but themselves.
   assert list(jobs.of_row(table, 'random', 1, tmp_path, load)) == ['linear']
@@ -96,7 +95,7 @@ def test_pretraining_measures_a_supervised_network_as_its_own_encoder(tmp_path):
 
 def _with_start(config):
   if 'loss' in config:
-    config.update(init_from='random', init_what='state')
+    config.init_from = 'random'
   return config
 
 
