@@ -1,6 +1,7 @@
-"""Every configuration: its program builds, and its full-size step traces.
+"""Every configuration: its program builds, and its step of full-size batches traces.
 
-Nothing is computed, see `benchmarks.full_size`.
+Nothing is computed, see `benchmarks.full_size`. Networks have one block of each kind,
+as more of them are traced alike.
 """
 
 import importlib
@@ -26,6 +27,7 @@ from sslhsic.evaluation import (
   probe,
   representations,
 )
+from sslhsic.networks import resnet
 from tests.experiments.programs import MEASURED, TRAINED
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
@@ -76,6 +78,19 @@ def _config(path):
   return config
 
 
+def _shallow(path):
+  config = _config(path)
+  network = config.network
+  options = dict(network.encoder_options)
+  if network.encoder in resnet.PRESETS:
+    blocks = {**resnet.PRESETS[network.encoder], **options}['blocks_per_group']
+    options['blocks_per_group'] = (1,) * len(blocks)
+  else:
+    options['depth'] = 4  # Features of four layers are what dense tasks see.
+  network.encoder_options = options
+  return config
+
+
 def _is_trained(path):
   return path.parent.name in TRAINED or _config(path).get('protocol') == 'finetune'
 
@@ -90,7 +105,7 @@ def _of_files(is_trained):
 
 def _runs(path):
   """Programs and their configurations: of transfer, a task for every metric."""
-  config = _config(path)
+  config = _shallow(path)
   if 'tasks' not in config:
     return [(path.parent.name, config)]
   return [('finetune', transfer.task_config(config, x)) for x in _tasks(config)]
@@ -234,7 +249,7 @@ def _in_top_k(scores, labels, k=1):
 @pytest.mark.usefixtures('shapes_only')
 @_of_files(False)
 def test_embedding_traces_and_settings_fit(path, monkeypatch, tmp_path):
-  config = _config(path)
+  config = _shallow(path)
   if 'tasks' in config:
     config.only = tuple(_tasks(config))
   _use_devices(monkeypatch, config)
