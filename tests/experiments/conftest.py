@@ -31,12 +31,16 @@ def partly_labelled(monkeypatch):
     )
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def run_program():
   """A function of a program and arguments: its exit code, output and errors."""
-  programs = forks.Forks()
-  yield programs
-  programs.close()
+
+  def run(program, *arguments, devices=1):
+    arguments = '-m', f'experiments.{program}', *map(str, arguments)
+    started = forks.Program(*arguments, devices=devices)
+    return started.end(), started.out, started.err
+
+  return run
 
 
 @pytest.fixture(scope='session')

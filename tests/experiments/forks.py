@@ -1,84 +1,79 @@
-"""Runs programs, importing what they need only once: that takes longer than they do.
+"""Programs in forks of one process that has imported what they need.
 
-`python -m tests.experiments.forks` reads runs from standard input, each a line with a
-JSON list: files for what it prints to standard output and to standard error, the
-program, and its arguments. Each runs in a fork of its own, made before JAX has started
-any thread. When it has ended, its exit code is printed.
+That takes longer than most of them. They start as `tiny_runs.Program` does, but for the
+variables that are read when Python starts or JAX is imported.
 """
 
-import importlib
-import json
+import atexit
+import contextlib
+import multiprocessing
 import os
-import pathlib
 import runpy
-import signal
 import subprocess
 import sys
-import tempfile
+from unittest import mock
 
-# No program with flags of its own: a flag can be defined only once.
-PROGRAMS = ('pretrain', 'linear_eval', 'knn', 'transfer')
-MODULES = ('evaluation.embed', 'report.build', 'weights.from_run')
-_MAX_S = 900  # Of a program; none should ever take so long.
+from benchmarks import tiny_runs
 
-
-class Forks:
-  """Starts programs as a user does, on some fake devices, one after the other.
-
-  Args:
-    devices: how many.
-  """
-
-  def __init__(self, devices=1):
-    # Not above: it imports JAX, and `experiments` has to come before.
-    from benchmarks import tiny_runs
-
-    self._process = subprocess.Popen(
-      [sys.executable, '-m', 'tests.experiments.forks'],
-      cwd=tiny_runs.ROOT,
-      env=tiny_runs.environment(devices),
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def __call__(self, program, *arguments):
-    """Exit code, standard output and standard error of a program."""
-    with tempfile.TemporaryDirectory() as directory:
-      files = [pathlib.Path(directory, name) for name in ('out', 'err')]
-      run = [*map(str, files), f'experiments.{program}', *map(str, arguments)]
-      print(json.dumps(run), file=self._process.stdin, flush=True)
-      code = int(self._process.stdout.readline())
-      return code, *(file.read_text() for file in files)
-
-  def close(self):
-    """Ends the process."""
-    self._process.communicate()
+_CONTEXT = multiprocessing.get_context('forkserver')
+_CONTEXT.set_forkserver_preload(['tests.experiments.preloaded'])
 
 
-def main():
-  # First: `experiments` sets variables before JAX is imported.
-  for name in PROGRAMS:
-    importlib.import_module(f'experiments.{name}')
-  for name in MODULES:
-    importlib.import_module(f'sslhsic.{name}')
-  for name in PROGRAMS:
-    del sys.modules[f'experiments.{name}']  # They are to run anew, as main modules.
-  for line in sys.stdin:
-    print(_run(*json.loads(line)), flush=True)
+class Program(tiny_runs.Program):
+  """A program of `experiments`, or code, in a fork of its own."""
+
+  def _begin(self, arguments, variables, stdin):
+    del stdin  # It has none.
+    streams = self._out.name, self._err.name
+    process = _CONTEXT.Process(target=_run, args=(arguments, variables, streams))
+    # The first one starts the process that is forked.
+    with mock.patch.dict(os.environ, tiny_runs.environment(1), clear=True):
+      process.start()
+    return _Process(process)
 
 
-def _run(out, err, program, *arguments):
-  child = os.fork()
-  if child:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  signal.alarm(_MAX_S)  # Ends the fork, if it hangs.
-  for number, file in ((1, out), (2, err)):
-    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-  sys.argv = [program, *arguments]
-  runpy.run_module(program, run_name='__main__', alter_sys=True)
-  sys.exit(0)
+@contextlib.contextmanager
+def forked():
+  """A context in which all small runs are forks."""
+  with mock.patch.object(tiny_runs, 'Program', Program):
+    yield
 
 
-if __name__ == '__main__':
-  main()
+class _Process:
+  """What `tiny_runs.Program` needs of `subprocess.Popen`."""
+
+  def __init__(self, process):
+    self._process = process
+
+  def poll(self):
+    return self._process.exitcode
+
+  def wait(self, timeout=None):
+    self._process.join(timeout)
+    if self.poll() is None:
+      raise subprocess.TimeoutExpired('fork', timeout)
+    return self.poll()
+
+  def send_signal(self, number):
+    if self.poll() is None:
+      os.kill(self._process.pid, number)
+
+  def kill(self):
+    self._process.kill()
+
+
+def _run(arguments, variables, streams):
+  """Does what Python does with such arguments."""
+  for number, name in enumerate(streams, 1):
+    os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), number)
+  os.chdir(tiny_runs.ROOT)
+  os.environ.clear()
+  os.environ.update(variables)
+  option, program, *sys.argv[1:] = arguments
+  try:
+    if option == '-m':
+      runpy.run_module(program, run_name='__main__', alter_sys=True)
+    else:
+      exec(program, {'__name__': '__main__'})
+  finally:
+    atexit._run_exitfuncs()  # A fork leaves them out.

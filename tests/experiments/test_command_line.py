@@ -70,7 +70,8 @@ def test_every_term_of_the_loss_is_logged(whole):
 
 def test_killed_run_ends_with_the_same_bits(whole, tmp_path):
   """Three kills of different kinds; `python -m benchmarks.faults` makes many."""
-  result = faults.kills(tmp_path, whole[0], TINY, count=3, seed=1)
+  with forks.forked():
+    result = faults.kills(tmp_path, whole[0], TINY, count=3, seed=1)
   assert result['lost'] == []
   assert sum(result['tried'].values()) == 3
 
@@ -111,18 +112,10 @@ MISTAKES = [
 ]
 
 
-@pytest.fixture(scope='module')
-def run_program():
-  """A function of a program and arguments: its exit code, output and errors."""
-  programs = forks.Forks(devices=2)
-  yield programs
-  programs.close()
-
-
 @pytest.mark.parametrize(('arguments', 'message'), MISTAKES)
 def test_mistake_ends_in_one_clear_line(run_program, arguments, message, tmp_path):
   where = CONFIG, *TINY, f'--workdir={tmp_path / "run"}'
-  code, _, errors = run_program('pretrain', *where, *arguments.split())
+  code, _, errors = run_program('pretrain', *where, *arguments.split(), devices=2)
   assert message in _one_line(code, errors)
   assert not tiny_runs.steps(tmp_path / 'run')
 
@@ -156,7 +149,7 @@ def test_directory_of_another_configuration_is_left_alone(whole, run_program):
   workdir, _ = whole
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
   arguments = CONFIG, *TINY, f'--workdir={workdir}', '--config.seed=1'
-  code, _, errors = run_program('pretrain', *arguments)
+  code, _, errors = run_program('pretrain', *arguments, devices=2)
   message = 'holds a run of another configuration (seed: 0 there, 1 here)'
   assert message in _one_line(code, errors)
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before

@@ -10,6 +10,7 @@ from experiments import pretrain
 from sslhsic import losses, parallel
 from sslhsic.data import loader
 from sslhsic.pretraining import step, views
+from tests.experiments import forks
 
 BATCH_SIZE = 16
 NUM_VIEWS = 4  # Two global ones, and two of four local ones.
@@ -122,10 +123,11 @@ def test_run_with_a_queue_resumes_to_the_same_bits(tmp_path):
     '{"policy": "flip", "size": 6, "is_global": False})',
   )
   whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
-  tiny_runs.train(whole, *settings)
-  program = tiny_runs.start(resumed, '--mode=train', *settings)
-  program.wait_until(lambda: bool(tiny_runs.steps(resumed)))
-  program.send(9)
-  program.end()
-  tiny_runs.train(resumed, *settings)
+  with forks.forked():
+    tiny_runs.train(whole, *settings)
+    program = tiny_runs.start(resumed, '--mode=train', *settings)
+    program.wait_until(lambda: bool(tiny_runs.steps(resumed)))
+    program.send(9)
+    program.end()
+    tiny_runs.train(resumed, *settings)
   assert tiny_runs.differences(resumed, whole) == []

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import faults, tiny_runs
 from sslhsic.runs import checkpoint, writers
-from tests.experiments import transfers
+from tests.experiments import forks, transfers
 from tests.launch import fakes
 
 # Adam makes a step of every gradient, also of one that is rounding only; and the batch
@@ -37,7 +37,8 @@ BATCH_BYTES = tiny_runs.BATCH_SIZE * (2 * 64 + 4 + 4)  # Two views, label and in
 def starting(tmp_path_factory):
   """A run in one process, on four devices, that may go on while others are awaited."""
   workdir = tmp_path_factory.mktemp('single') / 'run'
-  return workdir, tiny_runs.start(workdir, *TINY, program=COUNTED, devices=4)
+  with forks.forked():
+    return workdir, tiny_runs.start(workdir, *TINY, program=COUNTED, devices=4)
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +51,8 @@ def pod(tmp_path_factory, starting):
   workdir = tmp_path_factory.mktemp('pod') / 'run'
   rng = np.random.default_rng(0)
   settings = {'count': 4, 'program': COUNTED}
-  return workdir, *faults.lose_process(workdir, 2, rng, TINY, **settings)
+  with forks.forked():
+    return workdir, *faults.lose_process(workdir, 2, rng, TINY, **settings)
 
 
 @pytest.fixture(scope='module')
