@@ -2,7 +2,6 @@
 
 import numpy as np
 import threadpoolctl
-from sklearn import decomposition, manifold
 
 _MIN_POINTS = 4  # Fewer have no neighbours to be kept.
 _SMALLEST_SPREAD = 1e-6  # Of directions; less are rounding errors.
@@ -24,6 +23,9 @@ def tsne(features: np.ndarray) -> np.ndarray:
 
   Features that do not vary are all mapped to 0.
   """
+  # Here, since it takes a quarter of the time in which a program starts.
+  from sklearn import decomposition, manifold
+
   x = unit_norm(features)
   if len(x) < _MIN_POINTS or x.shape[1] < 2:  # Nothing to map.
     # The first two coordinates; 0 in place of a second that is not there.

@@ -12,5 +12,8 @@ for name in PROGRAMS:
   importlib.import_module(f'experiments.{name}')
 for name in MODULES:
   importlib.import_module(f'sslhsic.{name}')
+# What functions import, for the data and maps of the digits.
+for name in ('datasets', 'manifold', 'model_selection'):
+  importlib.import_module(f'sklearn.{name}')
 for name in PROGRAMS:
   del sys.modules[f'experiments.{name}']  # They are to run anew, as main modules.
