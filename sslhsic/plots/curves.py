@@ -22,7 +22,7 @@ def plot(rows: Sequence[dict[str, Any]], path: storage.Path) -> None:
   families = _families({name for row in rows for name in row} - {'step'})
   if not families:
     return
-  figure, axes = panels.open_figure(len(families))
+  figure, axes = panels.open_figure(len(families), is_fixed=True)
   for axis, title in zip(axes, sorted(families, key=_rank), strict=True):
     members = families[title]
     charts.lines(

@@ -54,6 +54,7 @@ _LOOK = {
   'ytick.labelsize': 8,
 }
 _DPI = 110  # Of PNG files.
+_MARGINS = 0.7, 0.1, 0.55, 0.3  # Left, right, bottom and top of a panel, in inches.
 
 # The style sheet of a page says what these colours are, in the light and in the dark.
 _VARIABLES = {colour: f'var(--c{i})' for i, colour in enumerate(COLOURS)} | {
@@ -94,7 +95,11 @@ def variable(colour: str) -> str:
 
 
 def open_figure(
-  count: int = 1, *, columns: int = 4, size: tuple[float, float] = (3.6, 2.6)
+  count: int = 1,
+  *,
+  columns: int = 4,
+  size: tuple[float, float] = (3.6, 2.6),
+  is_fixed: bool = False,
 ) -> tuple[figure.Figure, list[axes.Axes]]:
   """Makes a figure of panels, row by row.
 
@@ -102,6 +107,8 @@ def open_figure(
     count: how many panels.
     columns: how many at most side by side.
     size: of a panel, in inches.
+    is_fixed: whether panels are where numbers at their ticks have room, and not placed
+      by all that is written, which takes longer than to draw them.
 
   Returns:
     The figure and its `count` panels.
@@ -110,12 +117,28 @@ def open_figure(
   rows = -(-count // columns)
   with look():
     opened = figure.Figure(
-      figsize=(columns * size[0], rows * size[1]), layout='constrained'
+      figsize=(columns * size[0], rows * size[1]),
+      layout=None if is_fixed else 'constrained',
     )
+    if is_fixed:
+      opened.subplots_adjust(**_places(rows, columns, size))
     panels = opened.subplots(rows, columns, squeeze=False).ravel().tolist()
   for unused in panels[count:]:
     unused.remove()
   return opened, panels[:count]
+
+
+def _places(rows: int, columns: int, size: tuple[float, float]) -> dict[str, float]:
+  """Parts of a figure, for `Figure.subplots_adjust`."""
+  (width, height), (left, right, bottom, top) = size, _MARGINS
+  return {
+    'left': left / (columns * width),
+    'right': 1 - right / (columns * width),
+    'bottom': bottom / (rows * height),
+    'top': 1 - top / (rows * height),
+    'wspace': (left + right) / (width - left - right),
+    'hspace': (bottom + top) / (height - bottom - top),
+  }
 
 
 def save(drawn: figure.Figure, path: storage.Path) -> None:

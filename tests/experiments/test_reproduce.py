@@ -147,7 +147,7 @@ def _tiny(load_config):
     (_tiny_shapes if base == 'shapes' else _tiny_digits)(config, folder)
     if name == 'pretrain/digits':  # Whose tables have evaluations that measure.
       config.evaluation.representations = ()
-    config.get('runner', {}).update(log_every=1, evaluate_every=0, checkpoint_every=1)
+    config.get('runner', {}).update(log_every=1, evaluate_every=0, checkpoint_every=0)
     return config
 
   return load
