@@ -119,7 +119,7 @@ class Pretrain(shared.KnownData):
     self.state, start = initial.state(self.state, self._config, what)
     if is_evaluation:
       self._measured = start
-      self._evaluation.leave_out('logits')  # Of a classifier that nobody has trained.
+      self._evaluation.of_encoder_alone()  # Nobody has trained the rest.
     return bool(start)
 
   # Training

@@ -23,7 +23,8 @@ def get_table(base: str) -> dict[str, Any]:
   return bases.ablation(
     base,
     title='The temperature of InfoNCE',
-    note='InfoNCE without target network; the row of SSL-HSIC is that of other tables.',
+    note='InfoNCE without target network; SSL-HSIC as configured, as in other '
+    'ablations.',
     rows={
       'SSL-HSIC, with target network': {},
     }

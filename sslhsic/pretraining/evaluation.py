@@ -54,10 +54,10 @@ class Evaluation:
     """Names of the results."""
     return [name for measured in self._measurements for name in measured.protocol()]
 
-  def leave_out(self, output: str) -> None:
-    """Leaves out the evaluators that need an output of the network."""
+  def of_encoder_alone(self) -> None:
+    """Leaves out the evaluators that need another output of the network."""
     self._measurements = [
-      x for x in self._measurements if output not in x.evaluator.outputs
+      x for x in self._measurements if {'embedding'} >= set(x.evaluator.outputs)
     ]
 
   def measure(self, network: Network) -> dict[str, float]:

@@ -20,6 +20,7 @@ from sslhsic import atomic, storage
 from sslhsic.data import errors
 from sslhsic.plots import curves
 from sslhsic.runs import (
+  checkpoint,
   checks,
   command_line,
   compilations,
@@ -124,6 +125,8 @@ class Runner:
         raise ValueError(f'--follow needs --mode=eval, and --mode is {mode}')
       processes.first_does(lambda: following.check(path, follow))
     free = getattr(experiment_class, 'FREE_FIELDS', ())
+    if mode == 'eval' and not checkpoint.steps(path / 'checkpoints'):
+      free = (*free, 'init_from')  # What is evaluated then may have moved.
     self._lock = processes.first_does(lambda: workdir.claim(path, config, free))
     # `_release` also runs where the build fails half-way.
     self._saver = self._writer = self._trackers = self._data_wait = None
@@ -190,7 +193,6 @@ class Runner:
   def _begin(self) -> None:
     """Starts without a checkpoint: a training, or an evaluation of a given encoder."""
     path = self._path
-    nothing = ValueError(f'{path} holds no checkpoint to evaluate; train there first')
 
     def check():
       # Numbers of an encoder that is given must not stand for those of a training.
@@ -200,12 +202,15 @@ class Runner:
           f'{path / "results.json"} to train here'
         )
       if self._mode == 'eval' and any(row['step'] for row in writers.read(path)):
-        raise nothing
+        raise ValueError(
+          f'{path} holds logs of a training and no checkpoint to evaluate; train '
+          'there, or use another --workdir'
+        )
 
     processes.first_does(check)
     begin = getattr(self._experiment, 'begin', lambda: False)
     if not begin() and self._mode == 'eval':
-      raise nothing
+      raise ValueError(f'{path} holds no checkpoint to evaluate; train there first')
 
   def _wait_for_state(self) -> None:
     """Waits for what makes the initial state; see `processes`."""

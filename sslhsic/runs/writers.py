@@ -36,14 +36,17 @@ class MetricWriter:
   ):
     self._mirror = storage.Mirror(workdir)
     path = self._mirror.path / 'metrics.jsonl'
-    kept = [row for row in _rows(workdir) if row['step'] <= start_step]
+    # A run that begins has nothing to go on from.
+    rows = _rows(workdir) if start_step else []
+    kept = [row for row in rows if row['step'] <= start_step]
     atomic.write(path, ''.join(strict_json.dumps(row) + '\n' for row in kept))
     # Without a buffer: what was written and what was not is known at any moment.
     self._lines = path.open('ab', buffering=0)
     self._waiting = b''
     self._events = None
     if 'tensorboard' in names:
-      self._events = _Events(self._mirror.path / 'tensorboard', start_step + 1)
+      first = start_step + 1 if start_step else 0
+      self._events = _Events(self._mirror.path / 'tensorboard', first)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Logs the scalars of one step.

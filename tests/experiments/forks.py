@@ -1,7 +1,7 @@
 """Programs in forks of one process that has imported what they need.
 
-That takes longer than most of them. They start as `tiny_runs.Program` does, but for the
-variables that are read when Python starts or JAX is imported.
+That takes longer than most of them. They run as those of `tiny_runs` do, but do not see
+the variables that are read when Python starts or JAX is imported.
 """
 
 import atexit
@@ -11,6 +11,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from unittest import mock
 
 from benchmarks import tiny_runs
@@ -29,6 +30,8 @@ class Program(tiny_runs.Program):
     # The first one starts the process that is forked.
     with mock.patch.dict(os.environ, tiny_runs.environment(1), clear=True):
       process.start()
+    # It is no worker of the tests, which count theirs.
+    multiprocessing.process._children.discard(process)
     return _Process(process)
 
 
@@ -64,6 +67,8 @@ class _Process:
 
 def _run(arguments, variables, streams):
   """Does what Python does with such arguments."""
+  assert 'tests.experiments.preloaded' in sys.modules, 'nothing was imported before'
+  multiprocessing.process._parent_process = None  # It is the main process itself.
   for number, name in enumerate(streams, 1):
     os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), number)
   os.chdir(tiny_runs.ROOT)
@@ -76,4 +81,6 @@ def _run(arguments, variables, streams):
     else:
       exec(program, {'__name__': '__main__'})
   finally:
-    atexit._run_exitfuncs()  # A fork leaves them out.
+    # In the order of Python, which a fork does not keep.
+    threading._shutdown()
+    atexit._run_exitfuncs()

@@ -52,7 +52,12 @@ def test_encoder_is_evaluated_as_the_run_that_has_made_it(
   config.evaluation.update(representations=('trained',), labels_per_class=(1,))
   workdir = shutil.copytree(pretrained_run[0], tmp_path / 'run')
   _resume(config, workdir)
-  config.update(init_from=str(workdir), seed=5)
+  config.evaluators.rankme.features = 'projection'
+  config.update(init_from=str(pretrained_run[0]), seed=5)
+  with pytest.raises(ValueError, match='holds a run of another config'):
+    _resume(config, workdir)
+  _resume(config, tmp_path / 'own')
+  config.init_from = str(workdir)  # As if it had moved.
   _resume(config, tmp_path / 'own')
   found, wanted = (
     workdir_lib.read_json(x / 'results.json') for x in (tmp_path / 'own', workdir)
@@ -63,10 +68,11 @@ def test_encoder_is_evaluated_as_the_run_that_has_made_it(
   assert found['encoder'] == f'{workdir}, step 2: ssl_hsic on digits'
   assert found['protocol']['features'].endswith(found['encoder'])
   assert found['encoder_fingerprint'] == wanted['trained_fingerprint']
-  # Nobody has trained a classifier on this encoder.
-  assert 'online_top1' in wanted
-  assert not {'online_top1', 'trained_fingerprint'} & found.keys()
-  assert 'online_top1' not in found['protocol']
+  # Nobody has trained what comes after this encoder.
+  untrained = {'online_top1', 'rankme'}
+  assert untrained < wanted.keys()
+  assert not {*untrained, 'trained_fingerprint'} & found.keys()
+  assert not untrained & found['protocol'].keys()
 
 
 def _renamed(argument, split):

@@ -18,6 +18,19 @@ def test_figure_has_the_panels_that_were_asked_for(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['figure.png']
 
 
+def test_fixed_panels_have_their_margins():
+  figure, axes = panels.open_figure(5, columns=3, size=(2.0, 1.5), is_fixed=True)
+  width, height = figure.get_size_inches()
+  left, right, bottom, top = panels._MARGINS
+  for number, axis in enumerate(axes):
+    row, column = divmod(number, 3)
+    found = axis.get_position()
+    assert found.x0 * width == pytest.approx(2 * column + left)
+    assert found.x1 * width == pytest.approx(2 * (column + 1) - right)
+    assert found.y0 * height == pytest.approx(1.5 * (1 - row) + bottom)
+    assert found.y1 * height == pytest.approx(1.5 * (2 - row) - top)
+
+
 def _chart(points, title='a < b'):
   figure, (axis,) = panels.open_figure(size=(3.0, 2.0))
   charts.lines(axis, {'line': points})

@@ -144,6 +144,7 @@ def test_what_a_run_begins_with_is_evaluated_before_any_step(tmp_path):
     _run(tmp_path, mode='eval', experiment=Begun)
     results = _results(tmp_path)
     assert (results['total'], results['steps']) == (5, 0)
+    assert [row['step'] for row in writers.read(tmp_path)] == [0]
   assert _steps(tmp_path) == []
   # The results would stand for those of the training.
   with pytest.raises(ValueError, match='holds results and no checkpoint; use another'):
@@ -155,7 +156,7 @@ def test_what_a_run_begins_with_is_evaluated_before_any_step(tmp_path):
   with pytest.raises(KeyboardInterrupt):
     _run(tmp_path / 'killed', experiment=Killed)
   shutil.rmtree(tmp_path / 'killed' / 'checkpoints')
-  with pytest.raises(ValueError, match='holds no checkpoint'):
+  with pytest.raises(ValueError, match='holds logs of a training and no checkpoint'):
     _run(tmp_path / 'killed', mode='eval', experiment=Begun)
 
 
