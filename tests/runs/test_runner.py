@@ -176,14 +176,20 @@ def test_signal_stops_after_its_step_and_nothing_is_lost(tmp_path, capsys, numbe
         os.kill(os.getpid(), number)
       return super().step(global_step, rng)
 
-  before = signal.getsignal(number)
-  _run(tmp_path / 'parts', experiment=Signalled)
+  of_tests = signal.getsignal(number)
+  # Also where the tests themselves run under nohup.
+  before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+  signal.signal(number, before)
+  try:
+    _run(tmp_path / 'parts', experiment=Signalled)
+    assert signal.getsignal(number) is before
+  finally:
+    signal.signal(number, of_tests)
   assert f'stopped by {number.name} after step 5, which is saved' in (
     capsys.readouterr().out
   )
   assert _steps(tmp_path / 'parts')[-1] == 5
   assert not (tmp_path / 'parts' / 'results.json').exists()
-  assert signal.getsignal(number) is before
   assert _results(_run(tmp_path / 'parts'))['total'] == whole['total']
 
 

@@ -302,5 +302,10 @@ def test_a_training_with_another_number_of_heads_is_not_resumed(monkeypatch):
   options = TINY | {'num_heads': 2}
   with pytest.raises(ValueError, match='its num_heads is 1, 2 in the network; use its'):
     pretrained.read_state(
-      'run', None, encoder='vit_s16', encoder_options=options, **IMAGENET
+      'run',
+      None,
+      encoder='vit_s16',
+      encoder_options=options,
+      weight_ema_decay=0.999,
+      **IMAGENET,
     )
