@@ -81,7 +81,7 @@ class Pretrain(shared.KnownData):
     # An argument of the step, so that all seeds have one compiled program.
     self._seed_key = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
     self.state = self._initial_state()
-    self._measured = ''  # The encoder that is, where it is not that of the training.
+    self._measured = ''  # Where an evaluated encoder is from, if it was given.
     self.input = self.make_input() if mode == 'train' else None
 
   @property
