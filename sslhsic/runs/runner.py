@@ -124,10 +124,14 @@ class Runner:
       if mode != 'eval':
         raise ValueError(f'--follow needs --mode=eval, and --mode is {mode}')
       processes.first_does(lambda: following.check(path, follow))
-    free = getattr(experiment_class, 'FREE_FIELDS', ())
-    if mode == 'eval' and not checkpoint.steps(path / 'checkpoints'):
-      free = (*free, 'init_from')  # What is evaluated then may have moved.
-    self._lock = processes.first_does(lambda: workdir.claim(path, config, free))
+
+    def claim():
+      free = getattr(experiment_class, 'FREE_FIELDS', ())
+      if mode == 'eval' and not (follow or checkpoint.steps(path / 'checkpoints')):
+        free = (*free, 'init_from')  # The encoder to evaluate may have moved.
+      return workdir.claim(path, config, free)
+
+    self._lock = processes.first_does(claim)
     # `_release` also runs where the build fails half-way.
     self._saver = self._writer = self._trackers = self._data_wait = None
     try:
@@ -195,7 +199,7 @@ class Runner:
     path = self._path
 
     def check():
-      # Numbers of an encoder that is given must not stand for those of a training.
+      # Results of a given encoder must not pass for results of a training.
       if self._mode != 'eval' and storage.exists(path / 'results.json'):
         raise ValueError(
           f'{path} holds results and no checkpoint; use another --workdir, or remove '

@@ -36,7 +36,7 @@ class MetricWriter:
   ):
     self._mirror = storage.Mirror(workdir)
     path = self._mirror.path / 'metrics.jsonl'
-    # A run that begins has nothing to go on from.
+    # A new run has no earlier rows to keep.
     rows = _rows(workdir) if start_step else []
     kept = [row for row in rows if row['step'] <= start_step]
     atomic.write(path, ''.join(strict_json.dumps(row) + '\n' for row in kept))

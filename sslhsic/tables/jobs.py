@@ -59,8 +59,8 @@ class Job(NamedTuple):
     """Its results.json; None if it is not done, or a part of it has failed.
 
     Raises:
-      ValueError: they are of another configuration, or of another encoder than the job
-        that it needs has made.
+      ValueError: they are of another configuration, or of an encoder that was trained
+        again since.
     """
     path = self.workdir / 'results.json'
     if not storage.exists(path):
@@ -82,8 +82,8 @@ class Job(NamedTuple):
     # Runs of earlier versions do not say.
     if None not in (made, measured) and made != measured:
       raise ValueError(
-        f'{self.workdir} has the results of another encoder than that of {self.needs}, '
-        f'which was trained again since; remove {self.workdir}'
+        f'{self.workdir} has results of an earlier encoder: {self.needs} was trained '
+        f'again since; remove {self.workdir}'
       )
 
 

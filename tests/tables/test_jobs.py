@@ -249,7 +249,7 @@ def test_results_of_an_encoder_that_was_trained_again_are_refused(tmp_path):
   _write(job.workdir, job.config, encoder_fingerprint='first')
   assert job.results()
   _write(made.workdir, made.config, trained_fingerprint='second')
-  with pytest.raises(ValueError, match=r'results of another encoder than that of .*;'):
+  with pytest.raises(ValueError, match=r'results of an earlier encoder: .* again'):
     job.results()
   _write(made.workdir, made.config)  # By an earlier version.
   assert job.results()
